@@ -1,0 +1,74 @@
+import type { CheckFinding } from '../credential/credential.ts'
+import type { Digest } from '../digest.ts'
+import type { WritError } from '../error.ts'
+import type { ExecutionId } from '../id.ts'
+import type { StepExit } from '../execution/execution.ts'
+import type { Isolation, Plan } from '../plan/plan.ts'
+
+/** What the run host is told to run: a spent permit's plan. It takes each execution id once. */
+export interface Job {
+  readonly execution: ExecutionId
+  readonly plan: Plan
+  readonly plan_digest: Digest
+  /** Per-run placeholder by credential name. The sandbox holds these and nothing else. */
+  readonly placeholders: Readonly<Record<string, string>>
+}
+
+export interface RunIo {
+  readonly files: { read(digest: Digest): Promise<Uint8Array> }
+  readonly output: OutputSink
+  readonly artifacts: ArtifactSink
+  readonly egress: EgressPort
+  /** Aborted with reason `cancel` or `time`. */
+  readonly signal: AbortSignal
+  started(step: number): void
+}
+
+/** Redacts, numbers, counts and stores. `write` never throws; past the limit it drops and says so. */
+export interface OutputSink {
+  write(step: number, stream: 'stdout' | 'stderr', bytes: Uint8Array): void
+  /** True once the plan's output limit is passed. */
+  readonly full: boolean
+}
+
+/** Takes one file of `$WRIT_OUT`; bytes are redacted, or withheld where they are binary and hold a secret. */
+export interface ArtifactSink {
+  put(path: string, bytes: Uint8Array): Promise<void>
+}
+
+export interface EgressRequest {
+  readonly method: string
+  /** `http://127.0.0.1:3128/<service>/…` as the sandbox wrote it. */
+  readonly url: string
+  readonly headers: readonly (readonly [string, string])[]
+  readonly body: Uint8Array
+}
+
+export interface EgressResponse {
+  readonly status: number
+  readonly headers: readonly (readonly [string, string])[]
+  readonly body: Uint8Array
+}
+
+/** The gateway as a run sees it. Never rejects: a refusal is a response whose code names a class, never an address. */
+export interface EgressPort {
+  fetch(request: EgressRequest, signal: AbortSignal): Promise<EgressResponse>
+}
+
+export type Outcome =
+  | { readonly end: 'not_started'; readonly error: WritError }
+  | { readonly end: 'exited'; readonly steps: readonly StepExit[]; readonly reason: string | null }
+  | { readonly end: 'stopped'; readonly by: 'time' | 'memory' | 'output' | 'cancel'; readonly steps: readonly StepExit[] }
+  | { readonly end: 'unknown'; readonly steps: readonly StepExit[] }
+
+/** One kind of sandbox. Lives in the run host; one folder per implementation, one contract suite over all. */
+export interface Executor {
+  readonly kind: string
+  readonly isolation: Isolation
+  check(): Promise<readonly CheckFinding[]>
+  /** Resolves when the sandbox is confirmed gone. Rejects only before anything may have started. */
+  run(job: Job, io: RunIo): Promise<Outcome>
+  /** Removes what carries this broker's id and is not live; returns the executions it removed something of. */
+  reap(live: ReadonlySet<ExecutionId>): Promise<readonly ExecutionId[]>
+  close(): Promise<void>
+}
