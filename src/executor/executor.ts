@@ -1,18 +1,8 @@
 import type { CheckFinding } from '../credential/credential.ts'
 import type { Digest } from '../digest.ts'
-import type { WritError } from '../error.ts'
 import type { ExecutionId } from '../id.ts'
-import type { StepExit } from '../execution/execution.ts'
-import type { Isolation, Plan } from '../plan/plan.ts'
-
-/** What the run host is told to run: a spent permit's plan. It takes each execution id once. */
-export interface Job {
-  readonly execution: ExecutionId
-  readonly plan: Plan
-  readonly plan_digest: Digest
-  /** Per-run placeholder by credential name. The sandbox holds these and nothing else. */
-  readonly placeholders: Readonly<Record<string, string>>
-}
+import type { Job, Outcome } from '../execution/job.ts'
+import type { Isolation } from '../plan/plan.ts'
 
 export interface RunIo {
   readonly files: { read(digest: Digest): Promise<Uint8Array> }
@@ -54,12 +44,6 @@ export interface EgressResponse {
 export interface EgressPort {
   fetch(request: EgressRequest, signal: AbortSignal): Promise<EgressResponse>
 }
-
-export type Outcome =
-  | { readonly end: 'not_started'; readonly error: WritError }
-  | { readonly end: 'exited'; readonly steps: readonly StepExit[]; readonly reason: string | null }
-  | { readonly end: 'stopped'; readonly by: 'time' | 'memory' | 'output' | 'cancel'; readonly steps: readonly StepExit[] }
-  | { readonly end: 'unknown'; readonly steps: readonly StepExit[] }
 
 /** One kind of sandbox. Lives in the run host; one folder per implementation, one contract suite over all. */
 export interface Executor {
