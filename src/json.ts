@@ -234,7 +234,8 @@ class Reader {
     let value = 0
     let code = text.charCodeAt(at)
     while (code >= ZERO && code <= NINE) {
-      value = value * 10 + code - ZERO
+      // The digit is taken first: the sum before it could pass 2^53 and be rounded.
+      value = value * 10 + (code - ZERO)
       code = text.charCodeAt(++at)
     }
     if (at === first) throw refused('a minus without digits', start)
