@@ -1,8 +1,11 @@
 import type { CheckFinding } from '../credential/credential.ts'
 import type { Digest } from '../digest.ts'
+import type { EgressPort } from '../egress/egress.ts'
 import type { ExecutionId } from '../id.ts'
 import type { Job, Outcome } from '../execution/job.ts'
 import type { Isolation } from '../plan/plan.ts'
+
+export type { EgressPort, EgressRequest, EgressResponse } from '../egress/egress.ts'
 
 export interface RunIo {
   readonly files: { read(digest: Digest): Promise<Uint8Array> }
@@ -24,25 +27,6 @@ export interface OutputSink {
 /** Takes one file of `$WRIT_OUT`; bytes are redacted, or withheld where they are binary and hold a secret. */
 export interface ArtifactSink {
   put(path: string, bytes: Uint8Array): Promise<void>
-}
-
-export interface EgressRequest {
-  readonly method: string
-  /** `http://127.0.0.1:3128/<service>/…` as the sandbox wrote it. */
-  readonly url: string
-  readonly headers: readonly (readonly [string, string])[]
-  readonly body: Uint8Array
-}
-
-export interface EgressResponse {
-  readonly status: number
-  readonly headers: readonly (readonly [string, string])[]
-  readonly body: Uint8Array
-}
-
-/** The gateway as a run sees it. Never rejects: a refusal is a response whose code names a class, never an address. */
-export interface EgressPort {
-  fetch(request: EgressRequest, signal: AbortSignal): Promise<EgressResponse>
 }
 
 /** One kind of sandbox. Lives in the run host; one folder per implementation, one contract suite over all. */
