@@ -1,0 +1,58 @@
+import type { Admission, Message } from '../broker.ts'
+import { buildInput } from '../policy/input.ts'
+import type { Decision } from '../policy/policy.ts'
+import type { Caller } from '../request/caller.ts'
+import { isMine, notFound, type Parts } from './parts.ts'
+import type { Refusals } from './refusals.ts'
+import { policyArguments, type PolicyResource, resourceOf } from './resource.ts'
+
+/** Phase `request`: every message is decided before anything looks at it, reads, listings and discovery included. */
+export async function admit(parts: Parts, refusals: Refusals, caller: Caller, message: Message): Promise<Admission> {
+  const resource = resourceOf(parts.ledger.views, parts.catalog(), caller, message)
+  const decision = await decideRequest(parts, caller, message, resource)
+  if (decision.effect === 'allow') return { allowed: true }
+  const reason = decision.reasons[0] ?? { code: 'denied', message: 'Policy denies this.', remedy: 'Quote the ref to the operator of this Writ.', ref: decision.id }
+  try {
+    await refusals.note(caller, reason.code, decision)
+  } catch (unwritten) {
+    // The refusal stands either way; that it could not be recorded is the operator's to know.
+    parts.log.error({ err: unwritten, ref: decision.id }, 'a refusal could not be recorded')
+  }
+  return { allowed: false, reason: seen(caller, resource, reason.ref, decision) }
+}
+
+/** A stranger's thing and a thing that does not exist are refused in the same words. */
+function seen(caller: Caller, resource: PolicyResource, ref: string, decision: Decision): Extract<Admission, { allowed: false }>['reason'] {
+  const { owner, tenant } = resource.properties
+  const mine = owner !== null && tenant !== null && isMine(caller, { owner, tenant })
+  switch (resource.type) {
+    case 'none':
+    case 'target':
+    case 'service':
+      break
+    case 'task':
+    case 'execution':
+    case 'approval':
+      if (!mine) return notFound(resource.type, decision.id)
+      break
+    case 'artifact':
+    case 'receipt':
+      if (!mine) return notFound('file', decision.id)
+      break
+  }
+  return decision.reasons[0] ?? { code: 'denied', message: 'Policy denies this.', remedy: 'Quote the ref to the operator of this Writ.', ref }
+}
+
+export async function decideRequest(parts: Parts, caller: Caller, message: Message, resource: PolicyResource): Promise<Decision> {
+  const nowMs = parts.clock.now()
+  return await parts.policy.decide(
+    buildInput({
+      phase: 'request',
+      caller,
+      action: { name: message.name, arguments: policyArguments(message.arguments) },
+      resource,
+      nowMs,
+      counters: parts.ledger.views.counters(caller.tenant, caller.subject.id, nowMs),
+    }),
+  )
+}

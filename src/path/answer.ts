@@ -1,0 +1,161 @@
+import { randomBytes } from 'node:crypto'
+import type { Approval, Approver, Statement, Verdict } from '../approval/approval.ts'
+import { payloadOf } from '../approval/payload.ts'
+import { standing } from '../approval/requirement.ts'
+import { checkStatement, readStatement } from '../approval/statement.ts'
+import { digestOf } from '../digest.ts'
+import { WritError } from '../error.ts'
+import { parseId } from '../id.ts'
+import type { Entry } from '../ledger/ledger.ts'
+import { buildInput } from '../policy/input.ts'
+import type { Evidence } from '../policy/policy.ts'
+import { approvalAccount } from '../receipt/claims.ts'
+import type { Arguments } from '../request/call.ts'
+import type { Caller } from '../request/caller.ts'
+import { closingEntries } from './close.ts'
+import type { Parts } from './parts.ts'
+import { approvalResource } from './resource.ts'
+import type { Runner } from './run.ts'
+import { bytesOf } from './submit.ts'
+import { inTurn } from './turn.ts'
+
+/** The approval with the text an approver has to be shown; its digest is what a statement's `shown` names. */
+export async function showApproval(parts: Parts, text: string): Promise<{ readonly approval: Approval; readonly payload: string }> {
+  const approval = find(parts, text)
+  const plan = parts.ledger.views.plan(approval.plan)
+  if (plan === null) throw new WritError('ledger_corrupt', 'an approval without its plan')
+  const before = parts.ledger.views.lastApprovedPlan(plan.task.id)
+  return { approval, payload: await payloadOf({ approval, plan, before, bytesOf: bytesOf(parts) }) }
+}
+
+/** An enrolled approver's signed statement, from whatever channel it came. */
+export async function answerWithKey(parts: Parts, runner: Runner, jws: string): Promise<Approval> {
+  const statement = readStatement(jws)
+  return await inTurn(`approval ${statement.approval_id}`, async () => {
+    const { approval, payload } = await showApproval(parts, statement.approval_id)
+    const by = checkStatement(jws, {
+      approval,
+      approvers: parts.approvers(),
+      shown: digestOf(payload),
+      origin: parts.origin,
+      nowMs: parts.clock.now(),
+    })
+    return await take(parts, runner, approval, { statement, by: by.subject, roles: by.roles, evidence: 'key', jws, at_ms: parts.clock.now() }, personOf(approval, by, parts))
+  })
+}
+
+/** `respond_to_approval`: a confirmation in chat, and recorded as such. Only where the requirement takes `bearer`. */
+export async function answerInChat(parts: Parts, runner: Runner, caller: Caller, args: Arguments['respond_to_approval']): Promise<Approval> {
+  return await inTurn(`approval ${args.approval_id}`, async () => {
+    const { approval, payload } = await showApproval(parts, args.approval_id)
+    if (args.plan_digest !== approval.plan) throw new WritError('plan_changed', '"plan_digest" is not the digest of the plan that waits.')
+    if (!approval.requirement.evidence.includes('bearer'))
+      throw new WritError('denied', 'This approval takes an approver’s own key, not a word in chat.', {
+        remedy: `A person runs: writ approvals approve ${approval.id}`,
+      })
+    if (approval.excluded.subjects.includes(caller.subject.id) || approval.excluded.agents.includes(caller.agent.id))
+      throw new WritError('denied', 'Whoever asked for this run may not approve it.', { remedy: 'Ask another person with the role.' })
+    const roles = parts.rolesOf(caller.subject.id)
+    const stage = approval.requirement.stages.find((candidate) => candidate.roles.some((role) => roles.includes(role)) && !answered(approval, candidate.id, caller.subject.id))
+    if (stage === undefined) throw new WritError('denied', 'You hold no role this approval waits for.', { remedy: 'Ask a person who does.' })
+    const nowMs = parts.clock.now()
+    const statement: Statement = {
+      typ: 'writ-approval/v1',
+      log_origin: parts.origin,
+      approval_id: approval.id,
+      execution_id: approval.execution,
+      plan: approval.plan,
+      requirement: approval.requirement_digest,
+      stage: stage.id,
+      verdict: args.verdict,
+      shown: digestOf(payload),
+      reason: args.reason,
+      nonce: randomBytes(16).toString('hex'),
+      issued_at: Math.floor(nowMs / 1000),
+      expires_at: Math.floor(approval.expires_at_ms / 1000),
+      max_uses: 1,
+    }
+    return await take(parts, runner, approval, { statement, by: caller.subject.id, roles, evidence: 'bearer', jws: null, at_ms: nowMs }, caller)
+  })
+}
+
+function find(parts: Parts, text: string): Approval {
+  const id = parseId('apr', text)
+  const approval = id === null ? null : parts.ledger.views.approval(id)
+  if (approval === null) throw new WritError('not_found', 'There is no such approval among yours.')
+  return approval
+}
+
+function answered(approval: Approval, stage: string, by: string): boolean {
+  return approval.verdicts.some((verdict) => verdict.by === by || (verdict.statement.stage === stage && verdict.by === by))
+}
+
+function personOf(approval: Approval, by: Approver, parts: Parts): Caller {
+  return {
+    tenant: approval.tenant,
+    subject: { type: 'user', id: by.subject },
+    roles: by.roles,
+    agent: { id: '', asserted: { client: '', version: '' } },
+    auth: { method: 'socket', atMs: parts.clock.now() },
+  }
+}
+
+/** Phase `approval` decides whether this verdict may count at all; then verdict, receipt and what follows from it are one transaction. */
+async function take(parts: Parts, runner: Runner, approval: Approval, verdict: Verdict, person: Caller): Promise<Approval> {
+  const nowMs = parts.clock.now()
+  if (approval.state !== 'open') throw new WritError('approval_refused', `This approval is ${approval.state}; it takes no more verdicts.`)
+  if (nowMs >= approval.expires_at_ms) throw new WritError('approval_refused', 'This approval has expired.')
+  if (approval.verdicts.some((earlier) => earlier.by === verdict.by)) throw new WritError('approval_refused', 'You have answered this approval already; one person fills one stage.')
+  const execution = parts.ledger.views.execution(approval.execution)
+  const plan = parts.ledger.views.plan(approval.plan)
+  const task = execution === null ? null : parts.ledger.views.task(execution.task)
+  if (execution === null || plan === null || task === null) throw new WritError('ledger_corrupt', 'an approval without its execution')
+  const decision = await parts.policy.decide(
+    buildInput({
+      phase: 'approval',
+      caller: person,
+      action: { name: 'respond_to_approval', arguments: { approval_id: approval.id, verdict: verdict.statement.verdict } },
+      resource: approvalResource(parts.ledger.views, approval.id),
+      nowMs,
+      counters: parts.ledger.views.counters(person.tenant, person.subject.id, nowMs),
+      task: { ...task, files: plan.files },
+      plan: { plan, digest: approval.plan },
+      verdict: {
+        approval_id: approval.id,
+        stage: verdict.statement.stage,
+        verdict: verdict.statement.verdict,
+        evidence: verdict.evidence satisfies Evidence,
+        requirement: approval.requirement_digest,
+      },
+    }),
+  )
+  if (decision.effect !== 'allow')
+    throw new WritError('approval_refused', decision.reasons[0]?.message ?? 'Policy does not take this verdict.', {
+      remedy: decision.reasons[0]?.remedy ?? 'Ask the operator of this Writ.',
+    })
+
+  const after: Approval = { ...approval, verdicts: [...approval.verdicts, verdict] }
+  const stands = standing(after)
+  const then: Entry[] = []
+  if (stands.outcome === 'rejected') then.push(...closingEntries(parts, execution, 'rejected', 'rejected'))
+  if (stands.outcome === 'satisfied') {
+    const executeBy = nowMs + approval.requirement.execute_within_s * 1000
+    then.push({ kind: 'approval_closed', approval: approval.id, state: 'satisfied', execute_by_ms: executeBy })
+    then.push({ kind: 'state', execution: execution.id, state: 'queued', ran: false, reasons: [] })
+  }
+  await parts.ledger.append(
+    { kind: 'decided', execution: execution.id, decision, input: null },
+    { kind: 'verdict', approval: approval.id, verdict },
+    {
+      kind: 'sign',
+      execution: execution.id,
+      account: approvalAccount({ approval, verdict, plan: { plan, digest: approval.plan }, execution: execution.id }),
+    },
+    ...then,
+  )
+  if (stands.outcome === 'satisfied') runner.enqueue(execution.id)
+  parts.changes.wake(execution.id)
+  return parts.ledger.views.approval(approval.id) ?? after
+}
+
+

@@ -1,0 +1,69 @@
+import type { Execution, FinalState } from '../execution/execution.ts'
+import { newId } from '../id.ts'
+import type { Entry } from '../ledger/ledger.ts'
+import type { Reason } from '../policy/policy.ts'
+import { outcomeAccount } from '../receipt/claims.ts'
+import type { Parts } from './parts.ts'
+
+const sentences = {
+  task_changed: ['The files of the task changed before this run began.', 'Start again: the next run takes the files as they are now.'],
+  catalog_changed: ['The operator changed something this run was made from.', 'Start again: a new plan is made from what is in force now.'],
+  request_expired: ['Nobody approved in time.', 'Start again when an approver is there.'],
+  expired_before_use: ['It was approved, and the time to begin ran out.', 'Start again and have it approved anew.'],
+  rejected: ['An approver rejected this run.', 'Ask the approver why, change the task, and start again.'],
+  cancelled: ['It was cancelled before it began.', 'Start again when you want it to run.'],
+} as const satisfies Record<string, readonly [string, string]>
+
+export type ClosingCode = keyof typeof sentences
+
+export function closingReason(code: ClosingCode): Reason {
+  const [message, remedy] = sentences[code]
+  return { code, message, remedy, ref: newId('dec') }
+}
+
+/** Ends an execution of which nothing has started: its approval, its state and its receipt in one transaction. */
+export async function closeWithoutRun(parts: Parts, execution: Execution, state: Extract<FinalState, 'denied' | 'rejected' | 'expired' | 'superseded' | 'cancelled'>, code: ClosingCode): Promise<void> {
+  await parts.ledger.append(...closingEntries(parts, execution, state, code))
+  parts.changes.wake(execution.id)
+}
+
+export function closingEntries(
+  parts: Parts,
+  execution: Execution,
+  state: Extract<FinalState, 'denied' | 'rejected' | 'expired' | 'superseded' | 'cancelled'>,
+  code: ClosingCode,
+): readonly Entry[] {
+  const entries: Entry[] = []
+  for (const approval of parts.ledger.views.approvals({ execution: execution.id, state: 'open' }, 10)) {
+    const closed = state === 'rejected' || state === 'expired' ? state : 'superseded'
+    entries.push({ kind: 'approval_closed', approval: approval.id, state: closed, execute_by_ms: null })
+  }
+  entries.push({ kind: 'state', execution: execution.id, state, ran: false, reasons: [closingReason(code)] })
+  entries.push({ kind: 'sign', execution: execution.id, account: outcomeOf(parts, execution, state, null, code) })
+  return entries
+}
+
+/** The account of how an execution ended. `report` is null where nothing ran. */
+export function outcomeOf(
+  parts: Parts,
+  execution: Execution,
+  status: FinalState,
+  report: Execution['report'],
+  reason: string | null,
+  revocation: 'done' | 'pending' | null = null,
+): ReturnType<typeof outcomeAccount> {
+  const plan = parts.ledger.views.plan(execution.plan)
+  const decision = parts.ledger.views.receiptsOf(execution.id).findLast((receipt) => receipt.kind === 'decision') ?? null
+  return outcomeAccount({
+    execution: execution.id,
+    plan: plan === null ? null : { plan, digest: execution.plan },
+    status,
+    effect: report === null ? 'none' : status === 'unknown' ? 'dispatched' : 'observed',
+    report,
+    reason,
+    revocation,
+    decision: decision === null ? null : { digest: decision.digest, index: decision.index },
+    caller: { subject: execution.owner, agent: plan?.task.agent ?? null },
+    at_ms: parts.clock.now(),
+  })
+}

@@ -1,0 +1,67 @@
+import type { Logger } from 'pino'
+import type { ApprovalId, DecisionId, ExecutionId, TaskId } from '../id.ts'
+import { newId } from '../id.ts'
+import type { Approver } from '../approval/approval.ts'
+import type { ArtifactStore } from '../artifact/artifact.ts'
+import type { Clock } from '../clock.ts'
+import type { CredentialSource } from '../credential/credential.ts'
+import { WritError } from '../error.ts'
+import type { Execution } from '../execution/execution.ts'
+import type { RunHost } from '../execution/job.ts'
+import type { OutputStore } from '../execution/output.ts'
+import type { Ledger } from '../ledger/ledger.ts'
+import type { Catalog } from '../plan/catalog.ts'
+import type { Policy, Reason } from '../policy/policy.ts'
+import type { Caller } from '../request/caller.ts'
+import type { Changes } from './changes.ts'
+
+/** What the path is made of. Everything that can be exchanged is an interface of the folder it comes from. */
+export interface Parts {
+  readonly clock: Clock
+  readonly ledger: Ledger
+  readonly artifacts: ArtifactStore
+  readonly outputs: OutputStore
+  readonly policy: Policy
+  readonly host: RunHost
+  readonly sources: ReadonlyMap<string, CredentialSource>
+  /** Read at every use: both are replaced as a whole when their files change. */
+  readonly catalog: () => Catalog
+  readonly approvers: () => readonly Approver[]
+  /** Roles a subject of the local socket or a token holds now. */
+  readonly rolesOf: (subject: string) => readonly string[]
+  /** `iss` of the receipts; stands in approval statements. */
+  readonly origin: string
+  readonly maxRunning: number
+  readonly changes: Changes
+  readonly log: Logger
+}
+
+/** Ids a caller may only guess look the same whether unknown or forbidden. */
+export function notFound(what: 'task' | 'execution' | 'approval' | 'file', ref: DecisionId = newId('dec')): Reason {
+  const error = new WritError('not_found', `There is no such ${what} among yours.`)
+  return { code: error.code, message: error.message, remedy: error.remedy, ref }
+}
+
+/**
+ * The reason a caller is given for something that could not be done. Only what is the caller's own fault is told in
+ * its own words; the rest is a fixed sentence, and the cause goes to the log under `ref`.
+ */
+export function reasonOf(parts: Pick<Parts, 'log'>, failure: unknown): Reason {
+  const ref = newId('dec')
+  if (failure instanceof WritError && failure.fault === 'caller')
+    return { code: failure.code, message: failure.message, remedy: failure.remedy, ref }
+  parts.log.error({ ref, err: failure }, 'a call could not be carried out')
+  const operator = failure instanceof WritError && failure.fault === 'operator'
+  return {
+    code: failure instanceof WritError ? failure.code : 'internal',
+    message: operator ? 'Writ cannot do this as it is set up now.' : 'Writ failed to do this.',
+    remedy: 'Quote the ref to the operator of this Writ, who finds the cause in its log.',
+    ref,
+  }
+}
+
+export function isMine(caller: Caller, owned: { readonly tenant: string; readonly owner: string }): boolean {
+  return owned.tenant === caller.tenant && owned.owner === caller.subject.id
+}
+
+export type { ApprovalId, Execution, ExecutionId, TaskId }

@@ -1,0 +1,79 @@
+import type { Digest } from '../digest.ts'
+import { sha256 } from '../digest.ts'
+import type { Decision } from '../policy/policy.ts'
+import { decisionAccount, denialsAccount } from '../receipt/claims.ts'
+import { createFrontier, type Frontier } from '../receipt/tree.ts'
+import type { Caller } from '../request/caller.ts'
+import type { Parts } from './parts.ts'
+
+/**
+ * The flood rule (contracts/receipts.md): the first refusal of a caller and code has a receipt of its own; what follows is
+ * counted, and one `denials` receipt a minute and caller accounts for the counts. So 100,000 refusals cost one signature a minute.
+ */
+export interface Refusals {
+  note(caller: Caller, code: string, decision: Decision): Promise<void>
+  /** Writes what was only counted so far. Called every minute and before the broker stops. */
+  flush(): Promise<void>
+}
+
+interface Tally {
+  readonly caller: Caller
+  readonly seen: Set<string>
+  counts: Map<string, number>
+  inputs: Frontier
+  from_ms: number
+}
+
+/** Callers remembered at once; the one longest silent is forgotten, and its next refusal has a receipt again. */
+const maxCallers = 10_000
+const maxCodes = 64
+
+export function openRefusals(parts: Parts): Refusals {
+  const tallies = new Map<string, Tally>()
+
+  const tallyOf = (caller: Caller): Tally => {
+    const key = JSON.stringify([caller.tenant, caller.subject.id, caller.agent.id])
+    const known = tallies.get(key)
+    if (known !== undefined) return known
+    if (tallies.size >= maxCallers) {
+      const quiet = [...tallies].find(([, tally]) => tally.counts.size === 0)?.[0] ?? tallies.keys().next().value
+      if (quiet !== undefined) tallies.delete(quiet)
+    }
+    const made: Tally = { caller, seen: new Set(), counts: new Map(), inputs: createFrontier(), from_ms: parts.clock.now() }
+    tallies.set(key, made)
+    return made
+  }
+
+  return {
+    async note(caller, code, decision) {
+      const tally = tallyOf(caller)
+      if (tally.seen.has(code) || tally.seen.size >= maxCodes) {
+        if (tally.counts.size === 0) tally.from_ms = parts.clock.now()
+        tally.counts.set(code, (tally.counts.get(code) ?? 0) + 1)
+        tally.inputs.append(decision.input_digest)
+        return
+      }
+      tally.seen.add(code)
+      await parts.ledger.append(
+        { kind: 'refused', tenant: caller.tenant, caller: caller.subject.id, code, input: decision.input_digest, at_ms: decision.at_ms },
+        { kind: 'sign', execution: null, account: decisionAccount({ decision, caller: { subject: caller.subject.id, agent: caller.agent.id }, plan: null, execution: null, approvals: [] }) },
+      )
+    },
+    async flush() {
+      const now = parts.clock.now()
+      for (const tally of tallies.values()) {
+        if (tally.counts.size === 0) continue
+        const counts = Object.fromEntries(tally.counts)
+        const root = `sha256:${sha256(tally.inputs.root()).toString('hex')}` as Digest
+        const { caller, from_ms } = tally
+        tally.counts = new Map()
+        tally.inputs = createFrontier()
+        await parts.ledger.append({
+          kind: 'sign',
+          execution: null,
+          account: denialsAccount({ from_ms, to_ms: now, counts, inputs_root: root, caller: { subject: caller.subject.id, agent: caller.agent.id } }),
+        })
+      }
+    },
+  }
+}

@@ -1,0 +1,118 @@
+import type { Message } from '../broker.ts'
+import type { Json, JsonObject } from '../digest.ts'
+import { parseId } from '../id.ts'
+import type { Views } from '../ledger/ledger.ts'
+import type { Catalog } from '../plan/catalog.ts'
+import type { PolicyInput } from '../policy/policy.ts'
+import type { Caller } from '../request/caller.ts'
+
+export type PolicyResource = PolicyInput['resource']
+
+const nothing: PolicyResource = { type: 'none', id: '', properties: { owner: null, tenant: null, labels: {} } }
+
+/**
+ * What a message is about, as policy sees it. An id nobody has given out has no owner and no tenant, so a pack that
+ * compares owners denies it exactly as it denies a stranger's.
+ */
+export function resourceOf(views: Views, catalog: Catalog, caller: Caller, message: Message): PolicyResource {
+  const { arguments: args, name } = message
+  const text = (key: string): string | null => {
+    const value = Object.hasOwn(args, key) ? args[key] : undefined
+    return typeof value === 'string' ? value : null
+  }
+  const target = text('target_ref')
+  if ((name === 'submit_task' || name === 'list_targets') && target !== null) return targetResource(catalog, caller, target)
+  if (name === 'resources/read') return uriResource(views, text('uri') ?? '')
+  const execution = text('execution_id')
+  if (execution !== null) return executionResource(views, execution)
+  const approval = text('approval_id')
+  if (approval !== null) return approvalResource(views, approval)
+  const task = text('task_id')
+  if (task !== null) return taskResource(views, catalog, task)
+  return nothing
+}
+
+export function targetResource(catalog: Catalog, caller: Caller, ref: string): PolicyResource {
+  const target = catalog.targets.get(ref)
+  return {
+    type: 'target',
+    id: ref.slice(0, 128),
+    properties: { owner: null, tenant: caller.tenant, labels: target === undefined ? {} : target.labels },
+  }
+}
+
+function owned(type: PolicyResource['type'], id: string, of: { owner: string; tenant: string } | null, labels: Readonly<Record<string, string>> = {}): PolicyResource {
+  return { type, id: id.slice(0, 128), properties: { owner: of?.owner ?? null, tenant: of?.tenant ?? null, labels } }
+}
+
+function taskResource(views: Views, catalog: Catalog, text: string): PolicyResource {
+  const id = parseId('task', text)
+  const task = id === null ? null : views.task(id)
+  return owned('task', text, task, task === null ? {} : (catalog.targets.get(task.target_ref)?.labels ?? {}))
+}
+
+function executionResource(views: Views, text: string): PolicyResource {
+  const id = parseId('exec', text)
+  const execution = id === null ? null : views.execution(id)
+  return owned('execution', text, execution, execution === null ? {} : (views.plan(execution.plan)?.target.labels ?? {}))
+}
+
+export function approvalResource(views: Views, text: string): PolicyResource {
+  const id = parseId('apr', text)
+  const approval = id === null ? null : views.approval(id)
+  const execution = approval === null ? null : views.execution(approval.execution)
+  return owned('approval', text, execution, execution === null ? {} : (views.plan(execution.plan)?.target.labels ?? {}))
+}
+
+/** `writ://receipts/<receipt id>` and `writ://artifacts/<execution id>/<path>`. */
+export function parseUri(uri: string): { readonly kind: 'receipt'; readonly id: string } | { readonly kind: 'artifact'; readonly execution: string; readonly path: string } | null {
+  const receipt = /^writ:\/\/receipts\/(rcpt_[a-z2-7]{10})$/.exec(uri)
+  if (receipt?.[1] !== undefined) return { kind: 'receipt', id: receipt[1] }
+  const artifact = /^writ:\/\/artifacts\/(exec_[a-z2-7]{10})\/(.{1,1024})$/.exec(uri)
+  if (artifact?.[1] === undefined || artifact[2] === undefined) return null
+  try {
+    return { kind: 'artifact', execution: artifact[1], path: decodeURIComponent(artifact[2]) }
+  } catch (malformed) {
+    if (malformed instanceof URIError) return null
+    throw malformed
+  }
+}
+
+export function artifactUri(execution: string, path: string): string {
+  return `writ://artifacts/${execution}/${path.split('/').map(encodeURIComponent).join('/')}`
+}
+
+function uriResource(views: Views, uri: string): PolicyResource {
+  const parsed = parseUri(uri)
+  if (parsed === null) return owned('artifact', uri, null)
+  if (parsed.kind === 'artifact') {
+    const id = parseId('exec', parsed.execution)
+    return owned('artifact', uri, id === null ? null : views.execution(id))
+  }
+  const id = parseId('rcpt', parsed.id)
+  const receipt = id === null ? null : views.receipt(id)
+  const execution = receipt?.execution == null ? null : views.execution(receipt.execution)
+  return owned('receipt', uri, execution)
+}
+
+/** The arguments as policy sees them: contents of files become their sizes, so no upload grows the input. */
+export function policyArguments(args: JsonObject): JsonObject {
+  const shown: Record<string, Json> = Object.create(null) as Record<string, Json>
+  for (const [key, value] of Object.entries(args)) {
+    if (key === 'files' && Array.isArray(value)) shown[key] = value.slice(0, 1000).map((file: Json) => fileShape(file))
+    else if (key === 'archive') shown[key] = fileShape(value)
+    else shown[key] = value
+  }
+  return shown
+}
+
+function fileShape(file: Json): Json {
+  if (file === null || typeof file !== 'object' || Array.isArray(file)) return null
+  const of = file as JsonObject
+  const content = of['content'] ?? of['content_base64']
+  return {
+    path: typeof of['path'] === 'string' ? of['path'].slice(0, 1024) : '',
+    size: typeof content === 'string' ? content.length : 0,
+    edits: Array.isArray(of['edits']) ? of['edits'].length : 0,
+  }
+}

@@ -1,0 +1,207 @@
+import { randomBytes } from 'node:crypto'
+import { answerable, openApproval } from '../approval/requirement.ts'
+import { digestJson } from '../digest.ts'
+import { WritError } from '../error.ts'
+import { isFinal, type Execution } from '../execution/execution.ts'
+import { type ExecutionId, newId, parseId } from '../id.ts'
+import type { Entry } from '../ledger/ledger.ts'
+import type { Resolution } from '../plan/plan.ts'
+import { planView } from '../plan/resolve.ts'
+import { buildInput } from '../policy/input.ts'
+import { canonicalInput } from '../policy/decision.ts'
+import type { Decision, PolicyInput } from '../policy/policy.ts'
+import { decisionAccount } from '../receipt/claims.ts'
+import type { Arguments } from '../request/call.ts'
+import type { Caller } from '../request/caller.ts'
+import type { Task } from '../request/task.ts'
+import type { Missing } from '../plan/plan.ts'
+import type { PlanView } from '../execution/result.ts'
+import { settle } from '../approval/permit.ts'
+import { targetResource } from './resource.ts'
+import type { Parts } from './parts.ts'
+import type { Runner } from './run.ts'
+import { foresee, ownTask, resolveTask } from './submit.ts'
+import { inTurn } from './turn.ts'
+import { closeWithoutRun } from './close.ts'
+
+export type Started =
+  | { readonly kind: 'incomplete'; readonly task: Task; readonly missing: readonly Missing[] }
+  | { readonly kind: 'foreseen'; readonly task: Task; readonly plan: PlanView; readonly decision: Decision }
+  | { readonly kind: 'execution'; readonly id: ExecutionId; readonly existing: boolean }
+
+/** Denied executions a tenant may cause in a minute before further ones are refused unevaluated. */
+const deniedPerMinute = 60
+const deniedAt = new Map<string, number[]>()
+
+/** One plan runs once: what has run, or may still run, is returned and not repeated. */
+export async function startExecution(parts: Parts, runner: Runner, caller: Caller, args: Arguments['start_execution']): Promise<Started> {
+  return await inTurn(`task ${args.task_id}`, async () => {
+    const task = ownTask(parts, args.task_id)
+    const request = digestJson({ tool: 'start_execution', task: task.id, again: args.again ?? false })
+    const key = args.idempotency_key
+    if (args.dry_run === true) return await foresight(parts, caller, task)
+    if (key !== undefined) {
+      const before = parts.ledger.views.idempotency(caller.tenant, caller.subject.id, key)
+      const id = before?.request === request ? parseId('exec', before.result) : null
+      if (id !== null) return { kind: 'execution', id, existing: true }
+      if (before !== null) throw new WritError('idempotency_conflict', '"idempotency_key" was used before with other arguments.')
+    }
+    if (args.again === true && key === undefined)
+      throw new WritError('invalid_arguments', '"again" needs a fresh "idempotency_key", so that a repeated call cannot run twice.')
+
+    const latest = parts.ledger.views.executions({ tenant: task.tenant, task: task.id }, 1)[0] ?? null
+    const unchanged = latest !== null && (await stillThePlan(parts, task, latest))
+    if (latest !== null && unchanged && (!isFinal(latest.state) || (latest.ran && args.again !== true)))
+      return { kind: 'execution', id: latest.id, existing: true }
+
+    const frozen = await resolveTask(parts, task, randomBytes(16).toString('hex'))
+    if (frozen.state === 'incomplete') return { kind: 'incomplete', task, missing: frozen.missing }
+    if (latest !== null && !isFinal(latest.state) && latest.state !== 'running') await closeWithoutRun(parts, latest, 'superseded', 'task_changed')
+    const id = await begin(parts, runner, caller, task, frozen, key === undefined ? null : { key, request })
+    return { kind: 'execution', id, existing: false }
+  })
+}
+
+async function foresight(parts: Parts, caller: Caller, task: Task): Promise<Started> {
+  const resolution = await resolveTask(parts, task, '0'.repeat(32))
+  if (resolution.state === 'incomplete') return { kind: 'incomplete', task, missing: resolution.missing }
+  const decision = await foresee(parts, caller, task, resolution)
+  return { kind: 'foreseen', task, plan: planView(resolution.plan, resolution.digest), decision }
+}
+
+/** The plan of the newest execution, made again with its own nonce, has the same digest: nothing it stands on changed. */
+async function stillThePlan(parts: Parts, task: Task, latest: Execution): Promise<boolean> {
+  const plan = parts.ledger.views.plan(latest.plan)
+  if (plan === null) return false
+  const again = await resolveTask(parts, task, plan.nonce)
+  // The revision counts uploads; files put back as they were make the same plan.
+  return again.state === 'ready' && digestJson({ ...again.plan, task: plan.task }) === latest.plan
+}
+
+async function begin(
+  parts: Parts,
+  runner: Runner,
+  caller: Caller,
+  task: Task,
+  frozen: Extract<Resolution, { state: 'ready' }>,
+  idempotency: { readonly key: string; readonly request: ReturnType<typeof digestJson> } | null,
+): Promise<ExecutionId> {
+  refuseFlood(parts, caller)
+  if (parts.ledger.room() === 'low') throw new WritError('no_space', 'the data folder has no room for the records of another run')
+  const execution = newId('exec')
+  const nowMs = parts.clock.now()
+  const input = buildInput({
+    phase: 'execution',
+    caller,
+    action: { name: 'start_execution', arguments: {} },
+    resource: targetResource(parts.catalog(), caller, task.target_ref),
+    nowMs,
+    counters: parts.ledger.views.counters(caller.tenant, caller.subject.id, nowMs),
+    task,
+    plan: { plan: frozen.plan, digest: frozen.digest },
+  })
+  const policyAnswer = await parts.policy.decide(input)
+  const approval =
+    policyAnswer.effect === 'pending' && policyAnswer.requirement !== null && policyAnswer.requirement_digest !== null
+      ? openApproval({
+          execution,
+          plan: frozen.plan,
+          digest: frozen.digest,
+          requirement: policyAnswer.requirement,
+          requirement_digest: policyAnswer.requirement_digest,
+          nowMs,
+        })
+      : null
+  const decision = approval !== null && !answerable(approval, parts.approvers()) ? withoutApprovers(policyAnswer) : policyAnswer
+  const opening: Entry[] = [
+    { kind: 'planned', execution, plan: frozen.plan, digest: frozen.digest, key: idempotency?.key ?? null },
+    ...(idempotency === null
+      ? []
+      : [{ kind: 'idempotency' as const, tenant: caller.tenant, subject: caller.subject.id, key: idempotency.key, request: idempotency.request, result: execution }]),
+    ...decided(parts, caller, execution, decision, input, frozen),
+  ]
+  const queued: Entry = { kind: 'state', execution, state: 'queued', ran: false, reasons: [] }
+  switch (decision.effect) {
+    case 'allow': {
+      const permit = settle(execution, frozen.plan, frozen.digest, decision, parts.clock.monotonic())
+      if (permit !== null && runner.free()) {
+        // Nothing lies between this decision and the run, so it is the final one: decision, permit and start are one transaction.
+        await runner.start(permit, input, [...opening, queued])
+        return execution
+      }
+      await parts.ledger.append(...opening, queued)
+      runner.enqueue(execution)
+      break
+    }
+    case 'pending':
+      if (approval === null) throw new WritError('internal', 'a pending decision without a requirement')
+      await parts.ledger.append(...opening, { kind: 'approval_opened', approval }, { kind: 'state', execution, state: 'awaiting_approval', ran: false, reasons: decision.reasons })
+      break
+    case 'deny':
+    case 'error':
+      noteDenied(parts, caller)
+      await parts.ledger.append(...opening, { kind: 'state', execution, state: 'denied', ran: false, reasons: decision.reasons })
+      break
+  }
+  parts.changes.wake(execution)
+  return execution
+}
+
+/** The steps every decision on an execution leaves: the answer, its exact input for replay, and its receipt. */
+export function decided(
+  parts: Parts,
+  caller: Caller,
+  execution: ExecutionId,
+  decision: Decision,
+  input: PolicyInput,
+  frozen: Pick<Extract<Resolution, { state: 'ready' }>, 'plan' | 'digest'>,
+): readonly Entry[] {
+  return [
+    { kind: 'decided', execution, decision, input: canonicalInput(input) },
+    {
+      kind: 'sign',
+      execution,
+      account: decisionAccount({
+        decision,
+        caller: { subject: caller.subject.id, agent: caller.agent.id, asserted: caller.agent.asserted },
+        plan: frozen,
+        execution,
+        approvals: usedApprovals(parts, execution),
+      }),
+    },
+  ]
+}
+
+/** Each verdict receipt a final decision stands on, by digest and index in the receipt log. */
+function usedApprovals(parts: Parts, execution: ExecutionId): readonly { readonly digest: string; readonly index: number }[] {
+  return parts.ledger.views
+    .receiptsOf(execution)
+    .filter((receipt) => receipt.kind === 'approval')
+    .map(({ digest, index }) => ({ digest, index }))
+}
+
+function withoutApprovers(decision: Decision): Decision {
+  return {
+    ...decision,
+    effect: 'deny',
+    reasons: [
+      {
+        code: 'no_eligible_approver',
+        message: 'Policy asks people to approve this, and nobody enrolled may.',
+        remedy: 'Ask the operator to enrol an approver: "writ approvals enroll NAME".',
+        ref: decision.id,
+      },
+    ],
+  }
+}
+
+function refuseFlood(parts: Parts, caller: Caller): void {
+  const since = parts.clock.monotonic() - 60_000
+  const recent = (deniedAt.get(caller.tenant) ?? []).filter((at) => at > since)
+  deniedAt.set(caller.tenant, recent)
+  if (recent.length >= deniedPerMinute) throw new WritError('rate_limited', 'Too many denied executions in the last minute.')
+}
+
+function noteDenied(parts: Parts, caller: Caller): void {
+  deniedAt.set(caller.tenant, [...(deniedAt.get(caller.tenant) ?? []), parts.clock.monotonic()])
+}

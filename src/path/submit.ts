@@ -1,0 +1,166 @@
+import { digestJson, digestOf, type Json } from '../digest.ts'
+import { WritError } from '../error.ts'
+import { newId, parseId } from '../id.ts'
+import type { PlanView, Results } from '../execution/result.ts'
+import { manifestPaths } from '../plan/detect.ts'
+import type { Resolution } from '../plan/plan.ts'
+import { planView, resolve } from '../plan/resolve.ts'
+import { buildInput } from '../policy/input.ts'
+import type { Decision } from '../policy/policy.ts'
+import type { Arguments } from '../request/call.ts'
+import type { Caller } from '../request/caller.ts'
+import { applyFiles } from '../request/files.ts'
+import { newTask, reviseTask } from '../request/submit.ts'
+import type { Task } from '../request/task.ts'
+import { targetResource } from './resource.ts'
+import type { Parts } from './parts.ts'
+import { inTurn } from './turn.ts'
+
+/** Bytes one file of a task may have: what one call can carry, unpacked. */
+const maxFileBytes = 64 * 1024 * 1024
+
+export async function submitTask(parts: Parts, caller: Caller, args: Arguments['submit_task']): Promise<Results['submit_task']> {
+  const request = digestJson({ tool: 'submit_task', args })
+  const key = args.idempotency_key
+  return await inTurn(`submit ${caller.tenant} ${caller.subject.id} ${key ?? newId('task')}`, async () => {
+    if (key !== undefined) {
+      const before = parts.ledger.views.idempotency(caller.tenant, caller.subject.id, key)
+      if (before !== null) {
+        const task = before.request === request ? parts.ledger.views.task(parseId('task', before.result) ?? newId('task')) : null
+        if (task === null) throw new WritError('idempotency_conflict', `"idempotency_key" was used before with other arguments.`)
+        return await describe(parts, caller, task)
+      }
+    }
+    const task = newTask(caller, args, parts.clock.now())
+    const { files } = await applyFiles(task.files, { files: args.files ?? [], remove: [] }, bytesOf(parts), putBytes(parts))
+    const filed = { ...task, files }
+    await parts.ledger.append(
+      { kind: 'task', task: filed },
+      ...(key === undefined ? [] : [{ kind: 'idempotency' as const, tenant: caller.tenant, subject: caller.subject.id, key, request, result: task.id }]),
+    )
+    return await describe(parts, caller, filed)
+  })
+}
+
+export async function uploadArtifact(parts: Parts, caller: Caller, args: Arguments['upload_artifact']): Promise<Results['upload_artifact']> {
+  return await inTurn(`task ${args.task_id}`, async () => {
+    const task = ownTask(parts, args.task_id)
+    const unpacked = args.archive === undefined ? [] : await unpack(parts, args.archive)
+    const { files, changed } = await applyFiles(
+      task.files,
+      { files: [...unpacked, ...(args.files ?? [])], remove: args.remove ?? [] },
+      bytesOf(parts),
+      putBytes(parts),
+    )
+    const same = changed.every((file) => file.change === 'unchanged')
+    const revised = same ? task : reviseTask(task, files)
+    if (!same) await parts.ledger.append({ kind: 'task', task: revised })
+    return { ...(await describe(parts, caller, revised)), changed }
+  })
+}
+
+/** Archives are foreign bytes: the run host unpacks them, never the broker. */
+async function unpack(parts: Parts, archive: { readonly content_base64: string; readonly path?: string | undefined }): Promise<readonly { path: string; content_base64: string; executable: boolean }[]> {
+  const prefix = archive.path === undefined || archive.path === '' || archive.path === '.' ? '' : `${archive.path.replace(/\/+$/, '')}/`
+  const entries = await parts.host.unpack(Buffer.from(archive.content_base64, 'base64'))
+  return entries.map((entry) => ({
+    path: prefix + entry.path,
+    content_base64: Buffer.from(entry.bytes).toString('base64'),
+    executable: entry.executable,
+  }))
+}
+
+/** The task, which the request phase has already found to be the caller's to use. */
+export function ownTask(parts: Parts, text: string): Task {
+  const id = parseId('task', text)
+  const task = id === null ? null : parts.ledger.views.task(id)
+  if (task === null) throw new WritError('not_found', 'There is no such task among yours.')
+  return task
+}
+
+export function bytesOf(parts: Parts): (digest: Task['files'][number]['sha256']) => Promise<Buffer> {
+  return async (digest) => await parts.artifacts.read(digest, maxFileBytes)
+}
+
+function putBytes(parts: Parts): (bytes: Uint8Array) => Promise<{ sha256: Task['files'][number]['sha256']; size: number }> {
+  return async (bytes) => {
+    const known = await parts.artifacts.size(digestOf(bytes))
+    if (known !== null) return { sha256: digestOf(bytes), size: known }
+    return await parts.artifacts.put(one(bytes), maxFileBytes)
+  }
+}
+
+// eslint-disable-next-line typescript/require-await -- the store takes an asynchronous stream
+async function* one(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield bytes
+}
+
+/** Resolves a task against the catalog as it stands; reads only the few manifest files detection looks at. */
+export async function resolveTask(parts: Parts, task: Task, nonce: string): Promise<Resolution> {
+  const contents = new Map<string, string>()
+  for (const path of manifestPaths(task.files, task.inputs)) {
+    const file = task.files.find((candidate) => candidate.path === path)
+    if (file !== undefined && file.size <= 262_144) contents.set(path, (await parts.artifacts.read(file.sha256, 262_144)).toString('utf8'))
+  }
+  return resolve({ task, contents, catalog: parts.catalog(), nonce, availability: await availability(parts) })
+}
+
+/** Which executors this machine has, from their own checks; asked once and then again every minute. */
+let known: { readonly at: number; readonly of: Parts['host']; readonly value: ReadonlyMap<string, { available: boolean; why: string }> } | null = null
+
+export async function availability(parts: Parts): Promise<ReadonlyMap<string, { available: boolean; why: string }>> {
+  const now = parts.clock.monotonic()
+  if (known !== null && known.of === parts.host && now - known.at < 60_000) return known.value
+  const value = new Map<string, { available: boolean; why: string }>()
+  for (const { executor, findings } of await parts.host.check()) {
+    const problem = findings.find((finding) => finding.level === 'problem')
+    value.set(executor, { available: problem === undefined, why: problem?.what ?? '' })
+  }
+  known = { at: now, of: parts.host, value }
+  return value
+}
+
+/** What policy would say of the plan if it were started now; recorded nowhere. */
+export async function foresee(parts: Parts, caller: Caller, task: Task, resolution: Extract<Resolution, { state: 'ready' }>): Promise<Decision> {
+  const nowMs = parts.clock.now()
+  return await parts.policy.decide(
+    buildInput({
+      phase: 'execution',
+      caller,
+      action: { name: 'start_execution', arguments: {} },
+      resource: targetResource(parts.catalog(), caller, task.target_ref),
+      nowMs,
+      counters: parts.ledger.views.counters(caller.tenant, caller.subject.id, nowMs),
+      task,
+      plan: { plan: resolution.plan, digest: resolution.digest },
+    }),
+  )
+}
+
+/** A plan is frozen only when a run is started, so what is described here has a throw-away nonce. */
+const previewNonce = '0'.repeat(32)
+
+async function describe(parts: Parts, caller: Caller, task: Task): Promise<Results['submit_task']> {
+  const resolution = await resolveTask(parts, task, previewNonce)
+  if (resolution.state === 'incomplete')
+    return {
+      task_id: task.id,
+      state: 'incomplete',
+      missing: resolution.missing,
+      next: { tool: 'upload_artifact', arguments: { task_id: task.id } as { readonly [key: string]: Json } },
+    }
+  const decision = await foresee(parts, caller, task, resolution)
+  const plan: PlanView = planView(resolution.plan, resolution.digest)
+  const refused = decision.effect === 'deny' || decision.effect === 'error'
+  return {
+    task_id: task.id,
+    state: 'ready',
+    missing: [],
+    plan,
+    effect: decision.effect,
+    ...(decision.reasons.length > 0 ? { reasons: decision.reasons } : {}),
+    next: refused
+      ? { tell_user: `Policy would refuse this run: ${decision.reasons[0]?.remedy ?? 'ask the operator.'}` }
+      : { tool: 'start_execution', arguments: { task_id: task.id, wait_ms: 20_000 } },
+  }
+}
