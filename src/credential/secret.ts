@@ -16,13 +16,20 @@ export class Secret {
 
   /** One trailing line end is dropped. Rejects fewer than 8 bytes, control characters, and more than 64 KiB. */
   static ingest(name: string, value: Uint8Array | string): Secret {
-    const text = Buffer.from(value).toString('utf8').replace(/\r?\n$/, '')
+    const text = Buffer.from(value)
+      .toString('utf8')
+      .replace(/\r?\n$/, '')
     const bytes = Buffer.from(text, 'utf8')
-    if (bytes.length < 8) throw new WritError('invalid_secret', `the value of credential "${name}" is shorter than 8 bytes`)
-    if (bytes.length > 65_536) throw new WritError('invalid_secret', `the value of credential "${name}" is longer than 64 KiB`)
+    if (bytes.length < 8)
+      throw new WritError('invalid_secret', `the value of credential "${name}" is shorter than 8 bytes`)
+    if (bytes.length > 65_536)
+      throw new WritError('invalid_secret', `the value of credential "${name}" is longer than 64 KiB`)
     // eslint-disable-next-line no-control-regex -- control characters are exactly what must be refused
     if (/[\u0000-\u001f\u007f]/.test(text) || text.includes('\ufffd'))
-      throw new WritError('invalid_secret', `the value of credential "${name}" holds a control character or is not UTF-8`)
+      throw new WritError(
+        'invalid_secret',
+        `the value of credential "${name}" holds a control character or is not UTF-8`,
+      )
     return new Secret(name, bytes)
   }
 
