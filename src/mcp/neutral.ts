@@ -1,0 +1,37 @@
+/**
+ * What must not reach a model, a terminal or a reader as it is: controls (C0 but tab and line feed, DEL, C1), everything
+ * of category Cf (bidi, zero-width, tags, soft hyphen), line and paragraph separators, private use, fillers that look
+ * like nothing, and the variation selectors that carry hidden bytes (VS16 stays: it is part of ordinary emoji).
+ */
+const harmful =
+  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cs}\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0\ufe00-\ufe0e\u{e0100}-\u{e01ef}]/gu
+
+/** Colours and the like of a terminal (SGR): pure decoration, so they go without a trace. */
+const colour = /\u001b\[[0-9;:]*m/g
+
+/** Shows harmful characters as `\u{…}`; line ends become line feeds, colours go. Idempotent. */
+export function neutral(text: string): string {
+  return text
+    .toWellFormed()
+    .replace(colour, '')
+    .replace(/\r\n?/g, '\n')
+    .replace(harmful, (character) => `\\u{${(character.codePointAt(0) ?? 0).toString(16)}}`)
+}
+
+/** One harmless line of at most `max` characters. */
+export function plainLine(text: string, max: number): string {
+  const line = neutral(text).replace(/[\n\t]/g, ' ')
+  return line.length <= max ? line : `${line.slice(0, max - 1).toWellFormed()}…`
+}
+
+/**
+ * Output of a workload as it stands in a result's text: every line marked at its start, so that no line of the output
+ * can pass for one of Writ's, whatever it says.
+ */
+export function fenced(text: string): string {
+  const body = neutral(text)
+  return (body.endsWith('\n') ? body.slice(0, -1) : body)
+    .split('\n')
+    .map((line) => `| ${line}`)
+    .join('\n')
+}

@@ -1,0 +1,285 @@
+import type { Duplex } from 'node:stream'
+import type { JSONRPCMessage, Transport } from '@modelcontextprotocol/server'
+import type { Admission, Broker, Message } from '../broker.ts'
+import type { JsonObject } from '../digest.ts'
+import { WritError } from '../error.ts'
+import type { ErrorCode } from '../error.ts'
+import { newId } from '../id.ts'
+import type { Reason } from '../policy/policy.ts'
+import type { Caller } from '../request/caller.ts'
+import { toolNames } from '../request/call.ts'
+import { errorNumbers, maxMessageBytes, readMessage } from './message.ts'
+import type { InboundNotification, InboundRequest, RequestId } from './message.ts'
+import { nearest } from './nearest.ts'
+import { plainLine } from './neutral.ts'
+import { presentError } from './present.ts'
+import { isToolName } from './tools.ts'
+
+/** The operator's log; pino's logger is one. */
+export interface Log {
+  debug(fields: object, text: string): void
+  warn(fields: object, text: string): void
+}
+
+export const serverInfo = { name: 'writ', version: '0.1.0' } as const
+
+/** Requests of one connection that may be unanswered at once; more are left in the socket. */
+const inFlightMax = 64
+/** Time a peer has to read the last answer of a connection that is being closed. */
+const lingerMs = 1000
+
+interface Pending {
+  readonly request: InboundRequest
+  readonly caller: Caller
+}
+
+/**
+ * The way from a socket into the SDK: each line is parsed strictly, decided by the broker, and only then handed on; in
+ * the order in which it came. What is malformed, unknown or refused is answered here and never gets further. Each
+ * request is answered at most once, and exactly once unless its client cancelled it or the connection ended.
+ */
+export class GatedTransport implements Transport {
+  onclose?: () => void
+  onerror?: (error: Error) => void
+  onmessage?: (message: JSONRPCMessage) => void
+
+  readonly #socket: Duplex
+  readonly #admit: Broker['admit']
+  readonly #log: Log
+  #caller: Caller
+  readonly #pending = new Map<RequestId, Pending>()
+  /** Notifications being decided; a request being decided is among the pending ones. */
+  #notes = 0
+  #tail: Promise<void> = Promise.resolve()
+  #chunks: Buffer[] = []
+  #held = 0
+  #state: 'new' | 'open' | 'draining' | 'closed' = 'new'
+
+  constructor(options: { readonly socket: Duplex; readonly caller: Caller; readonly admit: Broker['admit']; readonly log: Log }) {
+    this.#socket = options.socket
+    this.#caller = options.caller
+    this.#admit = options.admit
+    this.#log = options.log
+  }
+
+  get inFlight(): number {
+    return this.#pending.size
+  }
+
+  /** Who sent the request that is being served; null once it was answered or cancelled. */
+  callerOf(id: RequestId): Caller | null {
+    return this.#pending.get(id)?.caller ?? null
+  }
+
+  start(): Promise<void> {
+    this.#state = 'open'
+    this.#socket.on('data', (chunk: Buffer) => this.#receive(chunk))
+    this.#socket.on('drain', () => this.#readOn())
+    this.#socket.on('end', () => this.#finish())
+    this.#socket.on('close', () => this.#finish())
+    this.#socket.on('error', (error: Error) => {
+      this.#log.debug({ error: error.name }, 'an MCP connection broke')
+      this.#finish()
+    })
+    return Promise.resolve()
+  }
+
+  /** Takes what the SDK sends. An answer nobody waits for any more is dropped. */
+  send(message: JSONRPCMessage): Promise<void> {
+    if ('method' in message) {
+      // Only progress is ever sent unasked: a reader too slow for it does not get it.
+      if (!this.#socket.writableNeedDrain) this.#write(message)
+      return Promise.resolve()
+    }
+    if (message.id === undefined || !this.#settle(message.id)) return Promise.resolve()
+    if ('error' in message && message.error.code === errorNumbers.internal) {
+      const ref = newId('dec')
+      this.#log.warn({ ref, text: plainLine(message.error.message, 500) }, 'the SDK failed a request')
+      this.#write({ jsonrpc: '2.0', id: message.id, error: { code: errorNumbers.internal, message: `Internal error (ref ${ref})` } })
+    } else {
+      this.#write(message)
+    }
+    return Promise.resolve()
+  }
+
+  close(): Promise<void> {
+    this.#finish()
+    return Promise.resolve()
+  }
+
+  #receive(chunk: Buffer): void {
+    if (this.#state !== 'open') return
+    this.#chunks.push(chunk)
+    this.#held += chunk.length
+    if (chunk.includes(10)) this.#readOn()
+    else this.#refuseOversize()
+  }
+
+  /** Reads the lines held, as long as there is room for more requests and the peer takes its answers. */
+  #readOn(): void {
+    if (this.#state !== 'open') return
+    let buffer = this.#chunks.length === 1 ? (this.#chunks[0] ?? Buffer.alloc(0)) : Buffer.concat(this.#chunks)
+    for (;;) {
+      if (!this.#hasRoom()) {
+        this.#socket.pause()
+        break
+      }
+      const end = buffer.indexOf(10)
+      if (end < 0) {
+        this.#socket.resume()
+        break
+      }
+      const line = buffer.subarray(0, end)
+      buffer = buffer.subarray(end + 1)
+      if (!isBlank(line)) this.#accept(line)
+    }
+    this.#chunks = buffer.length === 0 ? [] : [buffer]
+    this.#held = buffer.length
+    this.#refuseOversize()
+  }
+
+  #hasRoom(): boolean {
+    return this.#pending.size + this.#notes < inFlightMax && !this.#socket.writableNeedDrain
+  }
+
+  /** A line longer than any message may be, and no end in sight: the only thing that costs a client its connection. */
+  #refuseOversize(): void {
+    if (this.#held <= maxMessageBytes || this.#chunks.some((chunk) => chunk.includes(10))) return
+    this.#chunks = []
+    this.#held = 0
+    this.#write(errorAnswer(null, errorNumbers.invalidRequest, `a message is at most ${maxMessageBytes} bytes; this connection is closed`))
+    this.#state = 'draining'
+    // Input is read and forgotten meanwhile: closing on unread bytes would cost the peer the answer.
+    this.#socket.resume()
+    this.#socket.end()
+    setTimeout(() => this.#finish(), lingerMs).unref()
+  }
+
+  #accept(line: Uint8Array): void {
+    const inbound = readMessage(line)
+    switch (inbound.kind) {
+      case 'ignored':
+        return
+      case 'malformed':
+        // An id that is being served keeps its one answer.
+        this.#write(errorAnswer(inbound.id !== null && this.#pending.has(inbound.id) ? null : inbound.id, inbound.number, inbound.text))
+        return
+      case 'request':
+        return this.#acceptRequest(inbound)
+      case 'notification':
+        if (inbound.cancels !== null && !this.#pending.has(inbound.cancels)) return
+        this.#notes++
+        return this.#decide(this.#caller, inbound.message, (admission) => {
+          this.#notes--
+          this.#passNotification(inbound, admission)
+        })
+    }
+  }
+
+  #acceptRequest(request: InboundRequest): void {
+    if (this.#pending.has(request.id)) {
+      this.#write(errorAnswer(null, errorNumbers.invalidRequest, '"id" is that of a request not yet answered'))
+      return
+    }
+    if (request.asserted !== null) this.#caller = { ...this.#caller, agent: { ...this.#caller.agent, asserted: request.asserted } }
+    const caller = this.#caller
+    this.#pending.set(request.id, { request, caller })
+    const { name } = request.message
+    if (request.method === 'tools/call' && !isToolName(name)) {
+      const near = nearest(name, toolNames)
+      const text = `There is no tool "${plainLine(name, 40)}"${near === null ? '' : `; did you mean "${near}"?`}`
+      this.#refuse(request, edgeReason('unknown_tool', text, this.#log))
+      return
+    }
+    this.#decide(caller, request.message, (admission) => {
+      if (!admission.allowed) this.#refuse(request, admission.reason)
+      else if (this.#pending.get(request.id)?.request === request) this.onmessage?.(request.forward as unknown as JSONRPCMessage)
+    })
+  }
+
+  #passNotification(notification: InboundNotification, admission: Admission): void {
+    if (!admission.allowed) return
+    const { cancels } = notification
+    if (cancels !== null) {
+      const pending = this.#pending.get(cancels)
+      // MCP: `initialize` is not cancelled. A request answered meanwhile is not either.
+      if (pending === undefined || pending.request.method === 'initialize') return
+      this.#settle(cancels)
+    }
+    this.onmessage?.(notification.forward as unknown as JSONRPCMessage)
+  }
+
+  /** Asks the broker at once and acts on its answer in turn, so that order is kept and no decision waits for another. */
+  #decide(caller: Caller, message: Message, act: (admission: Admission) => void): void {
+    const asked = this.#ask(caller, message)
+    this.#tail = this.#tail.then(async () => {
+      const admission = await asked
+      if (this.#state === 'open') act(admission)
+      if (this.#chunks.length > 0) this.#readOn()
+    })
+    this.#tail = this.#tail.catch((error: unknown) => {
+      this.#log.warn({ error: error instanceof Error ? error.message : 'unknown' }, 'an MCP message could not be passed on')
+    })
+  }
+
+  async #ask(caller: Caller, message: Message): Promise<Admission> {
+    try {
+      return await this.#admit(caller, message)
+    } catch (error) {
+      this.#log.warn({ error: error instanceof Error ? error.message : 'unknown' }, 'a decision failed')
+      return { allowed: false, reason: edgeReason('internal', 'This request could not be decided, so it is refused.', this.#log) }
+    }
+  }
+
+  #refuse(request: InboundRequest, reason: Reason): void {
+    if (this.#pending.get(request.id)?.request !== request || !this.#settle(request.id)) return
+    if (request.method === 'tools/call') {
+      const result = presentError(reason)
+      // The stateless revisions want these two of every result; the SDK adds them to what passes through it.
+      const stamp = request.stateless ? { resultType: 'complete', _meta: { 'io.modelcontextprotocol/serverInfo': serverInfo } } : {}
+      this.#write({ jsonrpc: '2.0', id: request.id, result: { ...result, ...stamp } })
+    } else {
+      const text = `${reason.message} ${reason.remedy} (ref ${reason.ref})`
+      this.#write(errorAnswer(request.id, errorNumbers.refused, plainLine(text, 1000), { ...reason }))
+    }
+  }
+
+  /** True for the one caller that may answer. */
+  #settle(id: RequestId): boolean {
+    if (!this.#pending.delete(id)) return false
+    if (this.#chunks.length > 0 || this.#socket.isPaused()) queueMicrotask(() => this.#readOn())
+    return true
+  }
+
+  #write(message: object): void {
+    if (this.#state !== 'open' || this.#socket.destroyed || this.#socket.writableEnded) return
+    this.#socket.write(`${JSON.stringify(message)}\n`)
+  }
+
+  #finish(): void {
+    if (this.#state === 'closed') return
+    this.#state = 'closed'
+    this.#pending.clear()
+    this.#chunks = []
+    this.#held = 0
+    if (!this.#socket.writableEnded) this.#socket.end()
+    this.#socket.resume()
+    setTimeout(() => this.#socket.destroy(), lingerMs).unref()
+    this.onclose?.()
+  }
+}
+
+/** A refusal made at this edge, under a reference that stands in the operator's log. */
+export function edgeReason(code: ErrorCode, message: string, log: Log): Reason {
+  const ref = newId('dec')
+  log.debug({ ref, code, message }, 'refused at the MCP edge')
+  return { code, message, remedy: new WritError(code, message).remedy, ref }
+}
+
+function errorAnswer(id: RequestId | null, code: number, message: string, data?: JsonObject): object {
+  return { jsonrpc: '2.0', id, error: { code, message, ...(data === undefined ? {} : { data }) } }
+}
+
+function isBlank(line: Uint8Array): boolean {
+  return line.every((byte) => byte === 13 || byte === 32 || byte === 9)
+}
