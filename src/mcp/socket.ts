@@ -78,7 +78,10 @@ async function privateFolder(folder: string): Promise<void> {
   await mkdir(folder, { recursive: true, mode: 0o700 })
   const found = await lstat(folder)
   if (!found.isDirectory() || found.uid !== process.getuid?.() || (found.mode & 0o077) !== 0) {
-    throw new WritError('invalid_config', 'the folder of the socket must be a folder of your own that nobody else can open (mode 0700)')
+    throw new WritError(
+      'invalid_config',
+      'the folder of the socket must be a folder of your own that nobody else can open (mode 0700)',
+    )
   }
 }
 

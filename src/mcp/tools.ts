@@ -40,9 +40,7 @@ const inputs = {
     execution_intent: name.describe("one of the target's intents"),
     inputs: z.record(z.string(), z.custom<Json>()).describe("by the intent's schema").optional(),
     context: z.string().max(4096).describe('shown to approvers').optional(),
-    constraints: z
-      .strictObject({ time_s: z.int().min(1).optional(), memory_mb: z.int().min(1).optional() })
-      .optional(),
+    constraints: z.strictObject({ time_s: z.int().min(1).optional(), memory_mb: z.int().min(1).optional() }).optional(),
     files: files.optional(),
     idempotency_key: key.optional(),
   }),
@@ -109,19 +107,36 @@ const outputs = {
   submit_task: z.looseObject({ ...base, ...task }),
   upload_artifact: z.looseObject({ ...base, ...task, changed: list.optional() }),
   start_execution: z.looseObject({ ...base, ...execution }),
-  get_status: z.looseObject({ ...base, ...execution, log: object.optional(), recent: list.optional(), waiting_for_you: list.optional() }),
-  get_result: z.looseObject({ ...base, ...execution, tail: z.string().optional(), files: list.optional(), receipt: object.optional() }),
+  get_status: z.looseObject({
+    ...base,
+    ...execution,
+    log: object.optional(),
+    recent: list.optional(),
+    waiting_for_you: list.optional(),
+  }),
+  get_result: z.looseObject({
+    ...base,
+    ...execution,
+    tail: z.string().optional(),
+    files: list.optional(),
+    receipt: object.optional(),
+  }),
   respond_to_approval: z.looseObject({ ...base, approval_id: z.string().optional(), state: z.string().optional() }),
   cancel_execution: z.looseObject({ ...base, ...execution }),
 } satisfies { readonly [T in ToolName]: z.ZodType }
 
 const about: { readonly [T in ToolName]: string } = {
-  list_targets: 'List the targets work can run on. With target_ref: its intents, their inputs, environment and limits. Call this first.',
-  submit_task: 'Describe work for a target, with its files. Returns task_id, what is missing, and whether policy would allow it. Runs nothing.',
+  list_targets:
+    'List the targets work can run on. With target_ref: its intents, their inputs, environment and limits. Call this first.',
+  submit_task:
+    'Describe work for a target, with its files. Returns task_id, what is missing, and whether policy would allow it. Runs nothing.',
   upload_artifact: 'Add, replace, edit or remove files of a task.',
-  start_execution: 'Run a task. Returns execution_id and state. May answer awaiting_approval: people decide, then it runs by itself. An unchanged task is run once only.',
-  get_status: 'State and new log of an execution. With no arguments: your latest executions and approvals waiting for you. With approval_id: what is to be approved.',
-  get_result: 'Result of a finished execution: exit codes, output, files, receipt. With file: the content of one output file.',
+  start_execution:
+    'Run a task. Returns execution_id and state. May answer awaiting_approval: people decide, then it runs by itself. An unchanged task is run once only.',
+  get_status:
+    'State and new log of an execution. With no arguments: your latest executions and approvals waiting for you. With approval_id: what is to be approved.',
+  get_result:
+    'Result of a finished execution: exit codes, output, files, receipt. With file: the content of one output file.',
   respond_to_approval: "Give a person's answer to an approval, after showing them its payload. Never answer for them.",
   cancel_execution: 'Stop an execution.',
 }
@@ -184,7 +199,9 @@ function issueText(issue: Issue, schema: z.ZodType, args: JsonObject): string {
     case 'invalid_value':
       return `"${field}" must be one of ${issue.values.map(String).join(', ')}`
     case 'too_small':
-      return issue.origin === 'number' || issue.origin === 'int' ? `"${field}" must be at least ${issue.minimum}` : `"${field}" must not be empty`
+      return issue.origin === 'number' || issue.origin === 'int'
+        ? `"${field}" must be at least ${issue.minimum}`
+        : `"${field}" must not be empty`
     case 'too_big':
       return issue.origin === 'number' || issue.origin === 'int'
         ? `"${field}" must be at most ${issue.maximum}`

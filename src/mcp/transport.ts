@@ -55,7 +55,16 @@ export class GatedTransport implements Transport {
   #held = 0
   #state: 'new' | 'open' | 'draining' | 'closed' = 'new'
 
-  constructor(options: { readonly socket: Duplex; readonly caller: Caller; readonly admit: Broker['admit']; readonly log: Log }) {
+  readonly #ended = Promise.withResolvers<void>()
+  /** Resolves when the connection has ended, from whichever side. */
+  readonly closed: Promise<void> = this.#ended.promise
+
+  constructor(options: {
+    readonly socket: Duplex
+    readonly caller: Caller
+    readonly admit: Broker['admit']
+    readonly log: Log
+  }) {
     this.#socket = options.socket
     this.#caller = options.caller
     this.#admit = options.admit
@@ -95,7 +104,11 @@ export class GatedTransport implements Transport {
     if ('error' in message && message.error.code === errorNumbers.internal) {
       const ref = newId('dec')
       this.#log.warn({ ref, text: plainLine(message.error.message, 500) }, 'the SDK failed a request')
-      this.#write({ jsonrpc: '2.0', id: message.id, error: { code: errorNumbers.internal, message: `Internal error (ref ${ref})` } })
+      this.#write({
+        jsonrpc: '2.0',
+        id: message.id,
+        error: { code: errorNumbers.internal, message: `Internal error (ref ${ref})` },
+      })
     } else {
       this.#write(message)
     }
@@ -147,7 +160,13 @@ export class GatedTransport implements Transport {
     if (this.#held <= maxMessageBytes || this.#chunks.some((chunk) => chunk.includes(10))) return
     this.#chunks = []
     this.#held = 0
-    this.#write(errorAnswer(null, errorNumbers.invalidRequest, `a message is at most ${maxMessageBytes} bytes; this connection is closed`))
+    this.#write(
+      errorAnswer(
+        null,
+        errorNumbers.invalidRequest,
+        `a message is at most ${maxMessageBytes} bytes; this connection is closed`,
+      ),
+    )
     this.#state = 'draining'
     // Input is read and forgotten meanwhile: closing on unread bytes would cost the peer the answer.
     this.#socket.resume()
@@ -162,7 +181,13 @@ export class GatedTransport implements Transport {
         return
       case 'malformed':
         // An id that is being served keeps its one answer.
-        this.#write(errorAnswer(inbound.id !== null && this.#pending.has(inbound.id) ? null : inbound.id, inbound.number, inbound.text))
+        this.#write(
+          errorAnswer(
+            inbound.id !== null && this.#pending.has(inbound.id) ? null : inbound.id,
+            inbound.number,
+            inbound.text,
+          ),
+        )
         return
       case 'request':
         return this.#acceptRequest(inbound)
@@ -181,7 +206,8 @@ export class GatedTransport implements Transport {
       this.#write(errorAnswer(null, errorNumbers.invalidRequest, '"id" is that of a request not yet answered'))
       return
     }
-    if (request.asserted !== null) this.#caller = { ...this.#caller, agent: { ...this.#caller.agent, asserted: request.asserted } }
+    if (request.asserted !== null)
+      this.#caller = { ...this.#caller, agent: { ...this.#caller.agent, asserted: request.asserted } }
     const caller = this.#caller
     this.#pending.set(request.id, { request, caller })
     const { name } = request.message
@@ -193,7 +219,8 @@ export class GatedTransport implements Transport {
     }
     this.#decide(caller, request.message, (admission) => {
       if (!admission.allowed) this.#refuse(request, admission.reason)
-      else if (this.#pending.get(request.id)?.request === request) this.onmessage?.(request.forward as unknown as JSONRPCMessage)
+      else if (this.#pending.get(request.id)?.request === request)
+        this.onmessage?.(request.forward as unknown as JSONRPCMessage)
     })
   }
 
@@ -218,7 +245,10 @@ export class GatedTransport implements Transport {
       if (this.#chunks.length > 0) this.#readOn()
     })
     this.#tail = this.#tail.catch((error: unknown) => {
-      this.#log.warn({ error: error instanceof Error ? error.message : 'unknown' }, 'an MCP message could not be passed on')
+      this.#log.warn(
+        { error: error instanceof Error ? error.message : 'unknown' },
+        'an MCP message could not be passed on',
+      )
     })
   }
 
@@ -227,7 +257,10 @@ export class GatedTransport implements Transport {
       return await this.#admit(caller, message)
     } catch (error) {
       this.#log.warn({ error: error instanceof Error ? error.message : 'unknown' }, 'a decision failed')
-      return { allowed: false, reason: edgeReason('internal', 'This request could not be decided, so it is refused.', this.#log) }
+      return {
+        allowed: false,
+        reason: edgeReason('internal', 'This request could not be decided, so it is refused.', this.#log),
+      }
     }
   }
 
@@ -236,7 +269,9 @@ export class GatedTransport implements Transport {
     if (request.method === 'tools/call') {
       const result = presentError(reason)
       // The stateless revisions want these two of every result; the SDK adds them to what passes through it.
-      const stamp = request.stateless ? { resultType: 'complete', _meta: { 'io.modelcontextprotocol/serverInfo': serverInfo } } : {}
+      const stamp = request.stateless
+        ? { resultType: 'complete', _meta: { 'io.modelcontextprotocol/serverInfo': serverInfo } }
+        : {}
       this.#write({ jsonrpc: '2.0', id: request.id, result: { ...result, ...stamp } })
     } else {
       const text = `${reason.message} ${reason.remedy} (ref ${reason.ref})`
@@ -266,6 +301,7 @@ export class GatedTransport implements Transport {
     this.#socket.resume()
     setTimeout(() => this.#socket.destroy(), lingerMs).unref()
     this.onclose?.()
+    this.#ended.resolve()
   }
 }
 
