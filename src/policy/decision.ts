@@ -61,14 +61,14 @@ export interface Merged {
   readonly sentences: readonly Sentence[]
 }
 
-/** The merge's answer where no pack was asked: nothing is allowed, leased or granted. */
-export function failed(code: DecisionErrorCode): Merged {
+/** The merge's answer where no pack was asked: nothing is allowed, leased or granted. `detail` is for the operator. */
+export function failed(code: DecisionErrorCode, detail = ''): Merged {
   const sentence = hostSentence(code)
   return {
     effect: 'error',
     error: code,
     findings: [
-      { id: `writ/${code}`, layer: 'writ', kind: 'error', code, title: sentence.message, at: '', message: '' },
+      { id: `writ/${code}`, layer: 'writ', kind: 'error', code, title: sentence.message, at: '', message: detail },
     ],
     grants: [],
     requirement: null,

@@ -91,7 +91,7 @@ function exported(instance: WebAssembly.Instance, name: string): Exported {
 function abiVersion(instance: WebAssembly.Instance): number {
   const read = (name: string): unknown => {
     const found = instance.exports[name]
-    return found instanceof WebAssembly.Global ? (found.value as unknown) : null
+    return found instanceof WebAssembly.Global ? found.value : null
   }
   const major = read('opa_wasm_abi_version')
   const minor = read('opa_wasm_abi_minor_version')

@@ -14,7 +14,7 @@ import type {
   Requirement,
   RuleRef,
 } from './policy.ts'
-import { mergeRequirement, satisfied } from './requirement.ts'
+import { byText, mergeRequirement, satisfied } from './requirement.ts'
 
 /** A pack as far as the merge needs it, and what it answered. */
 export interface PackAnswer {
@@ -42,11 +42,6 @@ const sets: readonly Set[] = [
   'grant',
   'warn',
 ]
-
-function compare(a: string, b: string): number {
-  if (a === b) return 0
-  return a < b ? -1 : 1
-}
 
 function check({ attachment, result }: PackAnswer): Answer | DecisionErrorCode {
   if ('error' in result) return result.error
@@ -142,7 +137,7 @@ function leasable(answers: readonly Answer[], input: PolicyInput): readonly stri
       ),
     ),
   )
-  return [...new Set(names.map(({ name }) => name))].toSorted(compare)
+  return [...new Set(names.map(({ name }) => name))].toSorted(byText)
 }
 
 interface Refusal {
@@ -215,7 +210,7 @@ function distinct<T>(elements: readonly T[], key: (element: T) => string): reado
 
 function sorted(findings: readonly Finding[]): readonly Finding[] {
   const key = ({ layer, kind, id, message }: Finding): string => JSON.stringify([layer, kind, id, message])
-  return distinct(findings, key).toSorted((a, b) => compare(key(a), key(b)))
+  return distinct(findings, key).toSorted((a, b) => byText(key(a), key(b)))
 }
 
 /**
@@ -227,7 +222,7 @@ export function merge(answers: readonly PackAnswer[], input: PolicyInput): Merge
   const ordered = answers.toSorted(
     (a, b) =>
       layers.indexOf(a.attachment.layer) - layers.indexOf(b.attachment.layer) ||
-      compare(a.attachment.pack, b.attachment.pack),
+      byText(a.attachment.pack, b.attachment.pack),
   )
   const usable: Answer[] = []
   const errors: Finding[] = []
@@ -283,7 +278,7 @@ export function merge(answers: readonly PackAnswer[], input: PolicyInput): Merge
     grants: findings
       .filter(({ kind }) => kind === 'grant')
       .map(({ id }) => id)
-      .toSorted(compare),
+      .toSorted(byText),
     requirement,
     limits: lowest(usable, input.context.plan?.limits ?? null),
     credentials: leasable(usable, input),

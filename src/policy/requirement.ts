@@ -2,9 +2,15 @@ import type { Evidence, InputApproval, PackOutput, PolicyInput, Requirement, Sta
 
 type Demand = PackOutput['require_approval'][number]
 
-function intersection<T>(lists: readonly (readonly T[])[]): readonly T[] {
+/** Order by UTF-16 code units, as RFC 8785 sorts keys; never by locale. */
+export function byText(a: string, b: string): number {
+  if (a === b) return 0
+  return a < b ? -1 : 1
+}
+
+function intersection<T extends string>(lists: readonly (readonly T[])[]): readonly T[] {
   const [first = [], ...rest] = lists
-  return [...new Set(first)].filter((element) => rest.every((list) => list.includes(element))).toSorted()
+  return [...new Set(first)].filter((element) => rest.every((list) => list.includes(element))).toSorted(byText)
 }
 
 /**
@@ -23,7 +29,7 @@ export function mergeRequirement(demands: readonly [Demand, ...Demand[]]): Requi
       roles: intersection(same.map((stage) => stage.roles)),
       min: Math.max(...same.map((stage) => stage.min)),
     }))
-    .toSorted((a, b) => (a.id < b.id ? -1 : 1))
+    .toSorted((a, b) => byText(a.id, b.id))
   const evidence: readonly Evidence[] = intersection(demands.map((demand) => demand.evidence))
   if (evidence.length === 0 || stages.some((stage) => stage.roles.length === 0)) return null
   const excludesSubject = demands.some((demand) => demand.exclude.includes('subject'))

@@ -17,7 +17,11 @@ export type Request =
 /** From the worker: one for `ready`, one per `load` (`fault` is for the operator) and one per `decide`. */
 export type Reply =
   | { readonly kind: 'ready' }
-  | { readonly kind: 'loaded'; readonly fault: { readonly pack: number; readonly message: string } | null }
+  | {
+      readonly kind: 'loaded'
+      readonly set: number
+      readonly fault: { readonly pack: number; readonly message: string } | null
+    }
   | { readonly kind: 'decided'; readonly results: readonly PackResult[] }
 
 interface Loaded {
@@ -70,7 +74,7 @@ if (port === null) throw new WritError('internal', 'the policy worker was not st
 port.on('message', (request: Request) => {
   switch (request.kind) {
     case 'load':
-      port.postMessage({ kind: 'loaded', fault: load(request.set, request.modules) } satisfies Reply)
+      port.postMessage({ kind: 'loaded', set: request.set, fault: load(request.set, request.modules) } satisfies Reply)
       return
     case 'decide': {
       const packs = sets.get(request.set) ?? []
