@@ -17,29 +17,88 @@ export type Position = number
 export type Step =
   | { readonly kind: 'task'; readonly task: Task }
   /** The first step of an execution: the frozen plan. `key` is the caller's idempotency key. */
-  | { readonly kind: 'planned'; readonly execution: ExecutionId; readonly plan: Plan; readonly digest: Digest; readonly key: string | null }
-  | { readonly kind: 'decided'; readonly execution: ExecutionId | null; readonly decision: Decision; readonly input: string | null }
-  | { readonly kind: 'state'; readonly execution: ExecutionId; readonly state: ExecutionState; readonly ran: boolean; readonly reasons: readonly Reason[] }
+  | {
+      readonly kind: 'planned'
+      readonly execution: ExecutionId
+      readonly plan: Plan
+      readonly digest: Digest
+      readonly key: string | null
+    }
+  | {
+      readonly kind: 'decided'
+      readonly execution: ExecutionId | null
+      readonly decision: Decision
+      readonly input: string | null
+    }
+  | {
+      readonly kind: 'state'
+      readonly execution: ExecutionId
+      readonly state: ExecutionState
+      readonly ran: boolean
+      readonly reasons: readonly Reason[]
+    }
   | { readonly kind: 'approval_opened'; readonly approval: Approval }
   | { readonly kind: 'verdict'; readonly approval: ApprovalId; readonly verdict: Verdict }
-  | { readonly kind: 'approval_closed'; readonly approval: ApprovalId; readonly state: ApprovalState; readonly execute_by_ms: number | null }
+  | {
+      readonly kind: 'approval_closed'
+      readonly approval: ApprovalId
+      readonly state: ApprovalState
+      readonly execute_by_ms: number | null
+    }
   /** Spends the single-use permit; a second one for the same execution is a `conflict`. */
   | { readonly kind: 'permit_spent'; readonly execution: ExecutionId; readonly plan: Digest; readonly decision: string }
-  | { readonly kind: 'lease_intended'; readonly lease: LeaseId; readonly execution: ExecutionId; readonly credentials: readonly string[] }
+  | {
+      readonly kind: 'lease_intended'
+      readonly lease: LeaseId
+      readonly execution: ExecutionId
+      readonly credentials: readonly string[]
+    }
   | { readonly kind: 'leased'; readonly lease: LeaseId; readonly expires_at_ms: number | null }
   | { readonly kind: 'lease_ended'; readonly lease: LeaseId; readonly revocation: 'done' | 'pending' }
   | { readonly kind: 'outcome'; readonly execution: ExecutionId; readonly report: RunReport }
-  | { readonly kind: 'idempotency'; readonly tenant: string; readonly subject: string; readonly key: string; readonly request: Digest; readonly result: string }
-  | { readonly kind: 'refused'; readonly tenant: string; readonly caller: string; readonly code: string; readonly input: Digest; readonly at_ms: number }
-  | { readonly kind: 'generation'; readonly number: number; readonly digest: Digest; readonly packs: readonly JsonObject[] }
+  | {
+      readonly kind: 'idempotency'
+      readonly tenant: string
+      readonly subject: string
+      readonly key: string
+      readonly request: Digest
+      readonly result: string
+    }
+  | {
+      readonly kind: 'refused'
+      readonly tenant: string
+      readonly caller: string
+      readonly code: string
+      readonly input: Digest
+      readonly at_ms: number
+    }
+  | {
+      readonly kind: 'generation'
+      readonly number: number
+      readonly digest: Digest
+      readonly packs: readonly JsonObject[]
+    }
   | { readonly kind: 'approver_set'; readonly digest: Digest; readonly approvers: readonly JsonObject[] }
-  | { readonly kind: 'receipt'; readonly receipt: SignedReceipt; readonly execution: ExecutionId | null; readonly at_ms: number }
+  | {
+      readonly kind: 'receipt'
+      readonly receipt: SignedReceipt
+      readonly execution: ExecutionId | null
+      readonly at_ms: number
+    }
 
 /** A step as it is written; a receipt is asked for by its account and built on the head it will have. */
 export type Entry =
   | Exclude<Step, { kind: 'receipt' }>
-  | { readonly kind: 'sign'; readonly execution: ExecutionId | null; readonly account: Account | ((written: readonly SignedReceipt[]) => Account) }
+  | {
+      readonly kind: 'sign'
+      readonly execution: ExecutionId | null
+      readonly account: Account | ((written: readonly SignedReceipt[]) => Account)
+    }
 
+/**
+ * A step as it is read back. A receipt's `disclosures` are empty here: they lie in the side store (`Views.disclosures`),
+ * so that one can be erased without touching a step.
+ */
 export interface StoredStep {
   readonly position: Position
   readonly at_ms: number
@@ -76,10 +135,21 @@ export interface Views {
   tasks(tenant: string, limit: number): readonly Task[]
   execution(id: ExecutionId): Execution | null
   /** Newest first. */
-  executions(filter: { readonly tenant?: string; readonly owner?: string; readonly task?: TaskId; readonly state?: readonly ExecutionState[] }, limit: number): readonly Execution[]
+  executions(
+    filter: {
+      readonly tenant?: string
+      readonly owner?: string
+      readonly task?: TaskId
+      readonly state?: readonly ExecutionState[]
+    },
+    limit: number,
+  ): readonly Execution[]
   plan(digest: Digest): Plan | null
   approval(id: ApprovalId): Approval | null
-  approvals(filter: { readonly tenant?: string; readonly state?: ApprovalState; readonly execution?: ExecutionId }, limit: number): readonly Approval[]
+  approvals(
+    filter: { readonly tenant?: string; readonly state?: ApprovalState; readonly execution?: ExecutionId },
+    limit: number,
+  ): readonly Approval[]
   /** The newest plan a satisfied approval was given for, of the same task and target, or null. */
   lastApprovedPlan(task: TaskId): Plan | null
   decisions(execution: ExecutionId): readonly { readonly decision: Decision; readonly input: string | null }[]
@@ -89,12 +159,27 @@ export interface Views {
   receipts(from: number, limit: number): readonly ReceiptRow[]
   disclosures(id: ReceiptId): readonly string[]
   leases(states: readonly LeaseRow['state'][]): readonly LeaseRow[]
-  idempotency(tenant: string, subject: string, key: string): { readonly request: Digest; readonly result: string } | null
-  counters(tenant: string, subject: string, nowMs: number): { readonly executions_60m: number; readonly denied_10m: number; readonly running: number }
+  idempotency(
+    tenant: string,
+    subject: string,
+    key: string,
+  ): { readonly request: Digest; readonly result: string } | null
+  counters(
+    tenant: string,
+    subject: string,
+    nowMs: number,
+  ): { readonly executions_60m: number; readonly denied_10m: number; readonly running: number }
   approverSet(): Digest | null
   generation(): { readonly number: number; readonly digest: Digest } | null
-  /** True where `digest` is a file of a task or an output of an execution of this tenant. */
-  artifactOwner(digest: Digest, tenant: string): { readonly task: TaskId; readonly owner: string } | null
+  /**
+   * Whose task has `digest` as a file, or as an output of one of its executions, within this tenant; null where none has.
+   * Of several (two people upload the same bytes), one of `prefer` if there is one, else the newest.
+   */
+  artifactOwner(
+    digest: Digest,
+    tenant: string,
+    prefer?: string,
+  ): { readonly task: TaskId; readonly owner: string } | null
   logHead(): LogHead
   newestTimeMs(): number
 }
@@ -103,6 +188,12 @@ export interface Views {
  * Append-only. One writer; a batch is written whole or not at all, and `append` resolves only after the transaction it
  * rode in is committed and on disk (group commit). Rejects `conflict` where a view refuses the batch (illegal change of
  * state, permit spent twice, idempotency key taken), `no_space`, `ledger_unavailable`; other batches are not affected.
+ *
+ * Kept for whole batches (contracts/receipts.md "Order of effects"): `permit_spent`, state `running` and the decision
+ * receipt stand in one batch; the final state of an execution whose permit is spent stands in one batch with its outcome
+ * receipt. `planned` comes before every other step of its execution, and `decided` before the permit it allows. Times
+ * never run backwards: a step is at the wall clock or the newest step's time, whichever is later.
+ * An `account` function must not read `views`: they show what was committed before.
  */
 export interface Ledger {
   append(...entries: readonly Entry[]): Promise<Appended>
@@ -112,6 +203,11 @@ export interface Ledger {
   /** Wakes after each commit with the newest position; coalesces. Ends when the signal aborts. */
   watch(signal: AbortSignal): AsyncIterable<Position>
   readonly views: Views
+  /**
+   * `low` where the disk has less room left than the reserve. Then only batches that end something (an outcome, a final
+   * state, a lease) are written; every other is refused `no_space`, so nothing starts that could not be accounted for.
+   */
+  room(): 'ok' | 'low'
   /** Throws away and rebuilds every view from the steps. */
   rebuild(): void
   close(): void

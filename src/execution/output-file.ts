@@ -1,0 +1,112 @@
+import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from 'node:fs'
+import { open } from 'node:fs/promises'
+import { WritError, systemCode } from '../error.ts'
+
+/** The two files of an execution's output: `<id>.out` and the index of its segments, `<id>.idx`. */
+
+/** 16 bytes: what (0 stdout, 1 stderr, 2 dropped so far), step, then the offset or the count. */
+const recordBytes = 16
+export const droppedMark = 2
+
+export function record(what: number, step: number, value: number): Buffer {
+  const bytes = Buffer.alloc(recordBytes)
+  bytes.writeUInt8(what, 0)
+  bytes.writeUInt32BE(step, 4)
+  bytes.writeBigUInt64BE(BigInt(value), 8)
+  return bytes
+}
+
+export interface IndexRecord {
+  readonly what: number
+  readonly step: number
+  readonly value: number
+}
+
+export function readIndex(path: string): readonly IndexRecord[] {
+  return withFile(path, (file, size) => {
+    const bytes = readRange(file, 0, size)
+    const records: IndexRecord[] = []
+    // A record that a crash cut short is no record.
+    for (let at = 0; at + recordBytes <= bytes.length; at += recordBytes)
+      records.push({
+        what: bytes.readUInt8(at),
+        step: bytes.readUInt32BE(at + 4),
+        value: Number(bytes.readBigUInt64BE(at + 8)),
+      })
+    return records
+  })
+}
+
+export function droppedOf(records: readonly IndexRecord[]): number {
+  return records.findLast(({ what }) => what === droppedMark)?.value ?? 0
+}
+
+export function segments(
+  records: readonly IndexRecord[],
+  size: number,
+): readonly { readonly step: number; readonly from: number; readonly to: number }[] {
+  const starts = records.filter(({ what }) => what !== droppedMark)
+  return starts.map(({ step, value }, i) => ({
+    step,
+    from: Math.min(value, size),
+    to: Math.min(starts[i + 1]?.value ?? size, size),
+  }))
+}
+
+/** A file that is not there is an empty one: an execution that never ran has printed nothing. */
+export function withFile<T>(path: string, use: (file: number | null, size: number) => T): T {
+  let file: number | null = null
+  try {
+    file = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW)
+  } catch (error) {
+    if (systemCode(error) !== 'ENOENT') throw failed(error)
+  }
+  try {
+    return use(file, file === null ? 0 : fstatSync(file).size)
+  } finally {
+    if (file !== null) closeSync(file)
+  }
+}
+
+export function readRange(file: number | null, from: number, to: number): Buffer {
+  const bytes = Buffer.alloc(Math.max(0, to - from))
+  if (file === null) return bytes.subarray(0, 0)
+  let read = 0
+  while (read < bytes.length) {
+    const got = readSync(file, bytes, read, bytes.length - read, from + read)
+    if (got === 0) break
+    read += got
+  }
+  return bytes.subarray(0, read)
+}
+
+export function writeAll(file: number, bytes: Uint8Array): { readonly written: number; readonly whole: boolean } {
+  let written = 0
+  try {
+    while (written < bytes.length) written += writeSync(file, bytes, written)
+  } catch (error) {
+    // A run must not end because its output found no room: the bytes count as dropped, whatever the disk said.
+    if (systemCode(error) === null) throw error
+  }
+  return { written, whole: written === bytes.length }
+}
+
+export async function syncIfThere(path: string): Promise<void> {
+  try {
+    const handle = await open(path, 'r')
+    try {
+      await handle.sync()
+    } finally {
+      await handle.close()
+    }
+  } catch (error) {
+    if (systemCode(error) !== 'ENOENT') throw failed(error)
+  }
+}
+
+export function failed(error: unknown): WritError {
+  if (error instanceof WritError) return error
+  if (systemCode(error) === 'ENOSPC' || systemCode(error) === 'EDQUOT')
+    return new WritError('no_space', 'the disk that holds the output is full', { cause: error })
+  return new WritError('ledger_unavailable', 'the output cannot be read or written', { cause: error })
+}
