@@ -9,7 +9,18 @@ import { parseIJson } from './json.ts'
 export type JwsTyp = 'writ-receipt+jwt' | 'writ-approval+jwt' | 'writ-keys+jwt'
 
 /** Why a compact JWS is not one of ours. `KEY_WEAK` is about a key, all others about the JWS. */
-export type JwsCode = 'ALG' | 'KEY_ALG' | 'KID' | 'HEADER' | 'TYP' | 'ENCODING' | 'FORM' | 'JSON' | 'SIG' | 'LIMIT' | 'KEY_WEAK'
+export type JwsCode =
+  | 'ALG'
+  | 'KEY_ALG'
+  | 'KID'
+  | 'HEADER'
+  | 'TYP'
+  | 'ENCODING'
+  | 'FORM'
+  | 'JSON'
+  | 'SIG'
+  | 'LIMIT'
+  | 'KEY_WEAK'
 
 /** The message never repeats what was read. */
 export class JwsError extends Error {
@@ -54,7 +65,8 @@ const hardLimit = 4 * 1024 * 1024
 export function parseCompact(text: string, typ: JwsTyp, maxBytes: number = maxJwsBytes): CompactJws {
   if (text.length > hardLimit) throw new JwsError('LIMIT', 'longer than 4 MiB')
   if (/^\s*[{[]/.test(text)) throw new JwsError('FORM', 'a JSON serialisation, not a compact JWS')
-  if (!/^[A-Za-z0-9_.-]*$/.test(text) || text.endsWith('\n')) throw new JwsError('ENCODING', 'a character outside base64url')
+  if (!/^[A-Za-z0-9_.-]*$/.test(text) || text.endsWith('\n'))
+    throw new JwsError('ENCODING', 'a character outside base64url')
   const parts = text.split('.')
   const [first, second, third] = parts
   if (parts.length !== 3 || first === undefined || second === undefined || third === undefined)
@@ -85,9 +97,11 @@ function parseHeader(bytes: Buffer, typ: JwsTyp): CompactJws['header'] {
     throw new JwsError('ALG', 'the algorithm is not Ed25519')
   }
   for (const name of Object.keys(header))
-    if (name !== 'alg' && name !== 'typ' && name !== 'kid') throw new JwsError('HEADER', 'a header member beside alg, typ and kid')
+    if (name !== 'alg' && name !== 'typ' && name !== 'kid')
+      throw new JwsError('HEADER', 'a header member beside alg, typ and kid')
   if (found !== typ) throw new JwsError('TYP', `the type is not ${typ}`)
-  if (typeof kid !== 'string' || !isThumbprint(kid)) throw new JwsError('KID', 'the key id is not an RFC 7638 thumbprint')
+  if (typeof kid !== 'string' || !isThumbprint(kid))
+    throw new JwsError('KID', 'the key id is not an RFC 7638 thumbprint')
   return { alg, typ, kid }
 }
 
@@ -101,7 +115,8 @@ function object(bytes: Uint8Array, name: string): JsonObject {
     const value = parseIJson(bytes, { maxBytes: hardLimit, maxDepth: 16, allowFraction: false, refuseProto: true })
     if (value !== null && typeof value === 'object' && !Array.isArray(value)) return value as JsonObject
   } catch (error) {
-    if (error instanceof WritError && error.code === 'malformed_message') throw new JwsError('JSON', `the ${name} is ${error.message}`)
+    if (error instanceof WritError && error.code === 'malformed_message')
+      throw new JwsError('JSON', `the ${name} is ${error.message}`)
     throw error
   }
   throw new JwsError('JSON', `the ${name} is not a JSON object`)
@@ -123,8 +138,10 @@ export function isThumbprint(text: string): boolean {
  */
 export function publicKey(x: string): PublicKey {
   const bytes = Buffer.from(x, 'base64url')
-  if (bytes.length !== 32 || bytes.toString('base64url') !== x) throw new JwsError('KEY_WEAK', 'the key is not 32 bytes of canonical base64url')
-  if (!inPrimeOrderGroup(bytes)) throw new JwsError('KEY_WEAK', 'the key is not a canonical point of the prime-order group')
+  if (bytes.length !== 32 || bytes.toString('base64url') !== x)
+    throw new JwsError('KEY_WEAK', 'the key is not 32 bytes of canonical base64url')
+  if (!inPrimeOrderGroup(bytes))
+    throw new JwsError('KEY_WEAK', 'the key is not a canonical point of the prime-order group')
   const key = createPublicKey({ key: { kty: 'OKP', crv: 'Ed25519', x }, format: 'jwk' })
   return { kid: thumbprint({ x }), x, key }
 }
@@ -140,13 +157,18 @@ export function readPrivateKey(pem: string | Buffer): SigningKey {
     return signingKey(createPrivateKey(pem))
   } catch (error) {
     // The cause could quote the file; its text stays out.
-    throw new WritError('invalid_key', 'not an Ed25519 private key in PKCS#8 PEM', error instanceof WritError ? { cause: error } : {})
+    throw new WritError(
+      'invalid_key',
+      'not an Ed25519 private key in PKCS#8 PEM',
+      error instanceof WritError ? { cause: error } : {},
+    )
   }
 }
 
 function signingKey(privateKey: KeyObject): SigningKey {
   const { x } = createPublicKey(privateKey).export({ format: 'jwk' })
-  if (privateKey.asymmetricKeyType !== 'ed25519' || x === undefined) throw new WritError('invalid_key', 'the key is not an Ed25519 key')
+  if (privateKey.asymmetricKeyType !== 'ed25519' || x === undefined)
+    throw new WritError('invalid_key', 'the key is not an Ed25519 key')
   return { ...publicKey(x), privateKey }
 }
 
@@ -212,7 +234,7 @@ function decompress(bytes: Uint8Array): Point | null {
   else if (check !== u) return null
   const negative = encoded >> 255n === 1n
   if (x === 0n && negative) return null
-  if ((x & 1n) === 1n !== negative) x = P - x
+  if (((x & 1n) === 1n) !== negative) x = P - x
   return [x, y, 1n, mod(x * y)]
 }
 

@@ -2,7 +2,18 @@ import type { Digest, JsonObject } from '../digest.ts'
 import type { ReceiptId } from '../id.ts'
 
 /** All kinds are reserved from the first release; a verifier never skips one it does not know. */
-export const receiptKinds = ['genesis', 'decision', 'approval', 'outcome', 'denials', 'policy', 'key', 'freeze', 'epoch', 'erasure'] as const
+export const receiptKinds = [
+  'genesis',
+  'decision',
+  'approval',
+  'outcome',
+  'denials',
+  'policy',
+  'key',
+  'freeze',
+  'epoch',
+  'erasure',
+] as const
 export type ReceiptKind = (typeof receiptKinds)[number]
 
 /** The head of the receipt log before an entry: the entry's own index is `size`. `root` is RFC 6962, base64. */

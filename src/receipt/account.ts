@@ -1,0 +1,275 @@
+import { canonical, digestJson, digestOf } from '../digest.ts'
+import type { Digest, Json, JsonObject } from '../digest.ts'
+import type { Verdict } from '../approval/approval.ts'
+import type { FinalState, RunReport } from '../execution/execution.ts'
+import type { ExecutionId } from '../id.ts'
+import type { Plan } from '../plan/plan.ts'
+import type { Decision, Generation } from '../policy/policy.ts'
+import type { Keys } from './keys.ts'
+import type { Account } from './receipt.ts'
+import { createFrontier } from './tree.ts'
+
+/**
+ * One builder for each kind of receipt made now, and the only place that says what stands in clear and what is salted
+ * (the table of contracts/receipts.md). In clear stands nothing of image, services, hosts, credential names, executor,
+ * rule ids or approvers, and no text of a workload.
+ */
+
+/** The run an account is about. */
+export interface RunRef {
+  readonly execution: ExecutionId
+  readonly plan: Plan
+  readonly plan_digest: Digest
+  /** What the client says of itself. */
+  readonly asserted: { readonly client: string; readonly version: string }
+}
+
+/** An earlier receipt: the digest of its JWS and its index in the log. */
+export interface ReceiptRef {
+  readonly digest: Digest
+  readonly index: number
+}
+
+/** Bytes below which a digest can be undone by guessing. */
+const guessable = 4096
+const longestList = 8
+const longestText = 256
+
+/**
+ * A decision of phase `execution`. `policy` is the digest of the generation that decided; `approvals` are the receipts
+ * of the verdicts it used, empty before there are any.
+ */
+export function decisionAccount(
+  run: RunRef,
+  decision: Decision,
+  policy: Digest,
+  approvals: readonly ReceiptRef[],
+): Account {
+  const { plan } = run
+  const clear = {
+    invocationId: run.execution,
+    result: decision.effect,
+    decision: decision.id,
+    target_ref: plan.target.ref,
+    intent: plan.intent,
+    isolation: plan.statement.isolation,
+    lanes: [...new Set(plan.credentials.map((credential) => credential.lane))].sort(),
+    generation: decision.generation,
+    policy,
+    input: decision.input_digest,
+    requirement: decision.requirement_digest,
+    approvals: approvals.map(({ digest, index }) => ({ digest, index })),
+  }
+  const salted = {
+    rules: decision.findings.map((finding) => finding.id),
+    error: decision.error,
+    image: plan.image,
+    sandbox: digestJson(plan.engine),
+    services: plan.services.map((service) => ({ name: service.name, url: service.url })),
+    hosts: plan.hosts,
+    credentials: plan.credentials.map((credential) => credential.name),
+    executor: plan.executor,
+    limits: { ...plan.limits, ...decision.limits },
+  }
+  return account('decision', decision.at_ms, { run, clear, salted, asserted: claimed(run) })
+}
+
+/** One person's verified answer. */
+export function approvalAccount(run: RunRef, verdict: Verdict): Account {
+  const { statement } = verdict
+  const clear = {
+    invocationId: run.execution,
+    verdict: statement.verdict,
+    stage: statement.stage,
+    evidence: verdict.evidence,
+    statement: digestOf(verdict.jws ?? canonical(statement)),
+    requirement: statement.requirement,
+  }
+  const salted = { approver: verdict.by, roles: verdict.roles, reason: statement.reason }
+  return account('approval', verdict.at_ms, { run, clear, salted })
+}
+
+/** How an execution ended. `decision` is the receipt of its final decision, `report` null where nothing started. */
+export function outcomeAccount(
+  run: RunRef,
+  end: {
+    readonly status: FinalState
+    readonly ran: boolean
+    readonly report: RunReport | null
+    readonly decision: ReceiptRef
+    readonly revocation: 'done' | 'pending'
+    readonly at_ms: number
+  },
+): Account {
+  const { report } = end
+  const clear = {
+    invocationId: run.execution,
+    decisionRef: { digest: end.decision.digest, index: end.decision.index },
+    status: end.status,
+    // What was sent and never heard of again may have happened.
+    effect: end.ran ? (end.status === 'unknown' ? 'dispatched' : 'observed') : 'none',
+    exits: (report?.steps ?? []).map((step) => step.exit),
+    counts: {
+      output_bytes: report?.output.bytes ?? 0,
+      dropped_bytes: report?.output.dropped_bytes ?? 0,
+      redactions: report?.output.redactions ?? 0,
+      egress_allowed: report?.egress.allowed ?? 0,
+      egress_blocked: report?.egress.blocked ?? 0,
+      files: report?.files.length ?? 0,
+      withheld_files: report?.withheld_files ?? 0,
+    },
+    revocation: end.revocation,
+    isolation: end.ran ? (report?.isolation_applied ?? null) : null,
+  }
+  const salted = {
+    files: (report?.files ?? []).map(({ path, sha256, size }) => ({ path, sha256, size })),
+    output: report?.output.sha256 ?? null,
+    egress: (report?.egress.refusals ?? []).map(({ code, service, count }) => ({ code, service, count })),
+    reason: report?.reason ?? null,
+  }
+  const outputs = (report?.files ?? [])
+    .filter((file) => file.size >= guessable)
+    .map((file, i) => ({ name: `output-${i + 1}`, digest: file.sha256 }))
+  return account('outcome', end.at_ms, { run, clear, salted, ...(outputs.length === 0 ? {} : { subjects: outputs }) })
+}
+
+/** What was refused in a period: counts by code, and the tree root over the digests of the refused requests' inputs. */
+export function denialsAccount(period: {
+  readonly from_ms: number
+  readonly until_ms: number
+  readonly counts: Readonly<Record<string, number>>
+  readonly inputs: readonly Digest[]
+  readonly callers: readonly string[]
+}): Account {
+  const frontier = createFrontier()
+  for (const input of period.inputs) frontier.append(input)
+  const root = frontier.root()
+  const counts = Object.fromEntries(Object.entries(period.counts).sort(([a], [b]) => (a < b ? -1 : 1)))
+  const clear = {
+    from: Math.floor(period.from_ms / 1000),
+    until: Math.floor(period.until_ms / 1000),
+    counts: Object.keys(counts).length > longestList ? manifestOf(counts, Object.keys(counts).length) : counts,
+    inputs: { root: root.toString('base64'), count: period.inputs.length },
+  }
+  const salted = { callers: period.callers, ...(clear.counts === counts ? {} : { counts }) }
+  const subjects = [{ name: 'inputs', digest: `sha256:${root.toString('hex')}` as Digest }]
+  return account('denials', period.until_ms, { clear, salted, subjects })
+}
+
+/** A policy generation comes into force. */
+export function policyAccount(generation: Pick<Generation, 'number' | 'digest' | 'packs'>, atMs: number): Account {
+  const clear = {
+    what: 'generation',
+    reason: 'activated',
+    generation: generation.number,
+    modules: generation.packs.map((pack) => pack.digest),
+  }
+  const salted = { packs: generation.packs.map(({ pack, layer, kind, digest }) => ({ pack, layer, kind, digest })) }
+  return account('policy', atMs, { clear, salted, subjects: [{ name: 'policy', digest: generation.digest }] })
+}
+
+/** The set of people who may approve changes; who they are is salted. */
+export function approversAccount(
+  set: { readonly digest: Digest; readonly approvers: readonly JsonObject[] },
+  atMs: number,
+): Account {
+  const clear = { what: 'approvers', reason: 'changed', count: set.approvers.length }
+  return account('policy', atMs, {
+    clear,
+    salted: { approvers: set.approvers },
+    subjects: [{ name: 'approvers', digest: set.digest }],
+  })
+}
+
+/** The receipt key changes after `index`; `change` is the root's signed word on it. */
+export function keyAccount(keys: Keys, index: number, change: string, atMs: number): Account {
+  const outgoing = keys.set.keys.find((key) => key.role === 'receipt' && key.until === index + 1)
+  const incoming = keys.set.keys.find((key) => key.role === 'receipt' && key.from === index + 1)
+  return {
+    kind: 'key',
+    subject: null,
+    agent: null,
+    task: null,
+    happened_at_ms: atMs,
+    subjects: [{ name: 'change', digest: digestOf(change) }],
+    // Not cut to length like other texts: the change has to stand in the log whole, for verifiers that have no later key set.
+    clear: { reason: 'rotated', outgoing: outgoing?.kid ?? '', incoming: incoming?.kid ?? '', change },
+    salted: {},
+    asserted: {},
+  }
+}
+
+/** The first entry of a log: its root and its first keys. */
+export function genesisAccount(keys: Keys, atMs: number): Account {
+  const first = keys.set.keys.filter((key) => key.from === 0).map(({ kid, role, from }) => ({ kid, role, from }))
+  return account('genesis', atMs, {
+    clear: { root: keys.fingerprint(), keys: first },
+    salted: {},
+    subjects: [{ name: 'keys', digest: digestOf(keys.jwt) }],
+  })
+}
+
+function account(
+  kind: Account['kind'],
+  happenedAtMs: number,
+  parts: {
+    readonly run?: RunRef
+    readonly clear: JsonObject
+    readonly salted: JsonObject
+    readonly asserted?: JsonObject
+    readonly subjects?: Account['subjects']
+  },
+): Account {
+  const { run } = parts
+  const long: Record<string, Json> = {}
+  const clear = Object.fromEntries(Object.entries(parts.clear).map(([name, value]) => [name, fit(name, value, long)]))
+  const subjects = parts.subjects ?? (run === undefined ? [] : [{ name: 'plan', digest: run.plan_digest }])
+  const many = subjects.length > longestList
+  if (many) long['subject'] = subjects.map(({ name, digest }) => ({ name, digest }))
+  return {
+    kind,
+    subject: run === undefined ? null : identifier(run.plan.task.owner),
+    agent: run === undefined ? null : identifier(run.plan.task.agent),
+    task: run === undefined ? null : run.plan.task.id,
+    happened_at_ms: happenedAtMs,
+    subjects: many ? [{ name: `${subjects.length} subjects`, digest: digestJson(long['subject']) }] : subjects,
+    clear,
+    // The whole of what was too long is kept where auditors find it.
+    salted: Object.keys(long).length === 0 ? parts.salted : { ...parts.salted, manifests: long },
+    asserted: parts.asserted ?? {},
+  }
+}
+
+/** Beyond 8 entries a list, beyond 256 bytes a text is its digest and its length: a receipt fits 16 KiB by construction. */
+function fit(name: string, value: Json, long: Record<string, Json>): Json {
+  const length = Array.isArray(value) ? value.length : typeof value === 'string' ? Buffer.byteLength(value) : 0
+  if (length <= (Array.isArray(value) ? longestList : longestText)) return value
+  long[name] = value
+  return manifestOf(value, length)
+}
+
+function manifestOf(value: Json, count: number): JsonObject {
+  return { digest: digestJson(value), count }
+}
+
+function identifier(text: string): string {
+  return Buffer.byteLength(text) <= longestText ? text : `urn:sha256:${digestOf(text).slice('sha256:'.length)}`
+}
+
+/** The goal's digest takes the plan's nonce in, so that a short goal cannot be guessed from it. */
+function claimed(run: RunRef): JsonObject {
+  return {
+    client: brief(run.asserted.client),
+    version: brief(run.asserted.version),
+    goal: digestJson([run.plan.nonce, run.plan.task.goal]),
+  }
+}
+
+/** At most 64 characters that I-JSON and a terminal both bear. */
+function brief(text: string): string {
+  return text
+    .slice(0, 64)
+    .toWellFormed()
+    .replace(/[\p{C}\p{Z}]/gu, ' ')
+    .trim()
+}
