@@ -95,7 +95,7 @@ function personOf(approval: Approval, by: Approver, parts: Parts): Caller {
     tenant: approval.tenant,
     subject: { type: 'user', id: by.subject },
     roles: by.roles,
-    agent: { id: '', asserted: { client: '', version: '' } },
+    agent: { id: 'none', asserted: { client: '', version: '' } },
     auth: { method: 'socket', atMs: parts.clock.now() },
   }
 }

@@ -10,7 +10,7 @@ import type { Outcome, RunEnd } from '../execution/job.ts'
 import type { OutputWriter } from '../execution/output.ts'
 import { type ExecutionId, type LeaseId, newId } from '../id.ts'
 import type { Entry } from '../ledger/ledger.ts'
-import { narrow } from '../plan/limits.ts'
+import { narrowLimits } from '../plan/limits.ts'
 import type { Plan } from '../plan/plan.ts'
 import { usedEntriesChanged } from '../plan/resolve.ts'
 import { buildInput } from '../policy/input.ts'
@@ -259,7 +259,7 @@ async function dispatch(parts: Parts, permit: Permit, input: PolicyInput, lease:
   const generation = parts.policy.generation
   if (generation === null) throw new WritError('policy_unavailable', 'there is no policy in force')
   const placeholders = Object.fromEntries((lease?.secrets ?? []).map((secret) => [secret.name, newPlaceholder()]))
-  const limits = narrow(plan.limits, decision.limits)
+  const limits = narrowLimits(plan.limits, decision.limits)
   return await parts.host.run(
     {
       job: { execution, plan: { ...plan, limits }, plan_digest: digest, placeholders },

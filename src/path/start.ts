@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { answerable, openApproval } from '../approval/requirement.ts'
-import { digestJson } from '../digest.ts'
+import { canonical, digestJson } from '../digest.ts'
 import { WritError } from '../error.ts'
 import { isFinal, type Execution } from '../execution/execution.ts'
 import { type ExecutionId, newId, parseId } from '../id.ts'
@@ -8,7 +8,6 @@ import type { Entry } from '../ledger/ledger.ts'
 import type { Resolution } from '../plan/plan.ts'
 import { planView } from '../plan/resolve.ts'
 import { buildInput } from '../policy/input.ts'
-import { canonicalInput } from '../policy/decision.ts'
 import type { Decision, PolicyInput } from '../policy/policy.ts'
 import { decisionAccount } from '../receipt/claims.ts'
 import type { Arguments } from '../request/call.ts'
@@ -157,7 +156,7 @@ export function decided(
   frozen: Pick<Extract<Resolution, { state: 'ready' }>, 'plan' | 'digest'>,
 ): readonly Entry[] {
   return [
-    { kind: 'decided', execution, decision, input: canonicalInput(input) },
+    { kind: 'decided', execution, decision, input: canonical(input) },
     {
       kind: 'sign',
       execution,

@@ -31,24 +31,24 @@ export async function submitTask(parts: Parts, caller: Caller, args: Arguments['
         return await describe(parts, caller, task)
       }
     }
-    const task = newTask(caller, args, parts.clock.now())
-    const { files } = await applyFiles(task.files, { files: args.files ?? [], remove: [] }, bytesOf(parts), putBytes(parts))
-    const filed = { ...task, files }
+    const { files } = await applyFiles([], { files: args.files }, bytesOf(parts), putBytes(parts))
+    const task = newTask(caller, args, { id: newId('task'), nowMs: parts.clock.now(), files })
     await parts.ledger.append(
-      { kind: 'task', task: filed },
+      { kind: 'task', task },
       ...(key === undefined ? [] : [{ kind: 'idempotency' as const, tenant: caller.tenant, subject: caller.subject.id, key, request, result: task.id }]),
     )
-    return await describe(parts, caller, filed)
+    return await describe(parts, caller, task)
   })
 }
 
 export async function uploadArtifact(parts: Parts, caller: Caller, args: Arguments['upload_artifact']): Promise<Results['upload_artifact']> {
   return await inTurn(`task ${args.task_id}`, async () => {
     const task = ownTask(parts, args.task_id)
-    const unpacked = args.archive === undefined ? [] : await unpack(parts, args.archive)
+    // Archives are foreign bytes: the run host unpacks them, never the broker.
+    const unpacked = args.archive === undefined ? undefined : await parts.host.unpack(Buffer.from(args.archive.content_base64, 'base64'))
     const { files, changed } = await applyFiles(
       task.files,
-      { files: [...unpacked, ...(args.files ?? [])], remove: args.remove ?? [] },
+      { files: args.files, remove: args.remove, unpacked, under: args.archive?.path },
       bytesOf(parts),
       putBytes(parts),
     )
@@ -57,17 +57,6 @@ export async function uploadArtifact(parts: Parts, caller: Caller, args: Argumen
     if (!same) await parts.ledger.append({ kind: 'task', task: revised })
     return { ...(await describe(parts, caller, revised)), changed }
   })
-}
-
-/** Archives are foreign bytes: the run host unpacks them, never the broker. */
-async function unpack(parts: Parts, archive: { readonly content_base64: string; readonly path?: string | undefined }): Promise<readonly { path: string; content_base64: string; executable: boolean }[]> {
-  const prefix = archive.path === undefined || archive.path === '' || archive.path === '.' ? '' : `${archive.path.replace(/\/+$/, '')}/`
-  const entries = await parts.host.unpack(Buffer.from(archive.content_base64, 'base64'))
-  return entries.map((entry) => ({
-    path: prefix + entry.path,
-    content_base64: Buffer.from(entry.bytes).toString('base64'),
-    executable: entry.executable,
-  }))
 }
 
 /** The task, which the request phase has already found to be the caller's to use. */

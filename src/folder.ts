@@ -1,0 +1,49 @@
+import { createHash } from 'node:crypto'
+import { lstatSync, mkdirSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { WritError } from './error.ts'
+
+/** Where a broker keeps its things. All of it is one user's: folders 0700, files 0600. */
+export interface Folder {
+  readonly root: string
+  readonly ledger: string
+  readonly artifacts: string
+  readonly outputs: string
+  readonly cache: string
+  readonly log: string
+  readonly mcpSocket: string
+  readonly controlSocket: string
+}
+
+/** `sun_path` holds 104 bytes on macOS and 108 on Linux, the final NUL included. */
+const longestSocketPath = 100
+
+/** The layout of a data folder. Makes nothing. */
+export function folderOf(data: string, uid: number = process.getuid?.() ?? 0): Folder {
+  const here = join(data, 'run')
+  const short = join(tmpdir(), `writ-${String(uid)}-${createHash('sha256').update(data).digest('hex').slice(0, 16)}`)
+  const sockets = Buffer.byteLength(join(here, 'control.sock')) <= longestSocketPath ? here : short
+  return {
+    root: data,
+    ledger: join(data, 'ledger.db'),
+    artifacts: join(data, 'artifacts'),
+    outputs: join(data, 'output'),
+    cache: join(data, 'cache'),
+    log: join(data, 'broker.log'),
+    mcpSocket: join(sockets, 'mcp.sock'),
+    controlSocket: join(sockets, 'control.sock'),
+  }
+}
+
+/** Makes the folders, and refuses one that others could have put there before us. */
+export function makeFolder(folder: Folder): void {
+  for (const path of [folder.root, folder.artifacts, folder.outputs, folder.cache, join(folder.mcpSocket, '..')]) {
+    mkdirSync(path, { recursive: true, mode: 0o700 })
+  }
+  const sockets = lstatSync(join(folder.mcpSocket, '..'))
+  if (!sockets.isDirectory() || sockets.uid !== (process.getuid?.() ?? sockets.uid) || (sockets.mode & 0o077) !== 0)
+    throw new WritError('invalid_config', 'the folder for the sockets is not a private folder of this user', {
+      remedy: 'Give the data folder mode 0700 and this user, or choose another with "data:" in writ.yaml.',
+    })
+}

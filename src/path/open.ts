@@ -1,0 +1,102 @@
+import type { Broker } from '../broker.ts'
+import type { Results } from '../execution/result.ts'
+import type { Arguments, ToolName } from '../request/call.ts'
+import type { Caller } from '../request/caller.ts'
+import type { Waiting } from '../broker.ts'
+import { WritError } from '../error.ts'
+import { admit } from './admit.ts'
+import { answerInChat } from './answer.ts'
+import { type Parts, reasonOf } from './parts.ts'
+import { cancelExecution, executionOf, getResult, getStatus, listResources, listTargets, readResource, statusOf } from './read.ts'
+import type { Refusals } from './refusals.ts'
+import type { Runner } from './run.ts'
+import { startExecution } from './start.ts'
+import { submitTask, uploadArtifact } from './submit.ts'
+import { standing } from '../approval/requirement.ts'
+
+/** The broker as its edges see it: every method answers, and what went wrong stands in the answer. */
+export function openBroker(parts: Parts, runner: Runner, refusals: Refusals): Broker {
+  const tools: { readonly [T in ToolName]: (caller: Caller, args: Arguments[T], waiting: Waiting) => Promise<Results[T]> } = {
+    list_targets: async (caller, args) => await listTargets(parts, caller, args),
+    submit_task: async (caller, args) => await submitTask(parts, caller, args),
+    upload_artifact: async (caller, args) => await uploadArtifact(parts, caller, args),
+    start_execution: async (caller, args, waiting) => await start(parts, runner, caller, args, waiting),
+    get_status: async (caller, args, waiting) => await getStatus(parts, caller, args, waiting),
+    get_result: async (_caller, args) => await getResult(parts, args),
+    respond_to_approval: async (caller, args) => await respond(parts, runner, caller, args),
+    cancel_execution: async (_caller, args, waiting) => await cancelExecution(parts, runner, args, waiting),
+  }
+  return {
+    async admit(caller, message) {
+      try {
+        return await admit(parts, refusals, caller, message)
+      } catch (failure) {
+        return { allowed: false, reason: reasonOf(parts, failure) }
+      }
+    },
+    async call(caller, tool, args, waiting) {
+      try {
+        return await tools[tool](caller, args, waiting)
+      } catch (failure) {
+        const error = reasonOf(parts, failure)
+        return { error, next: { tell_user: `${error.message} ${error.remedy}` } } as Results[typeof tool]
+      }
+    },
+    async readResource(caller, uri) {
+      try {
+        return await readResource(parts, caller, uri)
+      } catch (failure) {
+        reasonOf(parts, failure)
+        return null
+      }
+    },
+    async listResources(caller) {
+      try {
+        return await listResources(parts, caller)
+      } catch (failure) {
+        reasonOf(parts, failure)
+        return []
+      }
+    },
+  }
+}
+
+async function start(parts: Parts, runner: Runner, caller: Caller, args: Arguments['start_execution'], waiting: Waiting): Promise<Results['start_execution']> {
+  const started = await startExecution(parts, runner, caller, args)
+  switch (started.kind) {
+    case 'incomplete':
+      return {
+        task_id: started.task.id,
+        state: 'incomplete',
+        final: false,
+        missing: started.missing,
+        error: reasonOf(parts, new WritError('task_incomplete', `The task cannot run yet: ${started.missing[0]?.what ?? 'something is missing'}.`)),
+        next: { tool: 'upload_artifact', arguments: { task_id: started.task.id } },
+      }
+    case 'foreseen':
+      return {
+        task_id: started.task.id,
+        state: 'ready',
+        final: false,
+        effect: started.decision.effect,
+        plan: started.plan,
+        ...(started.decision.reasons.length > 0 ? { reasons: started.decision.reasons } : {}),
+        next: { tool: 'start_execution', arguments: { task_id: started.task.id, wait_ms: 20_000 } },
+      }
+    case 'execution': {
+      const view = await statusOf(parts, executionOf(parts, started.id), { wait_ms: args.wait_ms ?? 0 }, waiting)
+      return { ...view, ...(started.existing ? { existing: true } : {}) }
+    }
+  }
+}
+
+async function respond(parts: Parts, runner: Runner, caller: Caller, args: Arguments['respond_to_approval']): Promise<Results['respond_to_approval']> {
+  const approval = await answerInChat(parts, runner, caller, args)
+  return {
+    approval_id: approval.id,
+    state: approval.state,
+    stages: standing(approval).stages.map((stage) => ({ who: stage.roles.join(' or '), needed: stage.needed, have: stage.have })),
+    execution_id: approval.execution,
+    next: approval.state === 'satisfied' ? { tool: 'get_status', arguments: { execution_id: approval.execution, wait_ms: 20_000 } } : { tell_user: `The approval is ${approval.state}.` },
+  }
+}

@@ -1,0 +1,57 @@
+import { standing } from '../approval/requirement.ts'
+import type { Approval } from '../approval/approval.ts'
+import { isFinal, type Execution } from '../execution/execution.ts'
+import type { ApprovalView, ExecutionView, Next } from '../execution/result.ts'
+import type { Parts } from './parts.ts'
+
+export function approvalView(approval: Approval): ApprovalView {
+  return {
+    approval_id: approval.id,
+    plan_digest: approval.plan,
+    stages: standing(approval).stages.map((stage) => ({ who: stage.roles.join(' or '), needed: stage.needed, have: stage.have })),
+    expires_at: new Date(approval.expires_at_ms).toISOString(),
+    how: approval.requirement.evidence.includes('bearer')
+      ? 'A person with the role answers with respond_to_approval, or runs: writ approvals approve ' + approval.id
+      : `A person with the role runs: writ approvals approve ${approval.id}`,
+  }
+}
+
+/** An execution in the words of the tools, without its log. */
+export function executionView(parts: Parts, execution: Execution): ExecutionView {
+  const approval = execution.state === 'awaiting_approval' ? (parts.ledger.views.approvals({ execution: execution.id, state: 'open' }, 1)[0] ?? null) : null
+  const progress = parts.changes.progressOf(execution.id)
+  return {
+    execution_id: execution.id,
+    task_id: execution.task,
+    state: execution.state,
+    final: isFinal(execution.state),
+    ran: execution.ran,
+    ...(execution.reasons.length > 0 ? { reasons: execution.reasons } : {}),
+    ...(approval === null ? {} : { approval: approvalView(approval) }),
+    ...(progress === null || execution.state !== 'running' ? {} : { progress }),
+  }
+}
+
+/** What the caller does next: small models follow this and nothing else. */
+export function nextOf(execution: Execution, view: ExecutionView): Next {
+  switch (execution.state) {
+    case 'awaiting_approval':
+      return { tell_user: `Waiting for approval ${view.approval?.approval_id ?? ''}. ${view.approval?.how ?? ''}. It runs by itself once approved; do not poll.` }
+    case 'queued':
+    case 'running':
+      return { tool: 'get_status', arguments: { execution_id: execution.id, wait_ms: 20_000 }, after_ms: 0 }
+    case 'denied':
+    case 'rejected':
+    case 'expired':
+    case 'superseded': {
+      const reason = execution.reasons[0]
+      return { tell_user: reason === undefined ? 'It did not run.' : `It did not run: ${reason.message} ${reason.remedy} (ref ${reason.ref})` }
+    }
+    case 'succeeded':
+    case 'failed':
+    case 'timed_out':
+    case 'cancelled':
+    case 'unknown':
+      return { tool: 'get_result', arguments: { execution_id: execution.id } }
+  }
+}

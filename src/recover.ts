@@ -1,0 +1,71 @@
+import { closeWithoutRun, outcomeOf } from './path/close.ts'
+import type { Parts } from './path/parts.ts'
+import type { Runner } from './path/run.ts'
+import { newId } from './id.ts'
+import type { Entry } from './ledger/ledger.ts'
+
+export interface Recovered {
+  /** Runs that may have started and whose end nobody saw. */
+  readonly unknown: number
+  /** Runs that wait as before. */
+  readonly queued: number
+  readonly leases: number
+}
+
+/**
+ * What a restart closes, before anything new begins and only under the lock of the data folder: a run that may have
+ * started ends `unknown` with its receipt and is never run again; its lease is given back; what had not started goes on
+ * waiting, and is decided anew before it runs.
+ */
+export async function recover(parts: Parts, runner: Runner): Promise<Recovered> {
+  const { views } = parts.ledger
+  const lost = views.executions({ state: ['running'] }, 100_000)
+  let leases = 0
+  for (const execution of lost) {
+    const entries: Entry[] = []
+    for (const lease of views.leases(['intended', 'leased', 'pending']).filter((row) => row.execution === execution.id)) {
+      // Static sources hold nothing to take back; what a source could still hold is named until it confirms.
+      entries.push({ kind: 'lease_ended', lease: lease.id, revocation: 'done' })
+      leases++
+    }
+    const reason = {
+      code: 'run_host_lost',
+      message: 'Writ stopped while this ran and did not see how it ended.',
+      remedy: 'Look at the target before you start it again.',
+      ref: newId('dec'),
+    }
+    const output = await parts.outputs.writer(execution.id, 0).close()
+    const report = {
+      steps: [],
+      files: [],
+      output: { bytes: output.bytes, dropped_bytes: output.dropped_bytes, redactions: 0, sha256: output.sha256 },
+      egress: { allowed: 0, blocked: 0, refusals: [] },
+      isolation_applied: 'host' as const,
+      reason: 'run_host_lost',
+      withheld_files: 0,
+    }
+    await parts.ledger.append(
+      ...entries,
+      { kind: 'outcome', execution: execution.id, report },
+      { kind: 'state', execution: execution.id, state: 'unknown', ran: true, reasons: [reason] },
+      { kind: 'sign', execution: execution.id, account: outcomeOf(parts, execution, 'unknown', report, 'run_host_lost', entries.length > 0 ? 'done' : null) },
+    )
+  }
+  for (const lease of views.leases(['intended', 'leased'])) {
+    await parts.ledger.append({ kind: 'lease_ended', lease: lease.id, revocation: 'done' })
+    leases++
+  }
+  const waiting = views.executions({ state: ['queued'] }, 100_000).toReversed()
+  for (const execution of waiting) runner.enqueue(execution.id)
+  return { unknown: lost.length, queued: waiting.length, leases }
+}
+
+/** Ends what nobody approved in time. Expiries compare with the newer of the wall clock and the newest ledger time. */
+export async function expire(parts: Parts): Promise<void> {
+  const now = Math.max(parts.clock.now(), parts.ledger.views.newestTimeMs())
+  for (const approval of parts.ledger.views.approvals({ state: 'open' }, 1000)) {
+    if (approval.expires_at_ms > now) continue
+    const execution = parts.ledger.views.execution(approval.execution)
+    if (execution !== null && execution.state === 'awaiting_approval') await closeWithoutRun(parts, execution, 'expired', 'request_expired')
+  }
+}

@@ -1,0 +1,74 @@
+import { spawn } from 'node:child_process'
+import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs'
+import { connect, type Socket } from 'node:net'
+import { dirname } from 'node:path'
+import { WritError } from './error.ts'
+import { siblingModule } from './module.ts'
+
+/** What starting a broker needs to know; found without reading the whole configuration. */
+export interface StartOptions {
+  readonly configFile: string
+  readonly socket: string
+  readonly logFile: string
+  readonly env: NodeJS.ProcessEnv
+  /** Milliseconds to wait for a broker to answer; 20,000 unless told. */
+  readonly withinMs?: number
+}
+
+/** The exit status of a broker that found another one holding the data folder. */
+export const heldExit = 3
+
+/**
+ * A connection to the broker of this configuration, which is started detached where none answers, so that it outlives
+ * every client. Two clients may do this at once: one of the two brokers gets the lock, and both clients reach that one.
+ * Rejects `broker_unreachable` with the reason the broker gave in its log.
+ */
+export async function connectOrStart(options: StartOptions): Promise<Socket> {
+  const running = await tryConnect(options.socket)
+  if (running !== null) return running
+  mkdirSync(dirname(options.logFile), { recursive: true, mode: 0o700 })
+  const log = openSync(options.logFile, 'a', 0o600)
+  const child = spawn(process.execPath, ['--disable-proto=delete', siblingModule(import.meta.url, './main'), 'serve', '--detached', '--config', options.configFile], {
+    detached: true,
+    stdio: ['ignore', log, log],
+    env: options.env,
+  })
+  closeSync(log)
+  let ended: number | null = null
+  child.on('exit', (code) => (ended = code ?? 1))
+  child.on('error', () => (ended = 1))
+  child.unref()
+  const until = performance.now() + (options.withinMs ?? 20_000)
+  while (performance.now() < until) {
+    await new Promise((resolve) => setTimeout(resolve, 15))
+    const socket = await tryConnect(options.socket)
+    if (socket !== null) return socket
+    if (ended !== null && ended !== heldExit) throw new WritError('broker_unreachable', `The broker did not start: ${lastComplaint(options.logFile)}`)
+  }
+  throw new WritError('broker_unreachable', 'The broker did not answer in time.')
+}
+
+async function tryConnect(path: string): Promise<Socket | null> {
+  return await new Promise((resolve) => {
+    const socket = connect(path)
+    socket.once('connect', () => {
+      socket.removeAllListeners('error')
+      resolve(socket)
+    })
+    socket.once('error', () => {
+      socket.destroy()
+      resolve(null)
+    })
+  })
+}
+
+/** The last line a broker wrote before it gave up. */
+function lastComplaint(logFile: string): string {
+  const line = readFileSync(logFile, 'utf8').trimEnd().split('\n').at(-1) ?? ''
+  try {
+    const record = JSON.parse(line) as { readonly err?: { readonly message?: string }; readonly msg?: string }
+    return record.err?.message ?? record.msg ?? 'see its log'
+  } catch {
+    return line.slice(0, 500)
+  }
+}
