@@ -14,7 +14,11 @@ export interface RunIo {
   readonly egress: EgressPort
   /** Aborted with reason `cancel` or `time`. */
   readonly signal: AbortSignal
-  started(step: number): void
+  /**
+   * Resolves once the broker has been told that the step may start; nothing of it is handed to a sandbox before. So a
+   * run host that dies never leaves a run behind that is called not started and was.
+   */
+  started(step: number): Promise<void>
 }
 
 /** Redacts, numbers, counts and stores. `write` never throws; past the limit it drops and says so. */

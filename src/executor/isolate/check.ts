@@ -1,0 +1,35 @@
+import { z } from 'zod'
+import { maxPayload } from './wire.ts'
+import type { FromWorker } from './wire.ts'
+
+const count = z.int().min(0).max(maxPayload)
+const header = z.tuple([z.string().max(256), z.string().max(16_384)])
+
+const frame = z.discriminatedUnion('t', [
+  z.strictObject({ t: z.literal('ready') }),
+  z.strictObject({ t: z.literal('started'), step: count }),
+  z.strictObject({ t: z.literal('output'), step: count, stream: z.enum(['stdout', 'stderr']) }),
+  z.strictObject({
+    t: z.literal('fetch'),
+    id: count,
+    method: z.string().max(32),
+    url: z.string().max(16_384),
+    headers: z.array(header).max(100),
+  }),
+  z.strictObject({ t: z.literal('unfetch'), id: count }),
+  z.strictObject({
+    t: z.literal('exited'),
+    step: count,
+    exit: z.int().min(0).max(255),
+    ms: count,
+    reason: z.literal('guest_error').nullable(),
+  }),
+  z.strictObject({ t: z.literal('artifact'), path: z.string().min(1).max(1024) }),
+  z.strictObject({ t: z.literal('end'), why: z.enum(['exited', 'memory', 'cpu', 'callback_quota']) }),
+])
+
+/** A worker's frame, or null: foreign code ran beside whoever wrote it. */
+export function checkFromWorker(value: unknown): FromWorker | null {
+  const parsed = frame.safeParse(value)
+  return parsed.success ? parsed.data : null
+}

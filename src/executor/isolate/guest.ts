@@ -1,0 +1,234 @@
+import { posix } from 'node:path'
+import ivm from 'isolated-vm'
+import { openBridge } from './bridge.ts'
+import type { BridgeLimits, Surroundings } from './bridge.ts'
+import { makeInspect } from './prelude/inspect.ts'
+import { prelude } from './prelude/prelude.ts'
+import type { Begin } from './prelude/prelude.ts'
+import { makeWeb } from './prelude/web.ts'
+import { ProjectError, refuseImport, resolvePath, sourceOf } from './project.ts'
+import type { Files } from './project.ts'
+import { callBytes } from './wire.ts'
+
+/** An isolate with the prelude in it and no code of a caller yet. Good for one step. */
+export interface Guest {
+  readonly memoryMb: number
+  run(step: GuestStep): Promise<GuestEnd>
+  dispose(): void
+}
+
+export interface GuestStep {
+  readonly entry: string
+  readonly files: Files
+  readonly outputs: Map<string, Buffer>
+  readonly begin: Begin
+  readonly limits: BridgeLimits
+  /** Milliseconds after which a single turn is interrupted: a second net under the run host's deadline. */
+  readonly timeoutMs: number
+  readonly io: Pick<Surroundings, 'print' | 'congested' | 'fetch' | 'unfetch'>
+  /** Resolves when there is room for output again. */
+  room(): Promise<void>
+  /** Called with the function that hands an answer to the guest's `fetch` of that number. */
+  answers(deliver: (id: number, header: string, body: Uint8Array) => void): void
+}
+
+export type GuestEnd =
+  | { readonly why: 'exited'; readonly exit: number; readonly reason: 'guest_error' | null }
+  | { readonly why: 'memory' | 'cpu' | 'callback_quota' }
+
+const preludeText = `return (${prelude})({call:$0, read:$1, wait:$2, chunk:$3}, (${makeInspect})(), ${makeWeb})`
+const rootText = `import done from 'writ:done'\nimport * as entry from 'writ:entry'\nawait done(entry.default)`
+const doneText = `const done = globalThis['writ:done']\ndelete globalThis['writ:done']\nexport default done`
+const writText = `const writ = globalThis.writ\nexport const { env, args, stdin, inputs, files, readText, readBytes, writeFile, exit } = writ\nexport default writ`
+
+export async function openGuest(memoryMb: number, fatal: () => void): Promise<Guest> {
+  const isolate = new ivm.Isolate({ memoryLimit: Math.max(memoryMb, 8), inspector: false, onCatastrophicError: fatal })
+  const context = await isolate.createContext()
+  let live: GuestRun | null = null
+  const deliver: Deliver = await context.evalClosure(
+    preludeText,
+    [
+      new ivm.Callback((op: unknown, text: unknown) => live?.bridge.call(op, text) ?? 'refused'),
+      new ivm.Callback((path: unknown) => live?.read(path)),
+      new ivm.Reference(async () => await live?.wait()),
+      callBytes,
+    ],
+    { result: { reference: true }, filename: 'writ:prelude', timeout: 5000 },
+  )
+  return {
+    memoryMb,
+    async run(step) {
+      live = startRun(isolate, context, deliver, step)
+      const end = await live.end
+      live.bridge.close()
+      return end
+    },
+    dispose() {
+      if (!isolate.isDisposed) isolate.dispose()
+    },
+  }
+}
+
+type Deliver = ivm.Reference<(...args: unknown[]) => unknown>
+
+interface GuestRun {
+  readonly bridge: ReturnType<typeof openBridge>
+  readonly end: Promise<GuestEnd>
+  read(path: unknown): unknown
+  wait(): Promise<void>
+}
+
+function startRun(isolate: ivm.Isolate, context: ivm.Context, deliver: Deliver, step: GuestStep): GuestRun {
+  const startedAt = performance.now()
+  const { promise: end, resolve } = Promise.withResolvers<GuestEnd>()
+  let over = false
+  const settle = (value: GuestEnd): void => {
+    over = true
+    resolve(value)
+  }
+
+  /** A turn of the guest ended badly. Its text decides nothing: a guest may throw any words it likes. */
+  function fail(error: unknown): void {
+    if (over) return
+    if (isolate.isDisposed) return settle({ why: 'memory' })
+    if (performance.now() - startedAt >= step.timeoutMs) return settle({ why: 'cpu' })
+    step.io.print('stderr', `${describeFailure(error)}\n`)
+    settle({ why: 'exited', exit: 1, reason: 'guest_error' })
+  }
+
+  async function turn(...args: readonly unknown[]): Promise<void> {
+    await deliver.apply(undefined, args as never[], { timeout: step.timeoutMs })
+  }
+  const later = (...args: readonly unknown[]): void => {
+    if (!over) turn(...args).catch(fail)
+  }
+
+  const bridge = openBridge(
+    {
+      print: step.io.print,
+      get congested() {
+        return step.io.congested
+      },
+      fetch: step.io.fetch,
+      unfetch: step.io.unfetch,
+      wake: (id) => later('timer', id, ''),
+      exit: (code) => settle({ why: 'exited', exit: code, reason: null }),
+      done: () => settle({ why: 'exited', exit: 0, reason: null }),
+      exhausted: () => settle({ why: 'callback_quota' }),
+    },
+    step.outputs,
+    step.limits,
+  )
+  step.answers((id, header, body) => {
+    if (header === '') later('failed', id, 'the request was not answered')
+    else later('answer', id, header, copyIn(body))
+  })
+
+  start(isolate, context, step, turn).catch(fail)
+  return {
+    bridge,
+    end,
+    read(path) {
+      if (over || typeof path !== 'string' || path.length > 4096) return undefined
+      const bytes = path.startsWith('/out/')
+        ? step.outputs.get(path.slice('/out/'.length))
+        : step.files.get(posix.normalize(`/${path}`).slice(1))
+      return bytes === undefined ? undefined : copyIn(bytes)
+    },
+    async wait() {
+      // After `exit` or a spent quota the guest never comes back: not one more line of it runs.
+      if (over) await new Promise<never>(() => undefined)
+      await step.room()
+    },
+  }
+}
+
+async function start(
+  isolate: ivm.Isolate,
+  context: ivm.Context,
+  step: GuestStep,
+  turn: (...args: readonly unknown[]) => Promise<void>,
+): Promise<void> {
+  await turn('begin', 0, JSON.stringify(step.begin))
+  const entryText = sourceOf(step.files, step.entry)
+  const compiled = await compileEntry(isolate, step.entry, entryText)
+  if (compiled.kind === 'script') {
+    const main = await compiled.script.run(context, { reference: true, timeout: step.timeoutMs })
+    await turn('main', 0, '', main.derefInto({ release: true }))
+    return
+  }
+  const paths = new Map<ivm.Module, string>([[compiled.module, step.entry]])
+  const modules = new Map<string, Promise<ivm.Module>>([[step.entry, Promise.resolve(compiled.module)]])
+  const load = async (name: string, text: () => string): Promise<ivm.Module> => {
+    const known = modules.get(name) ?? isolate.compileModule(text(), { filename: name })
+    modules.set(name, known)
+    const module = await known
+    paths.set(module, name)
+    return module
+  }
+  const root = await load('writ:root', () => rootText)
+  let refused: ProjectError | null = null
+  try {
+    await root.instantiate(context, async (specifier, referrer) => {
+      if (referrer === root) return specifier === 'writ:done' ? await load(specifier, () => doneText) : compiled.module
+      if (specifier === 'writ') return await load('writ:api', () => writText)
+      const from = paths.get(referrer) ?? ''
+      const path = resolvePath(step.files, from, specifier)
+      if (path === null) throw (refused ??= refuseImport(from, specifier))
+      return await load(path, () => sourceOf(step.files, path))
+    })
+  } catch (error) {
+    throw refused ?? error
+  }
+  await root.evaluate({ timeout: step.timeoutMs })
+}
+
+type Entry =
+  | { readonly kind: 'module'; readonly module: ivm.Module }
+  | { readonly kind: 'script'; readonly script: ivm.Script }
+
+/** A lone script may return from its top level or be sloppy; what is no module is taken as the body of a function. */
+async function compileEntry(isolate: ivm.Isolate, filename: string, text: string): Promise<Entry> {
+  try {
+    return { kind: 'module', module: await isolate.compileModule(text, { filename }) }
+  } catch (error) {
+    if (isolate.isDisposed || /^\s*(?:import|export)\b/m.test(text)) throw error
+    const open = '(async function () { '
+    const script = await isolate
+      .compileScript(`${open}${text.replace(/^#!.*/, '')}\n})`, { filename, columnOffset: -open.length })
+      .catch((): null => null)
+    if (script === null) throw error
+    return { kind: 'script', script }
+  }
+}
+
+function copyIn(bytes: Uint8Array): unknown {
+  const own = bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength) as ArrayBuffer
+  return new ivm.ExternalCopy(own, { transferOut: false }).copyInto({ release: true })
+}
+
+const boundary = '(<isolated-vm boundary>)'
+const hints: readonly (readonly [RegExp, string])[] = [
+  [
+    /\b(?:require|module|exports) is not defined/,
+    'Modules are ES modules here: import { readText } from "./file.js", or from "writ".',
+  ],
+  [/\bprocess is not defined/, 'There is no process here: use writ.env, writ.args, writ.stdin and writ.exit(code).'],
+  [/\bBuffer is not defined/, 'There is no Buffer here: use Uint8Array, TextEncoder, atob and btoa.'],
+  [/^Not supported/, 'import() is refused here: import the files of the project statically.'],
+]
+
+/** What a step prints before it fails: the guest's own words and frames, nothing of the worker's. */
+export function describeFailure(error: unknown): string {
+  if (error instanceof ProjectError) return error.message
+  if (!(error instanceof Error)) return `Uncaught ${typeof error === 'string' ? error.slice(0, 16_384) : typeof error}`
+  const name = String(error.name)
+  const message = String(error.message).slice(0, 16_384)
+  const stack = String(error.stack)
+  // Frames of the worker follow the boundary; a stack without one is not shown at all.
+  const cut = stack.indexOf(boundary)
+  const own = cut < 0 ? `${name}: ${message}` : stack.slice(0, cut).slice(0, 16_384)
+  const lines = own.split('\n').filter((line) => !line.includes('writ:') && !/^\s*at\s*$/.test(line))
+  const hint = hints.find(([pattern]) => pattern.test(message))?.[1]
+  return [`Uncaught ${lines.join('\n').trimEnd()}`, ...(hint === undefined ? [] : [hint])].join('\n')
+}

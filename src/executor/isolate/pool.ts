@@ -1,0 +1,161 @@
+import type { Child } from '../../execution/child.ts'
+import { startChild } from '../../execution/child.ts'
+import type { Pipe } from '../../execution/pipe.ts'
+import { openPipe } from '../../execution/pipe.ts'
+import { WritError } from '../../error.ts'
+import { siblingModule } from '../../module.ts'
+import { checkFromWorker } from './check.ts'
+import type { Cage, CageMaker } from './cage.ts'
+import { addressSpaceKb } from './cage.ts'
+import { maxHeader, maxPayload } from './wire.ts'
+import type { FromWorker, ToWorker } from './wire.ts'
+
+/** A worker process that has run nothing yet. It serves one run and is killed. */
+export interface Worker {
+  readonly child: Child
+  readonly pipe: Pipe<ToWorker>
+  readonly cage: Cage
+  /** Where its frames go; set by the run that took it. */
+  take: (header: FromWorker, payload: Buffer) => void | Promise<void>
+}
+
+export interface PoolOptions {
+  /** Workers kept waiting. */
+  readonly size: number
+  readonly env: Readonly<Record<string, string>>
+  readonly cages: CageMaker
+  /** Begins the name of every group made here. */
+  readonly prefix: string
+}
+
+export interface Pool {
+  /** A worker that is ready. Rejects `target_unavailable`. */
+  take(memoryMb: number): Promise<Worker>
+  /** Kills a worker and resolves when it is seen gone. */
+  end(worker: Worker): Promise<void>
+  /** Pids of the workers that wait. */
+  readonly waiting: readonly number[]
+  close(): Promise<void>
+}
+
+/** Megabytes a worker itself needs beside what its guest may have. */
+export const workerShareMb = 96
+const bootMs = 15_000
+/** A pause before a taken worker is replaced, so that the fork does not compete with the run that just began. */
+const refillMs = 10
+
+// Nothing of the machine is left to a worker that breaks out of V8 but what its user may do: no core, no file it could
+// write, few descriptors. The shell becomes Node by `exec`, so the pid stays.
+const limits = 'ulimit -c 0; ulimit -n 64; ulimit -f 0'
+
+export function openPool(options: PoolOptions): Pool {
+  let open = true
+  let count = 0
+  let memoryMb = 256
+  const spares: Promise<Worker>[] = []
+  const ready = new Set<Worker>()
+  const live = new Set<Worker>()
+
+  function start(): Promise<Worker> {
+    const cage = options.cages.make(`${options.prefix}${process.pid}-${count++}`)
+    cage.limit(memoryMb + workerShareMb)
+    const shift = cage.joins.map((_, at) => `echo $$ > "$${at + 1}" || exit 97`).join('; ')
+    const space = cage.kind === 'rlimit' ? `ulimit -v ${addressSpaceKb} 2>/dev/null` : ':'
+    const script = `${shift === '' ? ':' : `${shift}; shift ${cage.joins.length}`}; ${limits}; ${space}; exec "$@"`
+    const node = [
+      process.execPath,
+      '--no-node-snapshot',
+      '--disable-proto=delete',
+      '--disable-wasm-trap-handler',
+      '--no-warnings',
+    ]
+    const child = startChild({
+      command: '/bin/sh',
+      args: [
+        '-c',
+        script,
+        'writ-worker',
+        ...cage.joins,
+        ...node,
+        siblingModule(import.meta.url, './worker'),
+        String(memoryMb),
+      ],
+      env: options.env,
+      cwd: '/',
+    })
+    if (child === null) {
+      cage.remove()
+      return Promise.reject(new WritError('target_unavailable', 'the sandbox could not be started'))
+    }
+    const { promise, resolve, reject } = Promise.withResolvers<Worker>()
+    const worker: Worker = {
+      child,
+      cage,
+      pipe: openPipe<FromWorker, ToWorker>(child.stream, {
+        check: checkFromWorker,
+        maxHeader,
+        maxPayload,
+        take: (header, payload) => worker.take(header, payload),
+      }),
+      take(header) {
+        if (header.t === 'ready') resolve(worker)
+        ready.add(worker)
+      },
+    }
+    live.add(worker)
+    const late = setTimeout(() => child.kill(), bootMs)
+    void child.exited.then(() => {
+      clearTimeout(late)
+      live.delete(worker)
+      ready.delete(worker)
+      cage.remove()
+      reject(new WritError('target_unavailable', 'the sandbox did not start', { cause: child.complaint() }))
+    })
+    return promise.finally(() => clearTimeout(late))
+  }
+
+  function fill(): void {
+    while (open && spares.length < options.size) {
+      const spare = start()
+      // A spare that dies while it waits is forgotten; the next run starts its own and hears why that fails.
+      spare
+        .then((worker) => worker.child.exited)
+        .then(
+          () => drop(spare),
+          () => drop(spare),
+        )
+      spares.push(spare)
+    }
+  }
+
+  function drop(spare: Promise<Worker>): void {
+    const at = spares.indexOf(spare)
+    if (at >= 0) spares.splice(at, 1)
+  }
+
+  fill()
+  return {
+    async take(wanted) {
+      if (!open) throw new WritError('target_unavailable', 'the sandbox is shutting down')
+      memoryMb = wanted
+      const spare = spares.shift()
+      setTimeout(fill, refillMs).unref()
+      const worker = await (spare ?? start()).catch(() => start())
+      ready.delete(worker)
+      worker.cage.limit(wanted + workerShareMb)
+      return worker
+    },
+    async end(worker) {
+      worker.child.kill()
+      await worker.child.exited
+      await worker.pipe.closed
+    },
+    get waiting() {
+      return [...ready].map((worker) => worker.child.pid)
+    },
+    async close() {
+      open = false
+      await Promise.all([...live].map((worker) => this.end(worker)))
+    },
+  }
+}

@@ -1,0 +1,114 @@
+import { writeSync } from 'node:fs'
+import { setInterval } from 'node:timers'
+import { openPipe } from '../../execution/pipe.ts'
+import { parentStream } from '../../execution/child.ts'
+import { openGuest } from './guest.ts'
+import type { Guest, GuestEnd } from './guest.ts'
+import { maxHeader, maxPayload } from './wire.ts'
+import type { FromWorker, ToWorker, WorkerJob } from './wire.ts'
+
+/*
+ * A worker process: waits with a warm isolate, takes one run, and is then ended by the run host. It holds no secret, and
+ * its environment has none. When the run host is gone the worker goes too.
+ */
+
+const highWater = 1024 * 1024
+const files = new Map<string, Buffer>()
+const outputs = new Map<string, Buffer>()
+let taken = false
+let answer: ((id: number, header: string, body: Uint8Array) => void) | null = null
+let cpuAtStart = process.cpuUsage()
+
+const pipe = openPipe<ToWorker, FromWorker>(parentStream(), {
+  check: (header) => header as ToWorker,
+  maxHeader,
+  maxPayload,
+  take(header, payload) {
+    switch (header.t) {
+      case 'file':
+        files.set(header.path, Buffer.from(payload))
+        return
+      case 'answer':
+        answer?.(
+          header.id,
+          header.status === 0 ? '' : JSON.stringify({ status: header.status, headers: header.headers }),
+          payload,
+        )
+        return
+      case 'go':
+        if (taken) return
+        taken = true
+        void run(header.job).catch(() => process.abort())
+        return
+    }
+  },
+})
+void pipe.closed.then(() => process.kill(process.pid, 'SIGKILL'))
+
+/** V8 gave up on an isolate. The process cannot be used any more; a handler that returned would leave it asleep. */
+function fatal(): void {
+  void pipe.send({ t: 'end', why: 'memory' })
+  writeSync(2, 'isolate out of memory\n')
+  process.abort()
+}
+
+const memoryMb = Number(process.argv[2])
+let spare: Guest | null = await openGuest(memoryMb, fatal)
+void pipe.send({ t: 'ready' })
+
+async function run(job: WorkerJob): Promise<void> {
+  cpuAtStart = process.cpuUsage()
+  const watch = setInterval(() => {
+    const used = process.cpuUsage(cpuAtStart)
+    if (used.user + used.system > job.limits.cpu_s * 1_000_000) void pipe.send({ t: 'end', why: 'cpu' })
+  }, 50)
+  watch.unref()
+  for (const [step, { argv, success }] of job.steps.entries()) {
+    const [script = '', ...args] = argv
+    void pipe.send({ t: 'started', step })
+    const startedAt = performance.now()
+    const guest =
+      spare !== null && spare.memoryMb === job.limits.memory_mb ? spare : await openGuest(job.limits.memory_mb, fatal)
+    if (spare !== guest) spare?.dispose()
+    spare = null
+    const end: GuestEnd = await guest.run({
+      entry: script.replace(/^\.\//, ''),
+      files,
+      outputs,
+      begin: { env: job.env, args, stdin: step === 0 ? job.stdin : '', inputs: job.inputs, files: [...files.keys()] },
+      limits: { outputs: job.limits.artifact_kb * 1024 },
+      timeoutMs: job.limits.wall_s * 1000 + 1000,
+      io: {
+        print: (stream, text) => void pipe.send({ t: 'output', step, stream }, Buffer.from(text)),
+        get congested() {
+          return pipe.backlog > highWater
+        },
+        fetch: (id, method, url, headers, body) => void pipe.send({ t: 'fetch', id, method, url, headers }, body),
+        unfetch: (id) => void pipe.send({ t: 'unfetch', id }),
+      },
+      room,
+      answers(deliver) {
+        answer = deliver
+      },
+    })
+    if (end.why !== 'exited') {
+      await pipe.send({ t: 'end', why: end.why })
+      return
+    }
+    void pipe.send({
+      t: 'exited',
+      step,
+      exit: end.exit,
+      ms: Math.round(performance.now() - startedAt),
+      reason: end.reason,
+    })
+    if (!success.includes(end.exit)) break
+    if (step + 1 < job.steps.length) guest.dispose()
+  }
+  for (const [path, bytes] of outputs) await pipe.send({ t: 'artifact', path }, bytes)
+  await pipe.send({ t: 'end', why: 'exited' })
+}
+
+async function room(): Promise<void> {
+  while (pipe.backlog > highWater / 4) await new Promise((resolve) => setTimeout(resolve, 1))
+}
