@@ -1,28 +1,15 @@
-import { spawn } from 'node:child_process'
-import { readFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
-import { z } from 'zod'
 import { digestOf } from '../digest.ts'
 import type { Json } from '../digest.ts'
-import { WritError } from '../error.ts'
-import { siblingModule } from '../module.ts'
-import { factsSchema, lint, problemSchema } from './lint.ts'
-import { entrypoint, readPack, realPath, setNames, wrapper } from './pack.ts'
+import { lint } from './lint.ts'
+import { entrypoint, isTestFile, readPack, realPath, setNames, wrapper } from './pack.ts'
 import type { PackFile, PackSource, PolicyFinding } from './pack.ts'
-import type { Attachment, CompiledPack, Phase, PolicyInput } from './policy.ts'
-import { ToolsCache } from './tools-cache.ts'
+import type { Attachment, CompiledPack, PolicyInput } from './policy.ts'
+import { ask, tools } from './tools-process.ts'
+import type { Answer, Reply, ToolsOptions } from './tools-process.ts'
 
 export { attachFolder } from './pack.ts'
 export type { PackFile, PolicyFinding } from './pack.ts'
-
-export interface ToolsOptions {
-  /** Folder for the output of the tools, made if missing; what it holds can be deleted at any time. */
-  readonly cacheDir: string
-  readonly signal?: AbortSignal
-  /** Milliseconds the tools may take for one pack, their start included. */
-  readonly deadlineMs?: number
-}
+export type { ToolsOptions } from './tools-process.ts'
 
 export type Compiled =
   | { readonly ok: true; readonly packs: readonly CompiledPack[]; readonly warnings: readonly PolicyFinding[] }
@@ -41,59 +28,6 @@ export interface PackTest {
   readonly duration_ms: number
 }
 
-const root = fileURLToPath(new URL('../../', import.meta.url))
-const wasmFile = join(root, 'native', 'rego-tools', 'rego-tools.wasm.br')
-const phases = ['request', 'execution', 'approval', 'egress'] as const satisfies readonly Phase[]
-const defaultDeadlineMs = 20_000
-/** Pages of 64 KiB: what the tools' memory may grow to. */
-const maxPages = 16_384
-const maxLine = 96 * 1024 * 1024
-
-const replySchema = z.object({
-  problems: z.array(problemSchema),
-  facts: factsSchema.optional(),
-  module: z.string().optional(),
-  formatted: z.array(z.object({ path: z.string(), text: z.string() })).optional(),
-  tests: z
-    .array(
-      z.object({
-        file: z.string(),
-        row: z.number(),
-        col: z.number(),
-        name: z.string(),
-        outcome: z.enum(['pass', 'fail', 'error', 'skip']),
-        message: z.string(),
-        output: z.string(),
-        duration_ns: z.number(),
-      }),
-    )
-    .optional(),
-  version: z.string().optional(),
-  result: z.json().optional(),
-  trace: z
-    .array(z.object({ file: z.string(), row: z.number(), col: z.number(), op: z.string(), text: z.string() }))
-    .optional(),
-})
-type Reply = z.infer<typeof replySchema>
-const lineSchema = z.union([z.object({ reply: replySchema }), z.object({ failed: z.string() })])
-type Answer = { readonly reply: Reply } | { readonly failed: string; readonly code: 'tools_failed' | 'tools_deadline' }
-
-let fixed: {
-  readonly digest: string
-  readonly common: { readonly capabilities: unknown; readonly schemas: unknown }
-} | null = null
-
-/** The digest of the tools and the parts every request has: read once, without touching the module. */
-function tools(): NonNullable<typeof fixed> {
-  if (fixed === null) {
-    const digest = readFileSync(join(root, 'native', 'rego-tools', 'rego-tools.wasm.sha256'), 'utf8').trim()
-    const json = (...path: string[]): unknown => JSON.parse(readFileSync(join(root, 'policies', ...path), 'utf8'))
-    const schemas = Object.fromEntries(phases.map((phase) => [phase, json('schema', `${phase}.json`)]))
-    fixed = { digest, common: { capabilities: json('capabilities.json'), schemas } }
-  }
-  return fixed
-}
-
 type Verb = 'check' | 'build' | 'test' | 'eval'
 
 function packRequest(
@@ -104,136 +38,13 @@ function packRequest(
   return JSON.stringify({
     verb,
     pack: attachment.pack,
-    files: verb === 'check' || verb === 'test' ? files : files.filter((file) => !file.path.endsWith('_test.rego')),
+    files: verb === 'check' || verb === 'test' ? files : files.filter((file) => !isTestFile(file.path)),
     wrapper: wrapper(attachment.pack),
     entrypoint,
     sets: setNames,
     ...tools().common,
     ...more,
   })
-}
-
-/**
- * Answers each request from the cache or by the tools, in order. Only a request the cache does not know starts a process
- * or opens the module. Rejects with the signal's reason when aborted.
- */
-async function ask(requests: readonly string[], options: ToolsOptions, cached: boolean): Promise<readonly Answer[]> {
-  const cache = new ToolsCache(options.cacheDir, tools().digest)
-  const answers: (Answer | undefined)[] = []
-  for (const request of requests) {
-    const known = cached ? replySchema.safeParse(await cache.read(request)) : null
-    answers.push(known?.success === true ? { reply: known.data } : undefined)
-  }
-  // A child that dies answered up to the request it died of; the rest goes to the next child.
-  for (let open = missing(answers); open.length > 0; open = missing(answers)) {
-    const fresh = await runChild(
-      open.map((index) => requests[index] ?? ''),
-      options,
-    )
-    if (fresh.length === 0) throw new WritError('internal', 'the Rego tools answered nothing')
-    for (const [nth, answer] of fresh.entries()) {
-      const index = open[nth]
-      if (index === undefined) continue
-      answers[index] = answer
-      if (cached && 'reply' in answer) await cache.write(requests[index] ?? '', answer.reply)
-    }
-  }
-  return answers.filter((answer) => answer !== undefined)
-}
-
-function missing(answers: readonly (Answer | undefined)[]): readonly number[] {
-  return answers.flatMap((answer, index) => (answer === undefined ? [index] : []))
-}
-
-/**
- * One process for several requests: no environment, no files but the module and its own code, a memory limit and a
- * deadline per answer. At least one answer comes back; where the process dies, the last one says so.
- */
-async function runChild(requests: readonly string[], options: ToolsOptions): Promise<readonly Answer[]> {
-  options.signal?.throwIfAborted()
-  const own = dirname(fileURLToPath(import.meta.url))
-  const child = spawn(
-    process.execPath,
-    [
-      '--permission',
-      `--allow-fs-read=${own}`,
-      `--allow-fs-read=${join(root, 'package.json')}`,
-      `--allow-fs-read=${wasmFile}`,
-      '--max-old-space-size=512',
-      `--wasm-max-mem-pages=${maxPages}`,
-      siblingModule(import.meta.url, './tools-child'),
-      wasmFile,
-      tools().digest,
-    ],
-    { env: {}, cwd: own, stdio: ['pipe', 'pipe', 'pipe'] },
-  )
-  const answers: Answer[] = []
-  const deadlineMs = options.deadlineMs ?? defaultDeadlineMs
-  let late = false
-  const kill = (): void => {
-    child.kill('SIGKILL')
-  }
-  const ring = (): void => {
-    late = true
-    kill()
-  }
-  let timer = setTimeout(ring, deadlineMs)
-  options.signal?.addEventListener('abort', kill, { once: true })
-
-  let rest = ''
-  let complaint = ''
-  child.stdout.setEncoding('utf8')
-  child.stdout.on('data', (chunk: string) => {
-    rest += chunk
-    if (rest.length > maxLine) return kill()
-    for (let end = rest.indexOf('\n'); end >= 0; end = rest.indexOf('\n')) {
-      const answer = readAnswer(rest.slice(0, end))
-      rest = rest.slice(end + 1)
-      answers.push(answer)
-      clearTimeout(timer)
-      timer = setTimeout(ring, deadlineMs)
-    }
-  })
-  child.stderr.setEncoding('utf8')
-  child.stderr.on('data', (chunk: string) => {
-    complaint = (complaint + chunk).slice(0, 4096)
-  })
-  // A child that dies early closes its end: its exit says more than the broken pipe.
-  child.stdin.on('error', () => undefined)
-  child.stdin.end(requests.map((request) => `${request}\n`).join(''))
-  try {
-    await new Promise<void>((resolve, reject) => {
-      child.once('error', (cause) =>
-        reject(new WritError('internal', 'the Rego tools could not be started', { cause })),
-      )
-      child.once('close', () => resolve())
-    })
-  } finally {
-    clearTimeout(timer)
-    options.signal?.removeEventListener('abort', kill)
-  }
-  options.signal?.throwIfAborted()
-  if (answers.length < requests.length) {
-    if (late) answers.push({ code: 'tools_deadline', failed: `it took longer than ${deadlineMs / 1000} s` })
-    else if (answers.length === 0 && /Error: (the Rego tools are not|ENOENT|ERR_)/.test(complaint)) {
-      throw new WritError('internal', 'the Rego tools could not be started', { cause: complaint })
-    } else answers.push({ code: 'tools_failed', failed: 'it needs too much memory' })
-  }
-  return answers.slice(0, requests.length)
-}
-
-function readAnswer(line: string): Answer {
-  let value: unknown
-  try {
-    value = JSON.parse(line)
-  } catch (error) {
-    if (!(error instanceof SyntaxError)) throw error
-    return { code: 'tools_failed', failed: 'the answer is no JSON' }
-  }
-  const parsed = lineSchema.safeParse(value)
-  if (!parsed.success) return { code: 'tools_failed', failed: 'the answer has another shape' }
-  if ('reply' in parsed.data) return parsed.data
-  return { code: 'tools_failed', failed: parsed.data.failed }
 }
 
 interface Examined {
