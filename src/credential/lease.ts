@@ -80,7 +80,7 @@ async function leaseOne(
   const { name, source } = credential
   const from = sources.get(source.kind)
   if (from === undefined || signal.aborted) throw unavailable(name)
-  const asked = Promise.try(() => from.lease(name, source.ref, execution, signal))
+  const asked = (async () => await from.lease(name, source.ref, execution, signal))()
   const { promise: aborted, reject } = Promise.withResolvers<never>()
   const abort = (): void => reject(unavailable(name))
   signal.addEventListener('abort', abort, { once: true })
@@ -105,7 +105,7 @@ async function revokeAll(
 ): Promise<'done' | 'pending'> {
   const { promise: late, resolve } = Promise.withResolvers<'pending'>()
   const timer = setTimeout(() => resolve('pending'), withinMs)
-  const all = Promise.allSettled(secrets.map((secret) => Promise.try(() => secret.revoke())))
+  const all = Promise.allSettled(secrets.map(async (secret) => await secret.revoke()))
   try {
     return await Promise.race([
       late,
