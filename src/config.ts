@@ -1,0 +1,284 @@
+import { existsSync, readFileSync, statSync } from 'node:fs'
+import { basename, dirname, join, resolve } from 'node:path'
+import { z } from 'zod'
+import type { Approver } from './approval/approval.ts'
+import type { JsonObject } from './digest.ts'
+import { systemCode, WritError } from './error.ts'
+import { catalogJsonSchema } from './plan/catalog.ts'
+import { ceilings, limitNames, limitSettings } from './plan/limits.ts'
+import type { LimitSettings } from './plan/limits.ts'
+import { limitsSchema } from './plan/schema.ts'
+import type { Attachment } from './policy/policy.ts'
+import { locateYaml } from './yaml.ts'
+
+/** `writ.yaml`, checked; every path absolute. */
+export interface Config {
+  /** The file itself. */
+  readonly path: string
+  /** The folder relative paths are resolved against. */
+  readonly folder: string
+  readonly catalog: string
+  readonly data: string
+  readonly keys: string
+  readonly credentials: string
+  readonly policies: readonly Attachment[]
+  /** `iss` of receipts, or null for the default made from the root key. */
+  readonly issuer: string | null
+  /** Who speaks over the local socket. */
+  readonly local: { readonly subject: string; readonly roles: readonly string[]; readonly agent: string }
+  readonly approvers: readonly Approver[]
+  readonly limits: LimitSettings
+  /** Seconds without a client or work after which a broker without HTTP stops; 0 for never. */
+  readonly idle_stop_s: number
+}
+
+export const configName = 'writ.yaml'
+
+const subject = z
+  .string()
+  .min(1, 'must not be empty')
+  .max(200, 'at most 200 characters')
+  .regex(/^[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Zs}]+$/u, 'printable, without spaces')
+const word = z
+  .string()
+  .regex(/^[a-z][a-z0-9_-]{0,62}$/, 'a-z, 0-9, "-" and "_", begins with a letter, at most 63 characters')
+const roles = z.array(word).max(32)
+const path = z
+  .string()
+  .min(1, 'must not be empty')
+  .max(4096)
+  .regex(/^[^\0]*$/, 'no NUL')
+
+const configSchema = z.strictObject({
+  catalog: path.optional().describe('File with targets, credentials and intents; catalog.yaml unless told'),
+  data: path.optional().describe('Folder of the ledger, artifacts and sockets; .writ unless told'),
+  keys: path.optional().describe('Folder of the signing keys; keys unless told'),
+  credentials: path.optional().describe('Folder of the encrypted credential files; credentials unless told'),
+  policies: z
+    .array(
+      z.strictObject({
+        pack: z
+          .string()
+          .regex(/^[a-z][a-z0-9_]{0,62}$/, 'a-z, 0-9 and "_", begins with a letter, at most 63 characters'),
+        layer: z.enum(['org', 'team']),
+        kind: z.enum(['guard', 'grant']).describe('A guard only refuses and narrows; a grant pack lets things be'),
+        path,
+      }),
+    )
+    .max(64)
+    .optional()
+    .describe('Policy packs; without any nothing runs'),
+  issuer: z
+    .string()
+    .refine(isIssuer, 'has to be an https URL without user, query or fragment')
+    .optional()
+    .describe('Issuer of receipts; made from the root key unless told'),
+  local: z.strictObject({ subject, roles, agent: subject.optional() }).describe('Who speaks over the local socket'),
+  approvers: z
+    .array(
+      z.strictObject({
+        subject,
+        roles: roles.min(1, 'name at least one role'),
+        key: z.string().refine(isKey, 'has to be the "x" of an Ed25519 key: 43 base64url characters'),
+      }),
+    )
+    .max(1000)
+    .optional()
+    .describe('People who may answer approvals; "writ approvals enroll" prints an entry'),
+  limits: z
+    .strictObject({ defaults: limitsSchema.optional(), maxima: limitsSchema.optional() })
+    .optional()
+    .describe('What a target gets that says nothing, and what none may pass'),
+  idle_stop_s: z.int().min(0).max(604_800).optional(),
+})
+
+/**
+ * Which configuration is meant: `--config F`, else `WRIT_CONFIG`, else the nearest `writ.yaml` from `cwd` upward, else
+ * null. A folder that is named means the `writ.yaml` in it. A named file need not exist; loading it then says so.
+ * @param where `env` is the environment, of which only `WRIT_CONFIG` is read
+ */
+export function findConfig(where: {
+  readonly flag?: string | undefined
+  readonly env: Readonly<Record<string, string | undefined>>
+  readonly cwd: string
+}): string | null {
+  const named = where.flag ?? (where.env.WRIT_CONFIG === '' ? undefined : where.env.WRIT_CONFIG)
+  if (named !== undefined) {
+    const full = resolve(where.cwd, named)
+    return isFolder(full) ? join(full, configName) : full
+  }
+  for (let folder = resolve(where.cwd); ; folder = dirname(folder)) {
+    const candidate = join(folder, configName)
+    if (existsSync(candidate)) return candidate
+    if (folder === dirname(folder)) return null
+  }
+}
+
+/**
+ * Reads and checks `writ.yaml`. Does not look at what its paths name.
+ * @throws WritError `no_config` where there is no such file, else `invalid_config` with `FILE:LINE:COLUMN: …`
+ */
+export function loadConfig(file: string): Config {
+  const full = resolve(file)
+  const name = basename(full)
+  const folder = dirname(full)
+  const { value, fail } = locateYaml(readConfig(full, name), name, configSchema, 'invalid_config')
+  const within = (given: string | undefined, standard: string): string => resolve(folder, given ?? standard)
+  const policies = value.policies ?? []
+  for (const [i, { pack }] of policies.entries())
+    if (policies.findIndex((other) => other.pack === pack) !== i)
+      throw fail(['policies', i, 'pack'], `the pack "${pack}" is attached twice`)
+  const approvers = value.approvers ?? []
+  for (const [i, approver] of approvers.entries()) {
+    // One person fills one stage, so neither a name nor a key may stand for two.
+    if (approvers.findIndex((other) => other.subject === approver.subject) !== i)
+      throw fail(['approvers', i, 'subject'], `the approver "${approver.subject}" is named twice`)
+    if (approvers.findIndex((other) => other.key === approver.key) !== i)
+      throw fail(['approvers', i, 'key'], "this key is another approver's too")
+  }
+  for (const group of ['defaults', 'maxima'] as const)
+    for (const limit of limitNames) {
+      const given = value.limits?.[group]?.[limit]
+      if (given !== undefined && given > ceilings[limit])
+        throw fail(['limits', group, limit], `"${limit}" is more than Writ allows, ${ceilings[limit]}`)
+    }
+  const limits = limitSettings({ defaults: value.limits?.defaults ?? {}, maxima: value.limits?.maxima ?? {} })
+  for (const limit of limitNames) {
+    const given = value.limits?.defaults?.[limit]
+    if (given !== undefined && given > limits.maxima[limit])
+      throw fail(['limits', 'defaults', limit], `"${limit}" is more than its maximum ${limits.maxima[limit]}`)
+  }
+  const folders = {
+    data: within(value.data, '.writ'),
+    keys: within(value.keys, 'keys'),
+    credentials: within(value.credentials, 'credentials'),
+  }
+  for (const [i, one] of (['data', 'keys', 'credentials'] as const).entries())
+    if (Object.values(folders).indexOf(folders[one]) !== i)
+      throw fail([one], `"${one}" names the same folder as another setting`)
+  return {
+    path: full,
+    folder,
+    catalog: within(value.catalog, 'catalog.yaml'),
+    ...folders,
+    policies: policies.map((policy) => ({ ...policy, path: resolve(folder, policy.path) })),
+    issuer: value.issuer ?? null,
+    local: { subject: value.local.subject, roles: value.local.roles, agent: value.local.agent ?? 'local-agent' },
+    approvers,
+    limits,
+    idle_stop_s: value.idle_stop_s ?? 600,
+  }
+}
+
+/** JSON Schemas (2020-12) for editors, by file name under docs/schema. */
+export function schemas(): ReadonlyMap<string, JsonObject> {
+  return new Map([
+    ['writ.json', z.toJSONSchema(configSchema, { io: 'input' }) as JsonObject],
+    ['catalog.json', catalogJsonSchema()],
+  ])
+}
+
+/** The texts `writ init` writes, by file name. */
+export function initialFiles(): ReadonlyMap<string, string> {
+  return new Map([
+    [configName, initialConfig],
+    ['catalog.yaml', initialCatalog],
+  ])
+}
+
+const initialConfig = `# Configuration of this Writ. Paths are relative to this file; docs/config.md explains every key.
+
+# What may be asked for: targets, credentials, intents.
+catalog: catalog.yaml
+# Ledger, artifacts, sockets. Back it up together with the keys.
+data: .writ
+# Signing keys of the receipts, made by "writ init".
+keys: keys
+# Credential values, encrypted; set with "writ credentials set NAME".
+credentials: credentials
+
+# Policy packs. A guard only refuses and narrows; a grant pack lets things be. Without any, nothing runs.
+policies:
+  - { pack: org, layer: org, kind: guard, path: policies/org }
+  - { pack: starter, layer: team, kind: grant, path: policies/starter }
+
+# Whoever can open the local socket acts as this subject. Roles mean what the policies say.
+local:
+  subject: local-user
+  roles: [developer, operator]
+
+# People who may answer approvals. "writ approvals enroll NAME" makes a key and prints the entry for here.
+approvers: []
+`
+
+const initialCatalog = `# What callers may name. They see names, meanings and intents; never URLs, images or values.
+# docs/catalog.md explains every key.
+
+targets:
+  # The starter policy allows this one at once.
+  sandbox:
+    about: A closed sandbox for JavaScript and TypeScript, without network
+    labels: { env: sandbox }
+    executor: isolate
+    intents: [run_script]
+
+  # The organisation policy asks a second person before anything runs here: "env: production" is what it looks at.
+  production:
+    about: The same sandbox under the rules of production
+    labels: { env: production }
+    executor: isolate
+    intents: [run_script]
+
+# A service with a token. The code sees a base URL and a placeholder; the gateway holds the URL and the value.
+#
+#  orders:
+#    about: The orders API of staging
+#    labels: { env: staging }
+#    executor: isolate
+#    intents: [run_script]
+#    services:
+#      orders: { url: "https://orders.staging.example", about: Orders API, credential: orders-token }
+#    environment:
+#      ORDERS_URL: { service: orders }
+#      ORDERS_TOKEN: { placeholder: orders-token }
+#    limits: { wall_s: 120 }
+#
+# credentials:
+#   orders-token:
+#     source: { file: orders-token }      # set the value with: writ credentials set orders-token
+#     inject: { bearer: true }
+`
+
+function readConfig(full: string, name: string): string {
+  let bytes: Buffer
+  try {
+    if (!statSync(full).isFile()) throw new WritError('invalid_config', `${name}:1:1: not a regular file`)
+    bytes = readFileSync(full)
+  } catch (error) {
+    if (error instanceof WritError) throw error
+    const code = systemCode(error)
+    if (code === 'ENOENT' || code === 'ENOTDIR') throw new WritError('no_config', `there is no configuration "${full}"`)
+    throw new WritError('invalid_config', `${name}:1:1: the file cannot be read (${code ?? 'unknown'})`)
+  }
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+  } catch {
+    throw new WritError('invalid_config', `${name}:1:1: the file is not UTF-8`)
+  }
+}
+
+function isFolder(full: string): boolean {
+  return statSync(full, { throwIfNoEntry: false })?.isDirectory() === true
+}
+
+function isIssuer(text: string): boolean {
+  if (text.length > 255 || !/^https:\/\/[\u0021-\u007e]+$/.test(text) || /[?#\\]/.test(text) || !URL.canParse(text))
+    return false
+  const url = new URL(text)
+  return url.username === '' && url.password === ''
+}
+
+function isKey(text: string): boolean {
+  const bytes = Buffer.from(text, 'base64url')
+  return bytes.length === 32 && bytes.toString('base64url') === text
+}
