@@ -151,8 +151,8 @@ class Relay {
   async #listen(socket: Duplex): Promise<void> {
     try {
       for await (const line of linesOf(socket, null)) await this.#fromBroker(line)
-    } catch (error) {
-      this.#options.report?.(error)
+    } catch {
+      // A connection that breaks is a broker that went: the same as one that ended, and dealt with below.
     }
     socket.destroy()
     if (this.#socket === socket) this.#socket = null

@@ -1,10 +1,9 @@
 /**
- * What must not reach a model, a terminal or a reader as it is: controls (C0 but tab and line feed, DEL, C1), everything
- * of category Cf (bidi, zero-width, tags, soft hyphen), line and paragraph separators, private use, fillers that look
- * like nothing, and the variation selectors that carry hidden bytes (VS16 stays: it is part of ordinary emoji).
+ * What must not reach a model, a terminal or a reader as it is: controls but tab and line feed, formats (bidi,
+ * zero-width, tags, soft hyphen), what renderers ignore (fillers, variation selectors that carry hidden bytes), line and
+ * paragraph separators, private use. U+FE0F stays: it is part of ordinary emoji and carries nothing.
  */
-const harmful =
-  /(?![\n\t])[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cs}\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0\ufe00-\ufe0e\u{e0100}-\u{e01ef}]/gu
+const harmful = /(?!\n|\t|\ufe0f)[\p{Cc}\p{Cf}\p{Default_Ignorable_Code_Point}\p{Zl}\p{Zp}\p{Co}\p{Cs}]/gu
 
 /** Colours and the like of a terminal (SGR): pure decoration, so they go without a trace. */
 const colour = new RegExp(`${String.fromCharCode(27)}\\[[0-9;:]*m`, 'g')

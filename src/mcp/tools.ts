@@ -177,7 +177,8 @@ export function checkArguments<T extends ToolName>(tool: T, args: JsonObject): C
   const parsed = inputs[tool].safeParse(args)
   if (parsed.success) return { ok: true, value: parsed.data as Arguments[T] }
   const issues = parsed.error.issues.slice(0, 3).map((issue) => issueText(issue, inputs[tool], args))
-  return { ok: false, message: `${issues.join('; ')}.` }
+  const message = issues.join('; ')
+  return { ok: false, message: message.endsWith('?') ? message : `${message}.` }
 }
 
 type Issue = z.core.$ZodIssue

@@ -1,0 +1,71 @@
+import type { Json, JsonObject } from '../../../src/digest.ts'
+
+/** What a client that nobody here wrote makes of a tool's result. */
+export interface CallOutcome {
+  readonly text: string
+  readonly structured: JsonObject
+  readonly isError: boolean
+  readonly meta: JsonObject
+}
+
+export interface ToolSeen {
+  readonly name: string
+  readonly description: string
+  readonly inputSchema: JsonObject
+  readonly outputSchema: JsonObject | null
+}
+
+/** One real MCP client, driven the same way whichever it is. Errors of the protocol reject with the client's own error. */
+export interface Driver {
+  readonly name: string
+  /** Starts the command as the client would and opens the session over its stdio. */
+  connect(command: string, args: readonly string[], env?: Readonly<Record<string, string>>): Promise<void>
+  negotiatedVersion(): string | null
+  instructions(): string
+  listTools(): Promise<readonly ToolSeen[]>
+  call(
+    tool: string,
+    args: JsonObject,
+    options?: { readonly signal?: AbortSignal; readonly progress?: (text: string) => void },
+  ): Promise<CallOutcome>
+  readResource(uri: string): Promise<{ readonly text: string | null; readonly base64: string | null }>
+  close(): Promise<void>
+}
+
+/** Reads a result as any of the clients hands it out. */
+export function outcomeOf(result: JsonObject): CallOutcome {
+  const content = result['content']
+  const texts = Array.isArray(content)
+    ? content.map((block: JsonObject) => block['text']).filter((text) => typeof text === 'string')
+    : []
+  return {
+    text: texts.join('\n'),
+    structured: (result['structuredContent'] ?? {}) as JsonObject,
+    isError: result['isError'] === true,
+    meta: (result['_meta'] ?? {}) as JsonObject,
+  }
+}
+
+export function textOf(value: Json | undefined): string {
+  return typeof value === 'string' ? value : ''
+}
+
+export function toolOf(tool: JsonObject): ToolSeen {
+  return {
+    name: textOf(tool['name']),
+    description: textOf(tool['description']),
+    inputSchema: (tool['inputSchema'] ?? {}) as JsonObject,
+    outputSchema: (tool['outputSchema'] ?? null) as JsonObject | null,
+  }
+}
+
+export function resourceOf(contents: readonly JsonObject[]): {
+  readonly text: string | null
+  readonly base64: string | null
+} {
+  const first = contents[0] ?? {}
+  return {
+    text: typeof first['text'] === 'string' ? first['text'] : null,
+    base64: typeof first['blob'] === 'string' ? first['blob'] : null,
+  }
+}
