@@ -123,6 +123,8 @@ async function runChild(requests: readonly string[], options: ToolsOptions): Pro
       `--allow-fs-read=${join(root, 'package.json')}`,
       `--allow-fs-read=${wasmFile}`,
       '--max-old-space-size=512',
+      // One short run each: optimizing the module takes more than it gives (measured: 0.8 s against 0.35 s a pack).
+      '--liftoff-only',
       `--wasm-max-mem-pages=${maxPages}`,
       siblingModule(import.meta.url, './tools-child'),
       wasmFile,
