@@ -55,7 +55,6 @@ export function locateYaml<S extends z.ZodType>(
     merge: false,
     prettyErrors: false,
     stringKeys: true,
-    logLevel: 'silent',
   })
   const wrong = document.errors[0] ?? document.warnings[0]
   if (wrong !== undefined) throw at(wrong.pos[0], describeSyntax(wrong.code))
