@@ -1,5 +1,6 @@
 import { mkdirSync, readFileSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { systemCode } from '../../error.ts'
 
 /** What holds a worker's memory and its count of threads: a control group where one can be made, else resource limits. */
 export type CageKind = 'cgroup1' | 'cgroup2' | 'rlimit'
@@ -15,8 +16,8 @@ export interface Cage {
   kills(): number
   /** Most bytes ever held, or null where that is not counted. */
   peak(): number | null
-  /** Once nothing runs in it. */
-  remove(): void
+  /** Once nothing runs in it. Resolves when it is gone or has been busy for too long; then the next sweep takes it. */
+  remove(): Promise<void>
 }
 
 /** Where groups are made; `cage` never fails once this was found, it throws only where the system changed since. */
@@ -85,7 +86,7 @@ function works(maker: CageMaker): boolean {
       cage.limit(64)
       return cage.kills() === 0
     } finally {
-      cage.remove()
+      void cage.remove()
     }
   } catch {
     return false
@@ -97,8 +98,8 @@ function control(parents: Parents): CageMaker {
   const folders = (name: string): readonly string[] => [
     ...new Set([join(parents.memory, name), join(parents.pids, name)]),
   ]
-  const remove = (name: string): void => {
-    for (const folder of folders(name)) removeFolder(folder)
+  const remove = async (name: string): Promise<void> => {
+    await Promise.all(folders(name).map(removeFolder))
   }
   return {
     kind,
@@ -110,7 +111,7 @@ function control(parents: Parents): CageMaker {
         if (kind === 'cgroup1') writeFileSync(join(memory, 'memory.swappiness'), '0')
         else if (read(join(memory, 'memory.swap.max')) !== '') writeFileSync(join(memory, 'memory.swap.max'), '0')
       } catch (error) {
-        remove(name)
+        void remove(name)
         throw error
       }
       return {
@@ -137,7 +138,7 @@ function control(parents: Parents): CageMaker {
       for (const name of names) {
         for (const folder of folders(name))
           for (const pid of read(join(folder, 'cgroup.procs')).split('\n')) if (Number(pid) > 1) kill(Number(pid))
-        remove(name)
+        void remove(name)
       }
       return names.length
     },
@@ -152,13 +153,15 @@ function kill(pid: number): void {
   }
 }
 
-/** The kernel frees a group a moment after its last process; one that stays is swept when the next run host starts. */
-function removeFolder(folder: string, attempts = 20): void {
-  try {
-    rmdirSync(folder)
-  } catch (error) {
-    const busy = error instanceof Error && 'code' in error && error.code === 'EBUSY'
-    if (busy && attempts > 0) setTimeout(() => removeFolder(folder, attempts - 1), 25)
+/** The kernel frees a group a moment after its last process. */
+async function removeFolder(folder: string): Promise<void> {
+  for (let attempt = 0; attempt < 40; attempt++) {
+    try {
+      return rmdirSync(folder)
+    } catch (error) {
+      if (systemCode(error) !== 'EBUSY') return
+      await new Promise((resolve) => setTimeout(resolve, 5))
+    }
   }
 }
 

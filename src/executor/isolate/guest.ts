@@ -36,7 +36,7 @@ export type GuestEnd =
   | { readonly why: 'exited'; readonly exit: number; readonly reason: 'guest_error' | null }
   | { readonly why: 'memory' | 'cpu' | 'callback_quota' }
 
-const preludeText = `return (${prelude})({call:$0, read:$1, wait:$2, chunk:$3}, (${makeInspect})(), ${makeWeb})`
+const preludeText = `return (${String(prelude)})({call:$0, read:$1, wait:$2, chunk:$3}, (${String(makeInspect)})(), ${String(makeWeb)})`
 const rootText = `import done from 'writ:done'\nimport * as entry from 'writ:entry'\nawait done(entry.default)`
 const doneText = `const done = globalThis['writ:done']\ndelete globalThis['writ:done']\nexport default done`
 const writText = `const writ = globalThis.writ\nexport const { env, args, stdin, inputs, files, readText, readBytes, writeFile, exit } = writ\nexport default writ`
@@ -222,9 +222,9 @@ const hints: readonly (readonly [RegExp, string])[] = [
 export function describeFailure(error: unknown): string {
   if (error instanceof ProjectError) return error.message
   if (!(error instanceof Error)) return `Uncaught ${typeof error === 'string' ? error.slice(0, 16_384) : typeof error}`
-  const name = String(error.name)
-  const message = String(error.message).slice(0, 16_384)
-  const stack = String(error.stack)
+  const { name } = error
+  const message = error.message.slice(0, 16_384)
+  const stack = error.stack ?? ''
   // Frames of the worker follow the boundary; a stack without one is not shown at all.
   const cut = stack.indexOf(boundary)
   const own = cut < 0 ? `${name}: ${message}` : stack.slice(0, cut).slice(0, 16_384)

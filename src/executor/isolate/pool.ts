@@ -84,7 +84,7 @@ export function openPool(options: PoolOptions): Pool {
       cwd: '/',
     })
     if (child === null) {
-      cage.remove()
+      void cage.remove()
       return Promise.reject(new WritError('target_unavailable', 'the sandbox could not be started'))
     }
     const { promise, resolve, reject } = Promise.withResolvers<Worker>()
@@ -108,7 +108,7 @@ export function openPool(options: PoolOptions): Pool {
       clearTimeout(late)
       live.delete(worker)
       ready.delete(worker)
-      cage.remove()
+      void cage.remove()
       reject(new WritError('target_unavailable', 'the sandbox did not start', { cause: child.complaint() }))
     })
     return promise.finally(() => clearTimeout(late))
@@ -149,6 +149,7 @@ export function openPool(options: PoolOptions): Pool {
       worker.child.kill()
       await worker.child.exited
       await worker.pipe.closed
+      await worker.cage.remove()
     },
     get waiting() {
       return [...ready].map((worker) => worker.child.pid)

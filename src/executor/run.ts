@@ -1,0 +1,152 @@
+import type { Redactor } from '../credential/redact.ts'
+import { digestOf } from '../digest.ts'
+import type { Digest } from '../digest.ts'
+import type { EgressCounts, EgressPort } from '../egress/egress.ts'
+import type { Gateway } from '../egress/gateway.ts'
+import { WritError } from '../error.ts'
+import type { Dispatch, Outcome, RunEnd } from '../execution/job.ts'
+import type { Decision, PolicyInput } from '../policy/policy.ts'
+import type { Executor } from './executor.ts'
+import { openArtifacts, openOutput } from './sinks.ts'
+
+type Call = NonNullable<PolicyInput['context']['call']>
+
+/** What a run needs of the run host. */
+export interface RunPorts {
+  /** The bytes the broker has for a digest of the plan; rejects where it has none. */
+  read(digest: Digest): Promise<Uint8Array>
+  /** Resolves once the broker knows; rejects where it cannot be told. */
+  started(step: number): Promise<void>
+  output(step: number, stream: 'stdout' | 'stderr', bytes: Uint8Array): void
+  /** Resolves once the broker has stored it; rejects where it could not. */
+  file(path: string, bytes: Uint8Array): Promise<void>
+  /** Phase `egress` of the generation the run was decided by. Rejects where it cannot be asked, which counts as no. */
+  decide(input: PolicyInput): Promise<Decision>
+}
+
+/**
+ * One run, from dispatch to end: redactor and gateway before anything starts, the deadline, the executor, what it
+ * printed and left. Never rejects. `signal` is aborted with `cancel`.
+ */
+export async function runJob(
+  dispatch: Dispatch,
+  executor: Executor | undefined,
+  ports: RunPorts,
+  signal: AbortSignal,
+): Promise<RunEnd> {
+  const { job } = dispatch
+  const { limits } = job.plan
+  if (executor === undefined)
+    return notStarted(new WritError('target_unavailable', 'this kind of sandbox is not available'))
+  const redactor = await redactorOf(dispatch)
+  const egress = openEgress(dispatch, redactor, ports)
+  const output = openOutput(redactor, limits.output_kb * 1024, (step, stream, bytes) =>
+    ports.output(step, stream, bytes),
+  )
+  const artifacts = openArtifacts(redactor, limits.artifact_kb * 1024, (path, bytes) => ports.file(path, bytes))
+  const stop = new AbortController()
+  const cancel = (): void => stop.abort('cancel')
+  if (signal.aborted) cancel()
+  signal.addEventListener('abort', cancel)
+  const deadline = setTimeout(() => stop.abort('time'), limits.wall_s * 1000)
+  let told = false
+  try {
+    const outcome = await executor
+      .run(job, {
+        files: { read: async (digest) => await readChecked(ports, digest) },
+        output,
+        artifacts,
+        egress: egress.port,
+        signal: stop.signal,
+        async started(step) {
+          if (step > 0) output.flush()
+          await ports.started(step)
+          told = true
+        },
+      })
+      .catch((error: unknown): Outcome => {
+        if (told) return { end: 'unknown', steps: [] }
+        return {
+          end: 'not_started',
+          error: error instanceof WritError ? error : new WritError('internal', 'the run could not be started'),
+        }
+      })
+    output.flush()
+    return {
+      outcome,
+      counts: {
+        egress: egress.counts(),
+        isolation_applied: executor.isolation,
+        withheld_files: artifacts.withheld,
+        redactions: output.redactions + artifacts.redactions,
+        dropped_bytes: output.dropped,
+      },
+    }
+  } finally {
+    clearTimeout(deadline)
+    signal.removeEventListener('abort', cancel)
+    await egress.close()
+  }
+}
+
+function notStarted(error: WritError): RunEnd {
+  return {
+    outcome: { end: 'not_started', error },
+    counts: { egress: nothingPassed, isolation_applied: 'host', withheld_files: 0, redactions: 0, dropped_bytes: 0 },
+  }
+}
+
+/** Artifact bytes are hashed again where they are handed over: what was approved is what runs. */
+async function readChecked(ports: RunPorts, digest: Digest): Promise<Uint8Array> {
+  const bytes = await ports.read(digest)
+  if (digestOf(bytes) !== digest)
+    throw new WritError('ledger_corrupt', 'a file of the plan is not the one that was decided on')
+  return bytes
+}
+
+async function redactorOf(dispatch: Dispatch): Promise<Redactor | null> {
+  if (dispatch.secrets.length === 0 && dispatch.job.plan.services.length === 0) return null
+  const { createRedactor } = await import('../credential/redact.ts')
+  return createRedactor(dispatch.secrets.map((secret) => ({ name: secret.name, value: secret, placeholder: null })))
+}
+
+const nothingPassed: EgressCounts = { allowed: 0, blocked: 0, refusals: [] }
+
+interface Egress {
+  readonly port: EgressPort
+  counts(): EgressCounts
+  close(): Promise<void>
+}
+
+/** The gateway, loaded at the first request: most runs make none. */
+function openEgress(dispatch: Dispatch, redactor: Redactor | null, ports: RunPorts): Egress {
+  let gateway: Promise<Gateway> | null = null
+  let opened: Gateway | null = null
+  const open = async (): Promise<Gateway> => {
+    const { openGateway } = await import('../egress/gateway.ts')
+    const own = redactor ?? (await import('../credential/redact.ts')).createRedactor([])
+    opened = openGateway({
+      plan: dispatch.job.plan,
+      placeholders: dispatch.job.placeholders,
+      secrets: dispatch.secrets,
+      redactor: own,
+      decide: async (call) => await ports.decide(inputFor(dispatch.egress_input, call)),
+    })
+    return opened
+  }
+  return {
+    port: {
+      async fetch(request, signal) {
+        return await (await (gateway ??= open())).fetch(request, signal)
+      },
+    },
+    counts: () => opened?.counts() ?? nothingPassed,
+    async close() {
+      await gateway?.then((own) => own.close())
+    },
+  }
+}
+
+function inputFor(envelope: PolicyInput, call: Call): PolicyInput {
+  return { ...envelope, phase: 'egress', context: { ...envelope.context, call } }
+}
