@@ -138,7 +138,9 @@ export function openInstance(module: WebAssembly.Module, builtins: Builtins = ho
       const { dump, malloc, parse } = state.exports
       const result = implementation(...args.map((address) => readJson(memory, dump(address))))
       if (result === undefined) return 0
-      if (result instanceof Promise) throw new TypeError('an asynchronous built-in')
+      if (typeof result === 'object' && result !== null && 'then' in result && typeof result['then'] === 'function') {
+        throw new TypeError('an asynchronous built-in')
+      }
       const bytes = new TextEncoder().encode(JSON.stringify(result))
       const address = malloc(bytes.length)
       new Uint8Array(memory.buffer).set(bytes, address)

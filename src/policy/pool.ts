@@ -24,7 +24,7 @@ export interface Pool {
 }
 
 /** Instantiating runs code of the module too. */
-const loadDeadlineMs = 3000
+const loadDeadlineMs = 2000
 /** Decisions wait this many deadlines for a free worker, and no more of them than this: a flood denies, it does not pile up. */
 const waitDeadlines = 20
 const maxWaiting = 1000

@@ -1,0 +1,280 @@
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import type { JsonObject } from '../../src/digest.ts'
+import { replayText } from '../../src/policy/decision.ts'
+import { openEngine } from '../../src/policy/engine.ts'
+import type { Engine } from '../../src/policy/engine.ts'
+import type { CompiledPack, PolicyInput } from '../../src/policy/policy.ts'
+import { input, requestInput } from './fixtures/input.ts'
+import { compileRego, forgedPack, generation, rule, temporaryFolder } from './fixtures/pack.ts'
+import { answerOf, emptyOutput, forge, grantRule, granting } from './fixtures/wasm.ts'
+import type { Forged } from './fixtures/wasm.ts'
+
+const org = { pack: 'org', layer: 'org', kind: 'guard' } as const
+const starter = { pack: 'starter', layer: 'team', kind: 'grant' } as const
+
+const orgRules =
+  rule('ORG-1', 'deny contains {"rule": rego.metadata.rule()} if input.action.name == "cancel_execution"') +
+  // A list of that many numbers does not fit into the memory of a module.
+  rule(
+    'ORG-2',
+    'deny contains {"rule": rego.metadata.rule()} if count(numbers.range(1, to_number(input.action.properties.arguments.n))) == 7',
+  )
+const starterRules = rule('ST-1', 'grant contains {"rule": rego.metadata.rule()}')
+
+let folder: Awaited<ReturnType<typeof temporaryFolder>>
+let packs: readonly CompiledPack[]
+const engines: Engine[] = []
+
+function engineOf(threads = 1, deadlineMs = 2000): Engine {
+  const engine = openEngine({ threads, deadlineMs })
+  engines.push(engine)
+  return engine
+}
+
+async function withForged(forged: Forged, deadlineMs = 2000): Promise<Engine> {
+  const engine = engineOf(1, deadlineMs)
+  await engine.load(generation(1, [forgedPack(starter, forge(forged))]))
+  return engine
+}
+
+/** JSON with the keys of every object in the opposite order: it comes back from a store as it pleases. */
+function reversed(value: unknown): string {
+  return JSON.stringify(value, (_, member: unknown) =>
+    typeof member === 'object' && member !== null && !Array.isArray(member)
+      ? Object.fromEntries(Object.entries(member).toReversed())
+      : member,
+  )
+}
+
+beforeAll(async () => {
+  folder = await temporaryFolder()
+  packs = await compileRego(folder.path, [
+    { ...org, rules: orgRules },
+    { ...starter, rules: starterRules },
+  ])
+})
+afterEach(async () => {
+  await Promise.all(engines.splice(0).map(async (engine) => await engine.close()))
+})
+afterAll(async () => await folder.remove())
+
+describe('an engine', () => {
+  it('[G-policy-fail-closed] answers error no_generation until a policy is in force', async () => {
+    const decision = await engineOf().decide(requestInput())
+    expect(decision).toMatchObject({ effect: 'error', error: 'no_generation', generation: 0, modules: [], grants: [] })
+    expect(decision.reasons).toEqual([expect.objectContaining({ code: 'no_generation', ref: decision.id })])
+  })
+
+  it('decides by all packs of the generation, and names each module', async () => {
+    const engine = engineOf()
+    await engine.load(generation(3, packs))
+    const allowed = await engine.decide(requestInput())
+    expect(allowed).toMatchObject({
+      effect: 'allow',
+      error: null,
+      grants: ['starter/ST-1'],
+      generation: 3,
+      reasons: [],
+    })
+    expect(allowed.modules.map(({ pack, digest }) => [pack, digest])).toEqual(
+      packs.map(({ pack, digest }) => [pack, digest]),
+    )
+
+    const denied = await engine.decide(input({ action: { name: 'cancel_execution', arguments: {} } }))
+    expect(denied).toMatchObject({ effect: 'deny', grants: [], credentials: [] })
+    expect(denied.reasons).toEqual([
+      { code: 'denied', message: 'Rule ORG-1', remedy: 'Change what ORG-1 names.', ref: denied.id },
+    ])
+    expect(denied.findings.find(({ id }) => id === 'org/ORG-1')?.at).toMatch(/rules\.rego:\d+$/)
+  })
+
+  it('[G-policy-survives] decides rightly after 10,000 hostile inputs', async () => {
+    const engine = engineOf(2)
+    await engine.load(generation(1, packs))
+    let deep: JsonObject = {}
+    for (let at = 0; at < 5000; at++) deep = { deep }
+    const good = requestInput()
+    const withArguments = (args: unknown): unknown => ({
+      ...good,
+      action: { name: 'x', properties: { arguments: args } },
+    })
+    const cyclic: Record<string, unknown> = {}
+    cyclic['self'] = cyclic
+    const hostile: readonly unknown[] = [
+      withArguments(deep),
+      withArguments({ name: '\ud800' }),
+      withArguments({ '\udfff': 1 }),
+      withArguments(JSON.parse('{"__proto__":{"roles":["operator"]}}')),
+      withArguments({ n: Number.NaN }),
+      withArguments({ n: 1n }),
+      withArguments(cyclic),
+      withArguments(new Map([['a', 1]])),
+      withArguments([1]),
+      new TextEncoder().encode(JSON.stringify(good)).buffer,
+      JSON.stringify(good),
+      undefined,
+      null,
+      false,
+      0,
+      '',
+      [],
+      {},
+      { ...good, more: 1 },
+      { ...good, context: undefined },
+      { ...good, subject: { ...good.subject, type: 'operator' } },
+      new Proxy(
+        {},
+        {
+          ownKeys: () => {
+            throw new Error('trap')
+          },
+        },
+      ),
+    ]
+    const huge = withArguments({ text: 'x'.repeat(300_000) })
+    const answers = new Map<string, number>()
+    for (let at = 0; at < 10_000; at++) {
+      const bad = at % 500 === 0 ? huge : hostile[at % hostile.length]
+      const { effect, error } = await engine.decide(bad as PolicyInput)
+      answers.set(`${effect} ${error}`, (answers.get(`${effect} ${error}`) ?? 0) + 1)
+    }
+    expect([...answers]).toEqual([['error input_rejected', 10_000]])
+    expect(await engine.decide(good)).toMatchObject({ effect: 'allow' })
+  }, 20_000)
+
+  it('[G-policy-survives] decides rightly after each evaluation that failed, because the instance is thrown away', async () => {
+    const engine = engineOf()
+    await engine.load(generation(1, packs))
+    for (let at = 0; at < 30; at++) {
+      const bad = await engine.decide(requestInput({ n: '40000000' }))
+      expect(bad).toMatchObject({ effect: 'error', error: 'policy_throw', grants: [] })
+      expect(bad.reasons).toEqual([expect.objectContaining({ code: 'policy_throw' })])
+      expect(await engine.decide(requestInput({ n: '7' }))).toMatchObject({ effect: 'deny' })
+      expect(await engine.decide(requestInput({ n: '8' }))).toMatchObject({ effect: 'allow' })
+    }
+  }, 20_000)
+
+  it('[G-policy-deadline] ends a module that spins within 50 ms of the deadline, and decides on', async () => {
+    const engine = engineOf(1, 100)
+    const spinning = generation(1, [...packs, forgedPack({ ...starter, pack: 'spin' }, forge({ evaluation: 'spin' }))])
+    await engine.load(spinning)
+    await engine.decide(requestInput())
+    await engine.load(generation(2, packs))
+    await expect.poll(async () => (await engine.decide(requestInput())).effect).toBe('allow')
+    await engine.load(spinning)
+    const started = performance.now()
+    const decision = await engine.decide(requestInput())
+    const took = performance.now() - started
+    expect(decision).toMatchObject({ effect: 'error', error: 'deadline', grants: [] })
+    expect(took).toBeLessThan(150)
+    await engine.load(generation(3, packs))
+    await expect.poll(async () => (await engine.decide(requestInput())).effect).toBe('allow')
+  })
+
+  it('[G-policy-fail-closed] takes an abort, a trap, no result, a missing set, one more key and a wrong type for no', async () => {
+    const { warn: _, ...without } = granting
+    const cases: readonly (readonly [Forged, string])[] = [
+      [{ evaluation: 'abort' }, 'policy_throw'],
+      [{ evaluation: 'trap' }, 'policy_throw'],
+      [{ answer: '[]' }, 'policy_undefined'],
+      [{ answer: answerOf(null) }, 'output_schema'],
+      [{ answer: answerOf(true) }, 'output_schema'],
+      [{ answer: answerOf(without) }, 'output_schema'],
+      [{ answer: answerOf({ ...granting, allow: true }) }, 'output_schema'],
+      [{ answer: answerOf({ ...granting, deny: {} }) }, 'output_schema'],
+      [{ answer: answerOf({ ...granting, grant: [{ rule: { ...grantRule, id: 1 } }] }) }, 'output_schema'],
+      [{ answer: answerOf({ ...granting, grant: [{ rule: grantRule, also: 1 }] }) }, 'output_schema'],
+      [{ answer: answerOf({ ...emptyOutput, grant: [{ rule: { ...grantRule, id: 'unknown' } }] }) }, 'output_schema'],
+      [{ answer: `[{"result":${JSON.stringify(granting).replace('}', ',"__proto__":{"x":1}}')}}]` }, 'output_schema'],
+    ]
+    for (const [forged, error] of cases) {
+      const engine = await withForged(forged)
+      expect(await engine.decide(requestInput())).toMatchObject({ effect: 'error', error, grants: [] })
+    }
+    expect(await (await withForged({ answer: answerOf(granting) })).decide(requestInput())).toMatchObject({
+      effect: 'allow',
+    })
+  }, 20_000)
+
+  it('shows a caller nothing of why an evaluation failed', async () => {
+    const engine = await withForged({ evaluation: 'abort', answer: 'secret pattern ^10\\.' })
+    const { reasons } = await engine.decide(requestInput())
+    expect(JSON.stringify(reasons)).not.toMatch(/secret|starter|forged|abort/)
+  })
+})
+
+describe('loading', () => {
+  it('[G-policy-fail-closed] refuses a generation with a bad module or digest, and the one before stays', async () => {
+    const engine = engineOf(1, 2000)
+    await engine.load(generation(1, packs))
+    const good = forgedPack({ ...starter, pack: 'other' }, forge())
+    const bad = [
+      generation(2, [...packs, forgedPack({ ...starter, pack: 'other' }, forge({ builtins: '{"constructor":1}' }))]),
+      generation(2, [...packs, forgedPack({ ...starter, pack: 'other' }, forge({ entrypoints: '{}' }))]),
+      generation(2, [...packs, forgedPack({ ...starter, pack: 'other' }, new Uint8Array([1, 2]))]),
+      generation(2, [...packs, { ...good, module: forge({ evaluation: 'abort' }) }]),
+      generation(2, [...packs, ...packs]),
+      { ...generation(2, packs), digest: good.digest },
+    ]
+    for (const broken of bad) await expect(engine.load(broken)).rejects.toMatchObject({ code: 'invalid_policy' })
+    expect(engine.generation?.number).toBe(1)
+    expect(await engine.decide(requestInput())).toMatchObject({ effect: 'allow', generation: 1 })
+  })
+
+  it('refuses a module that spins while it starts', async () => {
+    const engine = engineOf()
+    await engine.load(generation(1, packs))
+    const spinning = generation(2, [forgedPack(starter, forge({ spinsAtStart: true }))])
+    await expect(engine.load(spinning)).rejects.toMatchObject({ code: 'invalid_policy' })
+    expect(await engine.decide(requestInput())).toMatchObject({ effect: 'allow', generation: 1 })
+  }, 10_000)
+
+  it('lets decisions that were asked for before keep their generation', async () => {
+    const engine = engineOf(1)
+    await engine.load(generation(1, packs))
+    const before = Array.from({ length: 20 }, async () => await engine.decide(requestInput()))
+    await engine.load(generation(2, [forgedPack(starter, forge({ answer: answerOf(emptyOutput) }))]))
+    for (const decision of await Promise.all(before)) expect(decision).toMatchObject({ effect: 'allow', generation: 1 })
+    expect(await engine.decide(requestInput())).toMatchObject({ effect: 'deny', generation: 2 })
+  })
+
+  it('takes the last of several generations loaded at once', async () => {
+    const engine = engineOf(2)
+    await Promise.all([1, 2, 3].map(async (number) => await engine.load(generation(number, packs))))
+    expect(engine.generation?.number).toBe(3)
+  })
+
+  it('denies everything where no pack is attached', async () => {
+    const engine = engineOf()
+    await engine.load(generation(1, []))
+    expect(await engine.decide(requestInput())).toMatchObject({ effect: 'deny' })
+  })
+})
+
+describe('replay', () => {
+  it('[G-policy-replay] gives the same decision bytes in an engine started anew', async () => {
+    const inputs = [
+      input(),
+      requestInput({ a: [1, 2.5, 'ü', { z: 1, a: null }] }),
+      input({ action: { name: 'cancel_execution', arguments: {} } }),
+    ]
+    const texts: string[][] = []
+    for (const number of [1, 9]) {
+      const engine = engineOf(2)
+      await engine.load(generation(number, packs))
+      const again = number === 1 ? inputs : inputs.map((one) => JSON.parse(reversed(one)) as PolicyInput)
+      const decisions = await Promise.all(again.map(async (one) => await engine.decide(one)))
+      texts.push(decisions.map((decision) => replayText(decision)))
+      await engine.close()
+    }
+    expect(texts[1]).toEqual(texts[0])
+    expect(new Set(texts[0]).size).toBe(3)
+  })
+
+  it('answers after close, with an error', async () => {
+    const engine = engineOf()
+    await engine.load(generation(1, packs))
+    await engine.close()
+    expect(await engine.decide(requestInput())).toMatchObject({ effect: 'error' })
+  })
+})

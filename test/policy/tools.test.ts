@@ -1,0 +1,425 @@
+import { mkdtemp, mkdir, readdir, rm, symlink, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { Attachment } from '../../src/policy/policy.ts'
+import { compilePacks, formatFiles, testPacks } from '../../src/policy/tools.ts'
+import type { PolicyFinding } from '../../src/policy/tools.ts'
+
+let folder = ''
+let cacheDir = ''
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'writ-tools-'))
+  cacheDir = join(folder, 'cache')
+})
+afterAll(async () => {
+  await rm(folder, { recursive: true, force: true })
+})
+
+async function pack(
+  name: string,
+  files: Readonly<Record<string, string>>,
+  kind: Attachment['kind'] = 'grant',
+): Promise<Attachment> {
+  const path = join(folder, name)
+  for (const [file, text] of Object.entries(files)) {
+    await mkdir(dirname(join(path, file)), { recursive: true })
+    await writeFile(join(path, file), text)
+  }
+  return { pack: name, layer: 'team', kind, path }
+}
+
+/** `file:line code` of each finding, files relative to the pack. */
+function brief(findings: readonly PolicyFinding[], { path }: Attachment): string[] {
+  return findings
+    .filter(({ file }) => file.startsWith(path))
+    .map(({ file, line, code }) => `${file.slice(path.length + 1)}:${line} ${code}`)
+}
+
+function meta(id: string, more = ''): string {
+  return `# METADATA\n# title: A rule\n# custom: {id: ${id}, remedy: Ask${more}}`
+}
+
+describe('a pack with errors', () => {
+  let packs: readonly Attachment[] = []
+  let findings: readonly PolicyFinding[] = []
+  const of = (name: string): string[] => {
+    const attachment = packs.find((one) => one.pack === name)
+    return attachment === undefined ? [] : brief(findings, attachment)
+  }
+  const message = (code: string): string => findings.find((finding) => finding.code === code)?.message ?? ''
+
+  beforeAll(async () => {
+    packs = [
+      await pack(
+        'shape',
+        {
+          'a.rego': `package writ.pack.shape
+
+deny contains {"rule": rego.metadata.rule()} if input.phase == "request"
+
+${meta('A1')}
+deny if input.phase == "request"
+
+${meta('A2')}
+deny contains {"rule": "mine"} if input.phase == "request"
+
+${meta('A3')}
+warn contains {"rule": rego.metadata.rule(), "mesage": "x"} if input.phase == "request"
+
+${meta('A3')}
+deny contains {"rule": rego.metadata.rule()} if input.phase == "egress"
+
+# METADATA
+# title: No remedy
+# custom: {id: A4}
+deny contains {"rule": rego.metadata.rule()} if input.phase == "egress"
+
+# METADATA
+# custom: {id: "A 5", remedy: x}
+limit contains {"rule": rego.metadata.rule()} if input.phase == "egress"
+`,
+        },
+        'guard',
+      ),
+      await pack(
+        'guarding',
+        {
+          'g.rego': `package writ.pack.guarding
+
+${meta('G1')}
+grant contains {"rule": rego.metadata.rule()} if input.phase == "request"
+
+${meta('G2')}
+credential contains {"rule": rego.metadata.rule(), "name": "x"} if input.phase == "execution"
+`,
+        },
+        'guard',
+      ),
+      await pack('names', {
+        'n.rego': `package writ.pack.names
+
+denies contains {"x": 1} if input.phase == "request"
+
+gadgets contains {"x": 1} if input.phase == "request"
+
+helper contains "x" if input.phase == "request"
+
+lonely if input.phase == "request"
+
+${meta('N1')}
+grant contains {"rule": rego.metadata.rule()} if {
+	input.phase == "request"
+	some x in helper
+	x == input.subject.id
+}
+`,
+      }),
+      await pack('elsewhere', {
+        'e.rego': `package writ.pack.elsewhere
+
+import data.writ.pack.names.helper
+
+# METADATA
+# schemas: [{input: {type: object}}]
+stolen if data.writ.pack.guarding.grant
+
+faked if stolen with input as {}
+
+${meta('E1')}
+grant contains {"rule": rego.metadata.rule()} if {
+	input.phase == "request"
+	faked
+	helper
+	data.writ.pack.elsewhere[_]
+}
+`,
+        'other.rego': 'package writ.pack.other\n\nx := 1\n',
+      }),
+      await pack('builtins', {
+        'b.rego': `package writ.pack.builtins
+
+a := sprintf("%s", ["x"])
+
+b := regex.split("a", "b")
+
+c := yaml.unmarshal("a")
+
+d := time.now_ns()
+
+e := http.send({"method": "get", "url": "x"})
+
+f := io.jwt.decode("x")
+
+g := rand.intn("x", 2)
+
+h := opa.runtime()
+
+i if print("x")
+
+unused(x) := 1
+`,
+      }),
+      await pack('phases', {
+        'p.rego': `package writ.pack.phases
+
+${meta('P1')}
+deny contains {"rule": rego.metadata.rule()} if {
+	input.phase == "request"
+	input.context.plan.isolation == "host"
+}
+
+${meta('P2')}
+deny contains {"rule": rego.metadata.rule()} if {
+	input.phase == "execution"
+	input.context.plan.isolatoin == "host"
+}
+
+${meta('P3')}
+deny contains {"rule": rego.metadata.rule()} if input.context.call.method == "DELETE"
+
+${meta('P4')}
+deny contains {"rule": rego.metadata.rule()} if {
+	input.phase != "request"
+	plan := input.context.plan
+	plan.credentails
+}
+
+${meta('P5')}
+deny contains {"rule": rego.metadata.rule()} if {
+	input.phase == "egress"
+	far
+}
+
+far if input.context.verdict.stage == "x"
+
+${meta('P6')}
+deny contains {"rule": rego.metadata.rule()} if {
+	input.phase in {"execution", "approval"}
+	fine
+	input.phase == "approval"
+	input.context.verdict.stage == "x"
+}
+
+fine if input.context.plan.limits.wall_s > 10
+`,
+      }),
+      await pack('unphased', {
+        'u.rego': `package writ.pack.unphased
+
+${meta('U1')}
+deny contains {"rule": rego.metadata.rule()} if input.phase == "exection"
+
+${meta('U2')}
+deny contains {"rule": rego.metadata.rule()} if {
+	input.phase == "request"
+	late
+}
+
+late if input.phase in {"execution", "egress"}
+`,
+      }),
+      await pack('broken', { 'x.rego': 'package writ.pack.broken\n\ndeny contains {\n', 'sub/y.rego': 'deny\n' }),
+    ]
+    const compiled = await compilePacks(packs, { cacheDir })
+    findings = compiled.ok ? [] : compiled.findings
+  })
+
+  test('names the line of each rule of a set that is not what the set takes', () => {
+    expect(of('shape')).toEqual([
+      'a.rego:3 metadata',
+      'a.rego:8 output_form',
+      'a.rego:13 output_element',
+      'a.rego:18 missing_key',
+      'a.rego:18 unknown_key',
+      'a.rego:20 duplicate_id',
+      'a.rego:25 metadata_remedy',
+      'a.rego:30 metadata_id',
+      'a.rego:32 missing_key',
+    ])
+    expect(message('unknown_key')).toBe('"warn" has no "mesage"; it has rule, message')
+  })
+
+  test('[G-guard-never-grants] a guard that grants or names a credential is refused', () => {
+    expect(of('guarding')).toEqual(['g.rego:6 guard_grants', 'g.rego:11 guard_grants'])
+  })
+
+  test('a misspelt set, and a set nobody reads, are errors; a rule nobody reads is a warning', () => {
+    expect(of('names')).toEqual([
+      'n.rego:3 misspelt_set',
+      'n.rego:3 unknown_set',
+      'n.rego:5 unknown_set',
+      'n.rego:9 unused_rule',
+    ])
+    expect(message('misspelt_set')).toContain('did you mean "deny"?')
+  })
+
+  test('[G-pack-isolated] a pack that reads another pack, or replaces its input, is refused', () => {
+    expect(of('elsewhere')).toEqual([
+      'e.rego:3 foreign_import',
+      'e.rego:5 schema_annotation',
+      'e.rego:7 foreign_data',
+      'e.rego:9 with_outside_test',
+      'e.rego:18 foreign_data',
+      'other.rego:1 package_name',
+    ])
+  })
+
+  test('[G-policy-pure] a built-in outside the allow-list does not compile', () => {
+    const refused = of('builtins').filter((line) => line.endsWith('builtin_not_allowed'))
+    expect(refused).toEqual([3, 5, 7, 9, 11, 13, 15, 17, 19].map((line) => `b.rego:${line} builtin_not_allowed`))
+    expect(message('builtin_not_allowed')).toContain('use a string template')
+  })
+
+  test('[G-phase-fields] a rule that reads what its phase does not have is refused', () => {
+    expect(of('phases')).toEqual([
+      'p.rego:8 phase_field',
+      'p.rego:16 phase_field',
+      'p.rego:22 phase_field',
+      'p.rego:29 phase_field',
+      'p.rego:40 phase_field',
+    ])
+    expect(message('phase_field')).toContain('phase request has no input.context.plan')
+  })
+
+  test('a phase that does not exist, and phases that exclude each other, are errors', () => {
+    expect(of('unphased')).toEqual(['u.rego:6 unknown_phase', 'u.rego:11 no_phase'])
+  })
+
+  test('a file that does not parse is named with its line', () => {
+    const lines = of('broken')
+    expect(lines.every((line) => line.endsWith('rego_parse_error'))).toBe(true)
+    expect(lines.some((line) => line.startsWith('x.rego:'))).toBe(true)
+    expect(lines.some((line) => line.startsWith('sub/y.rego:1 '))).toBe(true)
+  })
+})
+
+const good = `package writ.pack.good
+
+${meta('GOOD-1', ', code: because')}
+deny contains {"rule": rego.metadata.rule(), "message": $"not {input.action.name}"} if {
+	input.phase == "request"
+	input.action.name == "ping"
+}
+`
+
+describe('a hostile pack', () => {
+  test('whose types double forty times ends with a finding and not with a hang', async () => {
+    const doubling = Array.from({ length: 40 }, (_, n) => `\tx${n + 1} := [x${n}, x${n}, {"a": x${n}}]`).join('\n')
+    const bomb = await pack('bomb', {
+      'a.rego': `package writ.pack.bomb\n\np if {\n\tx0 := input\n${doubling}\n\tx40 == input.phase\n}\n`,
+    })
+    const fine = await pack('fine', { 'a.rego': good.replace('pack.good', 'pack.fine') })
+    const begin = performance.now()
+    const compiled = await compilePacks([bomb, fine], { cacheDir, deadlineMs: 1500 })
+    expect(performance.now() - begin).toBeLessThan(8000)
+    const findings = compiled.ok ? [] : compiled.findings
+    expect(findings.map(({ file, code }) => `${file} ${code}`)).toEqual([
+      expect.stringMatching(new RegExp(`^${bomb.path} tools_(deadline|failed)$`)),
+    ])
+  })
+
+  test('of ten megabytes, with a link, or with a hidden or odd name is not handed to the compiler', async () => {
+    const large = await pack('large', { 'a.rego': `package writ.pack.large\n#${'x'.repeat(10_000_000)}` })
+    const linked = await pack('linked', { 'a.rego': 'package writ.pack.linked\n', 'b\n.rego': '' })
+    await symlink('/etc/passwd', join(linked.path, 'p.rego'))
+    const binary = await pack('binary', { 'a.rego': 'package writ.pack.binary\n\0' })
+    const empty = await pack('empty', { 'README.md': 'no rules', 'only_test.rego': 'package writ.pack.empty\n' })
+    const climbing: Attachment = { pack: '../x', layer: 'team', kind: 'grant', path: join(folder, 'large', '..', 'x') }
+    const gone: Attachment = { pack: 'gone', layer: 'team', kind: 'grant', path: join(folder, 'gone') }
+    const all = [large, linked, binary, empty, climbing, gone]
+    const compiled = await compilePacks(all, { cacheDir: join(folder, 'unused') })
+    const findings = compiled.ok ? [] : compiled.findings
+    expect(findings.map((finding) => finding.code)).toEqual([
+      'too_large',
+      'file_name',
+      'not_a_file',
+      'not_text',
+      'empty_pack',
+      'pack_name',
+      'unreadable',
+    ])
+  })
+
+  test('named twice is refused', async () => {
+    const one = await pack('good', { 'a.rego': good })
+    const compiled = await compilePacks([one, { ...one, layer: 'org' }], { cacheDir })
+    expect(compiled.ok ? [] : compiled.findings.map((finding) => finding.code)).toEqual(['duplicate_pack'])
+  })
+})
+
+describe('what the tools made', () => {
+  test('is kept, so that unchanged packs start no process, and is not used when damaged', async () => {
+    const one = await pack('good', { 'a.rego': good })
+    const own = join(folder, 'kept')
+    const first = await compilePacks([one], { cacheDir: own })
+    expect(first.ok).toBe(true)
+    // A deadline of no time: a process that starts now cannot answer, so what answers is the cache.
+    expect(await compilePacks([one], { cacheDir: own, deadlineMs: 0 })).toEqual(first)
+    const [entry] = await readdir(own)
+    await writeFile(join(own, entry ?? ''), 'damaged')
+    expect((await compilePacks([one], { cacheDir: own, deadlineMs: 0 })).ok).toBe(false)
+    expect(await compilePacks([one], { cacheDir: own })).toEqual(first)
+  })
+
+  test('is the same module wherever the pack lies', async () => {
+    const here = await pack('good', { 'a.rego': good })
+    const there = { ...(await pack('there', { 'a.rego': good })), pack: 'good' }
+    const [a, b] = [
+      await compilePacks([here], { cacheDir }),
+      await compilePacks([there], { cacheDir: join(folder, 'two') }),
+    ]
+    expect(a.ok && b.ok && a.packs[0]?.digest === b.packs[0]?.digest).toBe(true)
+    expect(a.ok && a.packs[0]?.rules).toEqual({
+      'GOOD-1': { at: 'good/a.rego:6', title: 'A rule', code: 'because', remedy: 'Ask' },
+    })
+  })
+
+  test('is not waited for once the caller gave up', async () => {
+    const one = await pack('good', { 'a.rego': good })
+    const stop = AbortSignal.timeout(50)
+    await expect(compilePacks([one], { cacheDir: join(folder, 'never'), signal: stop })).rejects.toThrow()
+  })
+})
+
+test('Rego tests come back with file, line, outcome and what they print', async () => {
+  const one = await pack('good', {
+    'a.rego': good,
+    'a_test.rego': `package writ.pack.good_test
+
+import data.writ.pack.good
+
+test_ping if count(good.deny) == 1 with input as {"phase": "request", "action": {"name": "ping"}}
+
+test_wrong if {
+	print("seen")
+	count(good.deny) == 1 with input as {}
+}
+
+todo_test_later if false
+
+test_whole if data.writ.main.grant == set() with input as {}
+`,
+  })
+  const { findings, tests } = await testPacks([one], { cacheDir })
+  expect(findings).toEqual([])
+  expect(tests.map(({ name, file, line, outcome }) => [name, file.slice(one.path.length + 1), line, outcome])).toEqual([
+    ['good_test.test_ping', 'a_test.rego', 5, 'pass'],
+    ['good_test.test_wrong', 'a_test.rego', 7, 'fail'],
+    ['good_test.todo_test_later', 'a_test.rego', 12, 'skip'],
+    ['good_test.test_whole', 'a_test.rego', 14, 'pass'],
+  ])
+  expect(tests[1]?.output).toBe('seen\n')
+})
+
+test('files are formatted, and one that does not parse is named as it was given', async () => {
+  const text = 'package x\np   :=  1\n'
+  const formatted = await formatFiles([{ path: '../x/a.rego', text }], { cacheDir })
+  expect(formatted).toEqual({
+    ok: true,
+    files: [{ path: '../x/a.rego', formatted: 'package x\n\np := 1\n', changed: true }],
+  })
+  const broken = await formatFiles([{ path: '../x/b.rego', text: 'package' }], { cacheDir })
+  expect(broken.ok ? [] : broken.findings.map(({ file, line }) => [file, line])).toEqual([['../x/b.rego', 1]])
+})
