@@ -1,5 +1,5 @@
 import { readFileSync, watch } from 'node:fs'
-import { dirname } from 'node:path'
+import { dirname, join } from 'node:path'
 import type { Logger } from 'pino'
 import { standing } from './approval/requirement.ts'
 import { openFileStore } from './artifact/store.ts'
@@ -27,9 +27,9 @@ import { type Catalog, loadCatalog } from './plan/catalog.ts'
 import { openEngine } from './policy/engine.ts'
 import { openGenerations } from './policy/generation.ts'
 import { compilePacks } from './policy/tools.ts'
-import { genesisAccount, keyAccount, policyAccount } from './receipt/claims.ts'
+import { approversAccount, policyAccount } from './receipt/account.ts'
 import { openKeys } from './receipt/keys.ts'
-import { openSigner } from './receipt/sign.ts'
+import { dueAccount, openSigner } from './receipt/sign.ts'
 import { expire, recover } from './recover.ts'
 import type { Caller } from './request/caller.ts'
 
@@ -56,7 +56,9 @@ export async function serve(config: Config, options: { readonly log: Logger; rea
   const artifacts = await openFileStore(folder.artifacts)
   const outputs = openOutputStore(folder.outputs)
 
-  if (ledger.views.logHead().size === 0) await ledger.append({ kind: 'sign', execution: null, account: genesisAccount({ keys, at_ms: Date.now() }) })
+  // The genesis of a new log, and the receipt of a key change that was made while no broker ran.
+  for (let due = dueAccount(keys, ledger.views.logHead().size, Date.now()); due !== null; due = dueAccount(keys, ledger.views.logHead().size, Date.now()))
+    await ledger.append({ kind: 'sign', execution: null, account: due })
 
   // What is read live is replaced as a whole, so every decision sees one consistent configuration.
   let live = config
@@ -71,12 +73,12 @@ export async function serve(config: Config, options: { readonly log: Logger; rea
     cacheDir: folder.cache,
     engine,
     compile: compilePacks,
-    last: ledger.views.generation(),
+    last: ledger.views.generation()?.number ?? 0,
     onChange: async (generation) => {
       const packs = generation.packs.map(({ pack, layer, kind, digest }) => ({ pack, layer, kind, digest }))
       await ledger.append(
         { kind: 'generation', number: generation.number, digest: generation.digest, packs },
-        { kind: 'sign', execution: null, account: policyAccount({ generation, at_ms: Date.now() }) },
+        { kind: 'sign', execution: null, account: policyAccount(generation, Date.now()) },
       )
       log.info({ generation: generation.number }, 'a policy generation is in force')
     },
@@ -86,7 +88,7 @@ export async function serve(config: Config, options: { readonly log: Logger; rea
   const host = startRunHost({ onExit: (code) => log.error({ code }, 'the run host ended; it is started again') })
   const sources = openSources({
     env: options.env,
-    file: { dir: config.credentials, identityFile: config.identity },
+    file: { dir: config.credentials, identityFile: join(config.keys, 'credentials.age') },
   })
   const parts: Parts = {
     clock: systemClock,
@@ -120,11 +122,11 @@ export async function serve(config: Config, options: { readonly log: Logger; rea
 
   const reload = async (): Promise<void> => {
     try {
-      const next = loadConfig(config.file)
+      const next = loadConfig(config.path)
       const nextCatalog = loadCatalog(next.catalog, next.limits)
       await storeCatalogFiles(nextCatalog, artifacts)
       // Where keys, data and sockets lie is fixed for the life of a broker; the rest follows the file.
-      live = { ...next, data: config.data, keys: config.keys, credentials: config.credentials, identity: config.identity, issuer: config.issuer }
+      live = { ...next, data: config.data, keys: config.keys, credentials: config.credentials, issuer: config.issuer }
       catalog = nextCatalog
       catalogProblem = null
       await noteApprovers(ledger, live)
@@ -134,7 +136,7 @@ export async function serve(config: Config, options: { readonly log: Logger; rea
       log.error({ err: failure }, 'an edit of the configuration was refused; the earlier one stays in force')
     }
   }
-  const watcher = watchFiles([config.file, config.catalog], () => void reload().catch((failure: unknown) => log.error({ err: failure }, 'the configuration could not be read again')))
+  const watcher = watchFiles([config.path, config.catalog], () => void reload().catch((failure: unknown) => log.error({ err: failure }, 'the configuration could not be read again')))
 
   const done = Promise.withResolvers<void>()
   let stopping: Promise<void> | null = null
@@ -256,7 +258,7 @@ async function noteApprovers(ledger: Parts['ledger'], config: Config): Promise<v
   if (ledger.views.approverSet() === digest) return
   await ledger.append(
     { kind: 'approver_set', digest, approvers },
-    { kind: 'sign', execution: null, account: keyAccount({ change: 'approvers', digest, count: approvers.length, at_ms: Date.now() }) },
+    { kind: 'sign', execution: null, account: approversAccount({ digest, approvers }, Date.now()) },
   )
 }
 

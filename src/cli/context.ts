@@ -1,0 +1,69 @@
+import type { Readable } from 'node:stream'
+import { type Config, findConfig, loadConfig } from '../config.ts'
+import { WritError } from '../error.ts'
+import { type Folder, folderOf } from '../folder.ts'
+import { openViews, type OpenViews } from '../ledger/sqlite/views.ts'
+
+/** What a command is given instead of reaching for the process. */
+export interface Context {
+  readonly env: Readonly<Record<string, string | undefined>>
+  readonly cwd: string
+  readonly version: string
+  readonly stdin: Readable
+  /** Of `--config`. */
+  readonly configFlag: string | undefined
+  readonly json: boolean
+  readonly tty: boolean
+  /** A line on standard output. */
+  say(text: string): void
+  /** A line on standard error: progress and warnings, never data. */
+  note(text: string): void
+}
+
+/** Ends a command with exit status 1: it worked, and the answer is no. */
+export const no = 1
+export const yes = 0
+
+export function configOf(context: Context): Config {
+  const file = findConfig({ flag: context.configFlag, env: context.env, cwd: context.cwd })
+  if (file === null) throw new WritError('no_config', 'There is no writ.yaml here or in a folder above.')
+  return loadConfig(file)
+}
+
+export function folderFor(context: Context): { readonly config: Config; readonly folder: Folder } {
+  const config = configOf(context)
+  return { config, folder: folderOf(config.data) }
+}
+
+/** The ledger's views, read without a broker; null where there is no ledger yet. */
+export function viewsFor(folder: Folder): OpenViews | null {
+  try {
+    return openViews(folder.ledger)
+  } catch (failure) {
+    if (failure instanceof WritError && failure.code === 'not_found') return null
+    throw failure
+  }
+}
+
+/** Runs `use` on the views and closes them, or gives `otherwise` where nothing was ever recorded. */
+export function withViews<T>(folder: Folder, otherwise: T, use: (views: OpenViews) => T): T {
+  const views = viewsFor(folder)
+  if (views === null) return otherwise
+  try {
+    return use(views)
+  } finally {
+    views.close()
+  }
+}
+
+export async function readAll(stream: Readable, limit: number): Promise<Buffer> {
+  const pieces: Buffer[] = []
+  let size = 0
+  for await (const piece of stream) {
+    const bytes = Buffer.from(piece as Uint8Array)
+    size += bytes.length
+    if (size > limit) throw new WritError('too_large', `more than ${String(limit)} bytes on standard input`)
+    pieces.push(bytes)
+  }
+  return Buffer.concat(pieces)
+}

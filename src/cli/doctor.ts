@@ -1,0 +1,124 @@
+import { existsSync, statSync, statfsSync } from 'node:fs'
+import { join } from 'node:path'
+import { askBroker } from '../control/control.ts'
+import type { CheckFinding } from '../credential/credential.ts'
+import { openSources } from '../credential/sources.ts'
+import { WritError } from '../error.ts'
+import { startRunHost } from '../execution/host.ts'
+import { folderOf } from '../folder.ts'
+import { loadCatalog } from '../plan/catalog.ts'
+import { checkPacks } from '../policy/tools.ts'
+import { openKeys } from '../receipt/keys.ts'
+import { findConfig, loadConfig, type Config } from '../config.ts'
+import { type Context, no, yes } from './context.ts'
+import { show } from './print.ts'
+
+interface Area {
+  readonly area: string
+  readonly findings: readonly CheckFinding[]
+}
+
+/** What this machine has and lacks for this configuration, and how to get it. Asks the real parts, changes nothing. */
+export async function doctor(context: Context): Promise<number> {
+  const areas: Area[] = [{ area: 'runtime', findings: runtime() }]
+  const file = findConfig({ flag: context.configFlag, env: context.env, cwd: context.cwd })
+  if (file === null) areas.push({ area: 'configuration', findings: [{ level: 'warning', what: 'there is no writ.yaml here or in a folder above', fix: 'Run "writ init" in the folder it should be in.' }] })
+  else areas.push(...(await configured(file)))
+  const host = startRunHost({ poolSize: 0 })
+  try {
+    for (const { executor, findings } of await host.check()) areas.push({ area: `executor ${executor}`, findings })
+  } finally {
+    await host.close()
+  }
+  const problems = areas.flatMap((area) => area.findings).filter((finding) => finding.level === 'problem').length
+  const mark = { ok: 'ok     ', warning: 'WARNING', problem: 'PROBLEM' } as const
+  show(context, { areas, problems }, () =>
+    [
+      ...areas.flatMap(({ area, findings }) => [area, ...findings.flatMap((finding) => [`  ${mark[finding.level]}  ${finding.what}`, ...(finding.fix === null ? [] : [`           ${finding.fix}`])])]),
+      problems === 0 ? 'Nothing keeps Writ from working here.' : `${String(problems)} problems`,
+    ].join('\n'),
+  )
+  return problems === 0 ? yes : no
+}
+
+function runtime(): CheckFinding[] {
+  const findings: CheckFinding[] = [{ level: 'ok', what: `Node ${process.version} on ${process.platform}-${process.arch}`, fix: null }]
+  if (process.platform === 'win32') findings.push({ level: 'problem', what: 'Windows is served through WSL only', fix: 'Install WSL and run writ in it.' })
+  if (process.getuid?.() === 0)
+    findings.push({
+      level: 'warning',
+      what: 'this is the root user; whoever breaks out of a run has the machine, and an agent of the same user could read the keys',
+      fix: 'Run the broker as a user of its own; README.md, "A service user", shows how.',
+    })
+  return findings
+}
+
+async function configured(file: string): Promise<Area[]> {
+  let config: Config
+  try {
+    config = loadConfig(file)
+  } catch (failure) {
+    return [{ area: 'configuration', findings: [problem(failure)] }]
+  }
+  const folder = folderOf(config.data)
+  const areas: Area[] = [
+    { area: 'configuration', findings: [{ level: 'ok', what: file, fix: null }, attempt('catalog', () => `${String(loadCatalog(config.catalog, config.limits).targets.size)} targets in the catalog`)] },
+    { area: 'keys', findings: keyFindings(config) },
+  ]
+  const policy = await checkPacks(config.policies, { cacheDir: folder.cache }).catch((failure: unknown) => [{ level: 'error' as const, file: '', line: 0, message: problem(failure).what }])
+  areas.push({
+    area: 'policy',
+    findings:
+      config.policies.length === 0
+        ? [{ level: 'problem', what: 'no policy is attached, so nothing runs', fix: 'Add "policies" to writ.yaml; "writ init" in an empty folder shows how.' }]
+        : policy.length === 0
+          ? [{ level: 'ok', what: `${String(config.policies.length)} packs are sound`, fix: null }]
+          : policy.map((finding) => ({ level: finding.level === 'error' ? 'problem' : 'warning', what: `${finding.file}:${String(finding.line)} ${finding.message}`, fix: null })),
+  })
+  const sources = openSources({ env: new Map(), file: { dir: config.credentials, identityFile: join(config.keys, 'credentials.age') } })
+  for (const source of sources.values()) {
+    const findings = await source.check()
+    if (source.kind === 'file') areas.push({ area: 'credentials', findings })
+  }
+  areas.push({ area: 'data folder', findings: dataFindings(config.data) })
+  const running = await askBroker(folder.controlSocket, 'status').then(
+    (status) => `a broker runs, pid ${String(status['pid'])}`,
+    () => 'no broker runs; the first client starts one',
+  )
+  areas.push({ area: 'broker', findings: [{ level: 'ok', what: running, fix: null }] })
+  return areas
+}
+
+function keyFindings(config: Config): CheckFinding[] {
+  const findings = [attempt('keys', () => `root ${openKeys(config.keys).fingerprint()}`)]
+  if (existsSync(join(config.keys, 'root.pem')))
+    findings.push({ level: 'warning', what: 'the root key lies on this machine', fix: 'Move keys/root.pem to a place offline after the first start; it is needed again only to rotate keys.' })
+  if (config.approvers.length === 0) findings.push({ level: 'warning', what: 'nobody is enrolled as an approver, so what asks for approval is denied', fix: 'Enrol somebody: writ approvals enroll NAME --role approver.' })
+  return findings
+}
+
+function dataFindings(data: string): CheckFinding[] {
+  if (!existsSync(data)) return [{ level: 'ok', what: 'not made yet; the first start makes it', fix: null }]
+  const mode = statSync(data).mode & 0o077
+  const { bavail, bsize } = statfsSync(data)
+  const free = bavail * bsize
+  return [
+    mode === 0 ? { level: 'ok', what: 'private to its user', fix: null } : { level: 'problem', what: 'other users can open it', fix: `chmod 700 ${data}` },
+    free > 256 * 1024 * 1024 ? { level: 'ok', what: `${String(Math.round(free / 1_048_576))} MiB free`, fix: null } : { level: 'problem', what: 'less than 256 MiB free', fix: 'Free space; without room for its records no execution begins.' },
+  ]
+}
+
+function attempt(what: string, check: () => string): CheckFinding {
+  try {
+    return { level: 'ok', what: check(), fix: null }
+  } catch (failure) {
+    const found = problem(failure)
+    return { ...found, what: `${what}: ${found.what}` }
+  }
+}
+
+function problem(failure: unknown): CheckFinding {
+  if (failure instanceof WritError) return { level: 'problem', what: failure.message, fix: failure.remedy }
+  return { level: 'problem', what: failure instanceof Error ? failure.message : 'an unknown fault', fix: null }
+}
+

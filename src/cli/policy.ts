@@ -1,0 +1,144 @@
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync, mkdirSync } from 'node:fs'
+import { join, relative, resolve } from 'node:path'
+import { parseId } from '../id.ts'
+import { WritError } from '../error.ts'
+import { findConfig, loadConfig } from '../config.ts'
+import { folderOf } from '../folder.ts'
+import { parseIJson } from '../json.ts'
+import { openEngine, generationDigest } from '../policy/engine.ts'
+import type { Attachment, Decision, PolicyInput } from '../policy/policy.ts'
+import { attachFolder, checkPacks, compilePacks, formatFiles, type PolicyFinding, testPacks } from '../policy/tools.ts'
+import { tmpdir } from 'node:os'
+import { type Context, no, readAll, withViews, yes } from './context.ts'
+import { show, table } from './print.ts'
+
+/** The named folders as packs, or what `writ.yaml` attaches. */
+async function attachments(context: Context, dirs: readonly string[]): Promise<{ readonly packs: readonly Attachment[]; readonly cacheDir: string }> {
+  const file = findConfig({ flag: context.configFlag, env: context.env, cwd: context.cwd })
+  const config = file === null || !existsSync(file) ? null : loadConfig(file)
+  const cacheDir = config === null ? join(tmpdir(), `writ-policy-${String(process.getuid?.() ?? 0)}`) : folderOf(config.data).cache
+  mkdirSync(cacheDir, { recursive: true, mode: 0o700 })
+  if (dirs.length === 0) {
+    if (config === null) throw new WritError('no_config', 'There is no writ.yaml here or in a folder above.', { remedy: 'Name the folder of a pack, or run "writ init".' })
+    return { packs: config.policies, cacheDir }
+  }
+  const packs: Attachment[] = []
+  for (const dir of dirs) {
+    const path = resolve(context.cwd, dir)
+    packs.push(config?.policies.find((policy) => policy.path === path) ?? (await attachFolder(path)))
+  }
+  return { packs, cacheDir }
+}
+
+function place(context: Context, finding: PolicyFinding): string {
+  return `${relative(context.cwd, finding.file) || finding.file}:${String(finding.line)}:${String(finding.column)}`
+}
+
+function findingLines(context: Context, findings: readonly PolicyFinding[]): string[] {
+  return findings.map((finding) => `${place(context, finding)}: ${finding.level}: ${finding.message} [${finding.code}]`)
+}
+
+export async function policyCheck(context: Context, dirs: readonly string[]): Promise<number> {
+  const { packs, cacheDir } = await attachments(context, dirs)
+  const findings = await checkPacks(packs, { cacheDir })
+  const errors = findings.filter((finding) => finding.level === 'error').length
+  show(context, { packs: packs.map(({ pack, layer, kind, path }) => ({ pack, layer, kind, path })), findings }, () =>
+    [...findingLines(context, findings), `${String(packs.length)} packs checked: ${String(errors)} errors, ${String(findings.length - errors)} warnings`].join('\n'),
+  )
+  return errors === 0 ? yes : no
+}
+
+export async function policyTest(context: Context, dirs: readonly string[], filter: string | undefined): Promise<number> {
+  const { packs, cacheDir } = await attachments(context, dirs)
+  const { findings, tests } = await testPacks(packs, { cacheDir, ...(filter === undefined ? {} : { filter }) })
+  const errors = findings.filter((finding) => finding.level === 'error').length
+  const bad = tests.filter((test) => test.outcome === 'fail' || test.outcome === 'error')
+  show(context, { findings, tests }, () =>
+    [
+      ...findingLines(context, findings),
+      ...tests.map((test) => `${test.outcome.padEnd(5)} ${test.name}  ${relative(context.cwd, test.file)}:${String(test.line)}${test.message === '' ? '' : `\n      ${test.message}`}${test.output === '' ? '' : `\n      ${test.output.trimEnd()}`}`),
+      `${String(tests.length)} tests: ${String(tests.length - bad.length)} passed, ${String(bad.length)} failed`,
+    ].join('\n'),
+  )
+  // No test at all proves nothing.
+  return errors === 0 && bad.length === 0 && tests.length > 0 ? yes : no
+}
+
+export async function policyFormat(context: Context, dirs: readonly string[], checkOnly: boolean): Promise<number> {
+  const { packs, cacheDir } = await attachments(context, dirs)
+  const files = packs.flatMap((pack) => regoFiles(pack.path)).map((path) => ({ path, text: readFileSync(path, 'utf8') }))
+  const formatted = await formatFiles(files, { cacheDir })
+  if (!formatted.ok) {
+    show(context, { findings: formatted.findings }, () => findingLines(context, formatted.findings).join('\n'))
+    return no
+  }
+  const changed = formatted.files.filter((file) => file.changed)
+  if (!checkOnly) for (const file of changed) writeFileSync(file.path, file.formatted)
+  show(context, { changed: changed.map((file) => file.path) }, () =>
+    [...changed.map((file) => `${checkOnly ? 'would format' : 'formatted'} ${relative(context.cwd, file.path)}`), `${String(files.length)} files, ${String(changed.length)} ${checkOnly ? 'not formatted' : 'formatted'}`].join('\n'),
+  )
+  return checkOnly && changed.length > 0 ? no : yes
+}
+
+function regoFiles(folder: string): string[] {
+  return readdirSync(folder).flatMap((name) => {
+    const path = join(folder, name)
+    return statSync(path).isDirectory() ? regoFiles(path) : name.endsWith('.rego') ? [path] : []
+  })
+}
+
+export async function policyBuild(context: Context, dirs: readonly string[], out: string | undefined): Promise<number> {
+  const { packs, cacheDir } = await attachments(context, dirs)
+  const compiled = await compilePacks(packs, { cacheDir })
+  if (!compiled.ok) {
+    show(context, { findings: compiled.findings }, () => findingLines(context, compiled.findings).join('\n'))
+    return no
+  }
+  const built = compiled.packs.map((pack) => ({ pack: pack.pack, layer: pack.layer, kind: pack.kind, digest: pack.digest, bytes: pack.module.length }))
+  if (out !== undefined) {
+    const folder = resolve(context.cwd, out)
+    mkdirSync(folder, { recursive: true })
+    for (const pack of compiled.packs) writeFileSync(join(folder, `${pack.pack}.wasm`), pack.module)
+  }
+  show(context, { packs: built }, () => table(['pack', 'layer', 'kind', 'bytes', 'digest'], built.map((b) => [b.pack, b.layer, b.kind, String(b.bytes), b.digest])))
+  return yes
+}
+
+/** Decides an input with the attached packs: one from a file, or the recorded one of an execution, whose decision is then compared. */
+export async function policyEval(context: Context, options: { readonly input?: string | undefined; readonly execution?: string | undefined }): Promise<number> {
+  if ((options.input === undefined) === (options.execution === undefined)) throw new WritError('usage', 'Give one of --input FILE and --execution ID.')
+  const { packs, cacheDir } = await attachments(context, [])
+  const compiled = await compilePacks(packs, { cacheDir })
+  if (!compiled.ok) {
+    show(context, { findings: compiled.findings }, () => findingLines(context, compiled.findings).join('\n'))
+    return no
+  }
+  const recorded = options.execution === undefined ? null : recordedOf(context, options.execution)
+  const text = recorded?.input ?? (options.input === '-' ? (await readAll(context.stdin, 1_048_576)).toString('utf8') : readFileSync(resolve(context.cwd, options.input ?? ''), 'utf8'))
+  const engine = openEngine({ threads: 1 })
+  try {
+    await engine.load({ number: 0, digest: generationDigest(compiled.packs), packs: compiled.packs })
+    const decision = await engine.decide(parseIJson(text, { maxBytes: 1_048_576 }) as unknown as PolicyInput)
+    const same = recorded === null ? null : recorded.decision.effect === decision.effect
+    show(context, { decision, recorded: recorded?.decision ?? null, same }, () =>
+      [
+        `effect  ${decision.effect}${decision.error === null ? '' : ` (${decision.error})`}`,
+        ...decision.findings.map((finding) => `  ${finding.kind.padEnd(16)} ${finding.id}  ${finding.at}  ${finding.title}${finding.message === '' ? '' : ` : ${finding.message}`}`),
+        ...decision.reasons.map((reason) => `  a caller is told  ${reason.code}: ${reason.message} ${reason.remedy}`),
+        ...(recorded === null ? [] : [same === true ? 'The recorded decision had the same effect.' : `The recorded decision was ${recorded.decision.effect}: policy has changed since.`]),
+      ].join('\n'),
+    )
+    return decision.effect === 'allow' ? yes : no
+  } finally {
+    await engine.close()
+  }
+}
+
+function recordedOf(context: Context, text: string): { readonly decision: Decision; readonly input: string } {
+  const file = findConfig({ flag: context.configFlag, env: context.env, cwd: context.cwd })
+  const id = parseId('exec', text)
+  if (file === null || id === null) throw new WritError('not_found', `There is no execution ${text}.`)
+  const found = withViews(folderOf(loadConfig(file).data), null, (views) => views.decisions(id).findLast(({ input }) => input !== null) ?? null)
+  if (found === null || found.input === null) throw new WritError('not_found', `There is no recorded input of ${text}.`)
+  return { decision: found.decision, input: found.input }
+}

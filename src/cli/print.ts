@@ -1,0 +1,24 @@
+import { visibleLine } from '../approval/visible.ts'
+import type { Context } from './context.ts'
+
+/** Rows under a head, in columns; the last column is not padded. Cells are made safe for a terminal. */
+export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const safe = rows.map((row) => row.map((cell) => visibleLine(cell)))
+  const widths = head.map((title, column) => Math.max(title.length, ...safe.map((row) => (row[column] ?? '').length)))
+  const line = (cells: readonly string[]): string =>
+    cells.map((cell, column) => (column === cells.length - 1 ? cell : cell.padEnd(widths[column] ?? 0))).join('  ').trimEnd()
+  return [line(head.map((title) => title.toUpperCase())), ...safe.map(line)].join('\n')
+}
+
+/** Data for machines with `--json`, a table or text for people else. */
+export function show(context: Context, data: unknown, text: () => string): void {
+  context.say(context.json ? JSON.stringify(data, null, 2) : text())
+}
+
+export function ago(thenMs: number, nowMs: number): string {
+  const seconds = Math.max(0, Math.round((nowMs - thenMs) / 1000))
+  if (seconds < 60) return `${String(seconds)} s ago`
+  if (seconds < 3600) return `${String(Math.round(seconds / 60))} min ago`
+  if (seconds < 172_800) return `${String(Math.round(seconds / 3600))} h ago`
+  return `${String(Math.round(seconds / 86_400))} d ago`
+}

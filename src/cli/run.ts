@@ -1,0 +1,181 @@
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { basename, dirname, join, relative, resolve } from 'node:path'
+import { Client } from '@modelcontextprotocol/client'
+import { StdioClientTransport } from '@modelcontextprotocol/client/stdio'
+import { visible } from '../approval/visible.ts'
+import { findConfig } from '../config.ts'
+import type { Json, JsonObject } from '../digest.ts'
+import { WritError } from '../error.ts'
+import type { Results } from '../execution/result.ts'
+import type { ToolName } from '../request/call.ts'
+import { siblingModule } from '../module.ts'
+import { type Context, no, yes } from './context.ts'
+
+export interface RunOptions {
+  readonly intent: string
+  readonly wait: boolean
+  readonly project?: string | undefined
+  readonly goal?: string | undefined
+  readonly input: readonly string[]
+  readonly again?: boolean | undefined
+  readonly out?: string | undefined
+  readonly dryRun?: boolean | undefined
+}
+
+/** A client like any other: it speaks MCP to `writ mcp`, and may do nothing that an agent may not. */
+export async function run(context: Context, target: string, files: readonly string[], options: RunOptions): Promise<number> {
+  const config = findConfig({ flag: context.configFlag, env: context.env, cwd: context.cwd })
+  if (config === null) throw new WritError('no_config', 'There is no writ.yaml here or in a folder above.')
+  const client = new Client({ name: 'writ-run', version: context.version }, { versionNegotiation: { mode: 'auto' } })
+  const env = Object.fromEntries(Object.entries(context.env).filter((entry): entry is [string, string] => entry[1] !== undefined))
+  const main = siblingModule(import.meta.url, '../main')
+  await client.connect(new StdioClientTransport({ command: process.execPath, args: [main, 'mcp', '--config', config], env, cwd: context.cwd, stderr: 'inherit' }))
+  try {
+    return await drive(context, client, target, files, options)
+  } finally {
+    await client.close()
+  }
+}
+
+async function call<T extends ToolName>(client: Client, tool: T, args: JsonObject): Promise<Results[T]> {
+  const result = await client.callTool({ name: tool, arguments: args }, { timeout: 120_000 })
+  return (result.structuredContent ?? {}) as Results[T]
+}
+
+async function drive(context: Context, client: Client, target: string, files: readonly string[], options: RunOptions): Promise<number> {
+  const uploads = files.map((file) => upload(context, file))
+  const inputs = inputsOf(options, uploads.map((file) => String(file['path'])))
+  const first = uploads[0]
+  const submitted = await call(client, 'submit_task', {
+    project_name: options.project ?? basename(context.cwd),
+    goal: options.goal ?? `${options.intent} ${first === undefined ? '' : String(first['path'])} on ${target}`.replace('  ', ' '),
+    target_ref: target,
+    execution_intent: options.intent,
+    inputs,
+    files: uploads,
+  })
+  if (submitted.error !== undefined || submitted.task_id === undefined) return refused(context, submitted)
+  if (submitted.state === 'incomplete') {
+    if (context.json) context.say(JSON.stringify(submitted, null, 2))
+    else for (const missing of submitted.missing ?? []) context.say(`missing: ${visible(missing.what)}\n  ${visible(missing.fix)}`)
+    return no
+  }
+  const key = options.again === true ? `run-${crypto.randomUUID()}` : null
+  const started = await call(client, 'start_execution', {
+    task_id: submitted.task_id,
+    ...(options.dryRun === true ? { dry_run: true } : {}),
+    ...(key === null ? {} : { again: true, idempotency_key: key }),
+  })
+  if (started.error !== undefined) return refused(context, started)
+  if (options.dryRun === true) {
+    if (context.json) context.say(JSON.stringify(started, null, 2))
+    else context.say([`policy would answer: ${started.effect ?? 'error'}`, ...(started.reasons ?? []).map((reason) => `  ${reason.code}: ${reason.message} ${reason.remedy}`)].join('\n'))
+    return started.effect === 'allow' ? yes : no
+  }
+  const id = started.execution_id
+  if (id === undefined) return refused(context, started)
+  if (!options.wait) {
+    context.say(context.json ? JSON.stringify(started, null, 2) : `task       ${submitted.task_id}\nexecution  ${id}\nstate      ${String(started.state)}`)
+    return yes
+  }
+  return await follow(context, client, id, options)
+}
+
+async function follow(context: Context, client: Client, id: string, options: RunOptions): Promise<number> {
+  let cursor = 'start'
+  let told = ''
+  for (;;) {
+    const status = await call(client, 'get_status', { execution_id: id, cursor, wait_ms: 20_000 })
+    if (status.error !== undefined) return refused(context, status)
+    if (status.state !== told) {
+      told = status.state ?? ''
+      context.note(`${id}: ${told}${status.approval === undefined ? '' : `\n  ${status.approval.how}`}`)
+    }
+    if (status.log !== undefined) {
+      if (status.log.text !== '' && !context.json) context.note(visible(status.log.text).replace(/\n$/, ''))
+      cursor = status.log.cursor
+      if (status.log.more) continue
+    }
+    if (status.final === true) break
+  }
+  const result = await call(client, 'get_result', { execution_id: id })
+  if (options.out !== undefined) await fetchFiles(context, client, id, result, options.out)
+  if (context.json) context.say(JSON.stringify(result, null, 2))
+  else context.say(report(result))
+  return result.state === 'succeeded' ? yes : no
+}
+
+function report(result: Results['get_result']): string {
+  const lines = [`${result.execution_id ?? ''}  ${result.state ?? ''}`]
+  for (const reason of result.reasons ?? []) lines.push(`  ${reason.code}: ${reason.message} ${reason.remedy} (ref ${reason.ref})`)
+  for (const step of result.steps ?? []) lines.push(`  step  ${visible(step.title)}: exit ${String(step.exit)} in ${String(step.ms)} ms`)
+  for (const file of result.files ?? []) {
+    lines.push(`  file  ${visible(file.path)}  ${String(file.size)} bytes`)
+    if (file.text !== undefined) lines.push(...visible(file.text).trimEnd().split('\n').map((line) => `        ${line}`))
+  }
+  if (result.withheld !== undefined && result.withheld.redacted + result.withheld.blocked > 0) lines.push(`  withheld  ${String(result.withheld.redacted)} redacted, ${String(result.withheld.blocked)} blocked`)
+  if (result.receipt !== undefined) lines.push(`  receipt  ${result.receipt.receipt_id}   (check it: writ receipts show --jws ${result.receipt.receipt_id} | writ verify -)`)
+  return lines.join('\n')
+}
+
+function refused(context: Context, result: { readonly error?: { readonly code: string; readonly message: string; readonly remedy: string; readonly ref: string } }): number {
+  if (context.json) context.say(JSON.stringify(result, null, 2))
+  else context.say(`${result.error?.code ?? 'refused'}: ${result.error?.message ?? ''}\n  ${result.error?.remedy ?? ''} (ref ${result.error?.ref ?? ''})`)
+  return no
+}
+
+function upload(context: Context, file: string): JsonObject {
+  const full = resolve(context.cwd, file)
+  let bytes: Buffer
+  try {
+    bytes = readFileSync(full)
+  } catch {
+    throw new WritError('usage', `${file} cannot be read.`)
+  }
+  const within = relative(context.cwd, full)
+  const path = within.startsWith('..') ? basename(full) : within.replaceAll('\\', '/')
+  const text = bytes.toString('utf8')
+  return Buffer.from(text, 'utf8').equals(bytes) ? { path, content: text } : { path, content_base64: bytes.toString('base64') }
+}
+
+/** `K=V`: V is JSON where it parses as such, else text. The first file is the script unless `--input script=` says otherwise. */
+function inputsOf(options: RunOptions, paths: readonly string[]): JsonObject {
+  const inputs = new Map<string, Json>()
+  const [script] = paths
+  if (options.intent === 'run_script' && script !== undefined) inputs.set('script', script)
+  for (const pair of options.input) {
+    const at = pair.indexOf('=')
+    if (at < 1) throw new WritError('usage', `--input takes K=V, not "${pair}".`)
+    inputs.set(pair.slice(0, at), jsonOrText(pair.slice(at + 1)))
+  }
+  return Object.fromEntries(inputs)
+}
+
+function jsonOrText(text: string): Json {
+  try {
+    return JSON.parse(text) as Json
+  } catch {
+    return text
+  }
+}
+
+/** Paths were checked by the broker; checked again here, for what is written is the caller's disk. */
+async function fetchFiles(context: Context, client: Client, id: string, result: Results['get_result'], out: string): Promise<void> {
+  const folder = resolve(context.cwd, out)
+  for (const file of result.files ?? []) {
+    const path = resolve(folder, file.path)
+    if (relative(folder, path).startsWith('..')) throw new WritError('invalid_file', `the result names a file outside of ${out}`)
+    mkdirSync(dirname(path), { recursive: true })
+    const pieces: Buffer[] = []
+    for (let offset = 0, more = true; more; ) {
+      const piece = (await call(client, 'get_result', { execution_id: id, file: file.path, offset, max_bytes: 1_048_576 })).file
+      if (piece === undefined) break
+      const bytes = piece.base64 === undefined ? Buffer.from(piece.text ?? '', 'utf8') : Buffer.from(piece.base64, 'base64')
+      pieces.push(bytes)
+      offset += bytes.length
+      more = piece.more && bytes.length > 0
+    }
+    writeFileSync(path, Buffer.concat(pieces))
+    context.note(`wrote ${join(out, file.path)}`)
+  }
+}
