@@ -21,7 +21,7 @@ export interface Database {
 const lockWaitMs = 400
 
 /** Opens the writing connection, makes the file (0600) where there is none, and brings the schema up to date. */
-export function openWriter(path: string): { readonly db: Database; readonly migratedFrom: number } {
+export function openWriter(path: string): { readonly db: Database; readonly migrated: boolean } {
   makeFile(path)
   const db = connect(path, false)
   try {
@@ -29,7 +29,7 @@ export function openWriter(path: string): { readonly db: Database; readonly migr
     // Savepoint journals stay in memory: nothing of the ledger is to lie in a temp folder.
     db.exec(`PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON;
              PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF; PRAGMA journal_size_limit = 16777216`)
-    return { db, migratedFrom: migrate(db) }
+    return { db, migrated: migrate(db) }
   } catch (error) {
     db.close()
     throw error
@@ -62,12 +62,13 @@ function makeFile(path: string): void {
   }
 }
 
-function migrate(db: Database): number {
+/** True where steps of an older schema were found: their views have to be made again. */
+function migrate(db: Database): boolean {
   const version = pragma(db, 'user_version')
   if (version > migrations.length) throw newer()
   if (version > 0 && pragma(db, 'application_id') !== applicationId)
     throw new WritError('ledger_corrupt', 'the ledger file is another program’s database')
-  if (version === migrations.length) return version
+  if (version === migrations.length) return false
   db.exec('BEGIN IMMEDIATE')
   try {
     for (const text of migrations.slice(version)) db.exec(text)
@@ -76,7 +77,7 @@ function migrate(db: Database): number {
     if (db.inTransaction) db.exec('ROLLBACK')
     throw error
   }
-  return version
+  return version > 0
 }
 
 function newer(): WritError {

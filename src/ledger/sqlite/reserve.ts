@@ -1,4 +1,4 @@
-import { closeSync, fsyncSync, ftruncateSync, openSync, rmSync, statSync, statfsSync, writeSync } from 'node:fs'
+import { closeSync, fsyncSync, openSync, rmSync, statSync, statfsSync, truncateSync, writeSync } from 'node:fs'
 import { randomBytes } from 'node:crypto'
 import { dirname, join } from 'node:path'
 import { WritError, systemCode } from '../../error.ts'
@@ -12,14 +12,15 @@ export type Room = 'ok' | 'low'
 export interface Reserve {
   /** `low` where less than the reserve is free beside it, or where it is not held. */
   room(): Room
-  /** Gives the reserve up; false where it was not held. */
+  /** Gives the reserve up; false where it was not held (an operator in need may have removed it). */
   release(): boolean
+  /** True where next to nothing is free: an input or output error then means that. */
+  exhausted(): boolean
 }
 
 export function openReserve(ledger: string, bytes: number): Reserve {
   const folder = dirname(ledger)
   const path = join(folder, 'reserve')
-  let held = isWhole(path, bytes)
 
   function free(): number {
     const { bavail, bsize } = statfsSync(folder)
@@ -27,7 +28,7 @@ export function openReserve(ledger: string, bytes: number): Reserve {
   }
 
   function take(): void {
-    if (held || free() < bytes * 2) return
+    if (isWhole(path, bytes) || free() < bytes * 2) return
     try {
       const file = openSync(path, 'w', 0o600)
       try {
@@ -38,7 +39,6 @@ export function openReserve(ledger: string, bytes: number): Reserve {
       } finally {
         closeSync(file)
       }
-      held = true
     } catch (error) {
       rmSync(path, { force: true })
       if (systemCode(error) !== 'ENOSPC' && systemCode(error) !== 'EDQUOT')
@@ -50,18 +50,16 @@ export function openReserve(ledger: string, bytes: number): Reserve {
   return {
     room() {
       take()
-      return held && free() >= bytes ? 'ok' : 'low'
+      return isWhole(path, bytes) && free() >= bytes ? 'ok' : 'low'
     },
     release() {
-      if (!held) return false
-      held = false
+      const held = isWhole(path, bytes)
       // Emptied before it is removed: the space is back even where the removal has to wait.
-      const file = openSync(path, 'r+')
-      ftruncateSync(file, 0)
-      closeSync(file)
+      if (held) truncateSync(path)
       rmSync(path, { force: true })
-      return true
+      return held
     },
+    exhausted: () => free() < 1 << 16,
   }
 }
 

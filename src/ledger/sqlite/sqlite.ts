@@ -51,12 +51,12 @@ export function openSqliteLedger(options: SqliteLedgerOptions): Ledger {
   try {
     const opened = openWriter(path)
     claim(opened.db, signer.origin)
-    return writer(opened.db, opened.migratedFrom)
+    return writer(opened.db, opened.migrated)
   } catch (error) {
     throw failureOf(error)
   }
 
-  function writer(first: Database, migratedFrom: number): Ledger {
+  function writer(first: Database, migrated: boolean): Ledger {
     let db: Database | null = first
     const reader = openReader(path)
     const reserve = openReserve(path, options.reserveBytes ?? 4 << 20)
@@ -106,8 +106,9 @@ export function openSqliteLedger(options: SqliteLedgerOptions): Ledger {
       try {
         return transact(batches, reserve.room() === 'ok')
       } catch (error) {
-        if (failureOf(error).code !== 'no_space' || !reserve.release()) throw error
-        return transact(batches, false)
+        const full = failureOf(error).code === 'no_space' || (isDiskFailure(error) && reserve.exhausted())
+        if (full && reserve.release()) return transact(batches, false)
+        throw full ? new WritError('no_space', 'the disk that holds the ledger is full', { cause: error }) : error
       }
     }
 
@@ -219,7 +220,7 @@ export function openSqliteLedger(options: SqliteLedgerOptions): Ledger {
       }
     }
 
-    if (migratedFrom > 0) rebuild()
+    if (migrated) rebuild()
 
     return {
       async append(...entries) {

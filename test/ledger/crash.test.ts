@@ -1,0 +1,102 @@
+import { spawn } from 'node:child_process'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { expect, it } from 'vitest'
+import { systemClock } from '../../src/clock.ts'
+import { openSqliteLedger } from '../../src/ledger/sqlite/sqlite.ts'
+import { openViews } from '../../src/ledger/sqlite/views.ts'
+import { createFrontier } from '../../src/receipt/tree.ts'
+import { folder } from './folder.ts'
+import { testSigner } from './sample.ts'
+
+const appender = fileURLToPath(new URL('appender.ts', import.meta.url))
+
+interface Acknowledged {
+  readonly name: string
+  readonly position: number
+  readonly index: number
+}
+
+/** Runs the appender, kills it with SIGKILL some milliseconds after it began to append, and returns what it was promised. */
+async function killed(path: string, round: string): Promise<readonly Acknowledged[]> {
+  const child = spawn(process.execPath, [appender, path, round], { stdio: ['ignore', 'pipe', 'inherit'], env: {} })
+  let said = ''
+  let armed = false
+  child.stdout.setEncoding('utf8')
+  child.stdout.on('data', (text: string) => {
+    said += text
+    if (armed || !said.includes('ready\n')) return
+    armed = true
+    setTimeout(() => child.kill('SIGKILL'), Math.random() * 60)
+  })
+  const signal = await new Promise<NodeJS.Signals | null>((resolve, reject) => {
+    child.on('error', reject)
+    child.on('close', (_, by) => resolve(by))
+  })
+  expect(signal).toBe('SIGKILL')
+  const lines = said.slice('ready\n'.length, said.lastIndexOf('\n') + 1).split('\n')
+  return lines
+    .filter((line) => line !== '')
+    .map((line) => {
+      const [name = '', position, index] = line.split(' ')
+      return { name, position: Number(position), index: Number(index) }
+    })
+}
+
+/** No gap, no half batch, nothing acknowledged missing, and the tree is that of the entries. */
+function audit(path: string, promised: readonly Acknowledged[]): number {
+  const views = openViews(path)
+  try {
+    const steps = views.steps(0, 1_000_000)
+    const batches = new Map<string, string[]>()
+    const frontier = createFrontier()
+    for (const [i, { position, step }] of steps.entries()) {
+      expect(position).toBe(i + 1)
+      if (step.kind === 'refused') batches.set(step.caller, [...(batches.get(step.caller) ?? []), step.code])
+      else if (step.kind === 'receipt') {
+        expect(step.receipt.index).toBe(frontier.size)
+        frontier.append(step.receipt.jws)
+        batches.get(views.receipt(step.receipt.id)?.task ?? '')?.push('receipt')
+      }
+    }
+    for (const [name, parts] of batches) {
+      const count = parts.length - 1
+      expect(parts, name).toEqual([...Array.from({ length: count }, (_, i) => `${i}/${count}`), 'receipt'])
+    }
+    expect(views.logHead()).toMatchObject({ size: frontier.size, root: frontier.root().toString('base64') })
+    for (const { name, position, index } of promised) {
+      const step = steps[position - 1]?.step
+      expect(
+        step?.kind === 'receipt' ? [step.receipt.index, views.receipt(step.receipt.id)?.task] : null,
+        name,
+      ).toEqual([index, name])
+    }
+    return batches.size
+  } finally {
+    views.close()
+  }
+}
+
+it(
+  '[G-durable] loses nothing it acknowledged and keeps no half batch through 32 kills -9 of its process',
+  { timeout: 60_000 },
+  async () => {
+    const totals = await Promise.all(
+      ['a', 'b'].map(async (lane) => {
+        const path = join(folder(), 'ledger.db')
+        const promised: Acknowledged[] = []
+        for (let round = 0; round < 16; round++) promised.push(...(await killed(path, `${lane}${round}`)))
+        const kept = audit(path, promised)
+        expect(promised.length).toBeGreaterThan(0)
+        expect(kept).toBeGreaterThanOrEqual(promised.length)
+        const ledger = openSqliteLedger({ path, signer: testSigner(), clock: systemClock, reserveBytes: 4096 })
+        const before = ledger.views.logHead()
+        ledger.rebuild()
+        expect(ledger.views.logHead()).toEqual(before)
+        ledger.close()
+        return promised.length
+      }),
+    )
+    expect(Math.min(...totals)).toBeGreaterThan(16)
+  },
+)
