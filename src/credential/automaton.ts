@@ -7,7 +7,7 @@ export interface Needle {
 }
 
 /** Dense rows are kept for the states near the root, where ordinary text spends its time. */
-const denseRows = 1024
+const denseRows = 512
 
 /** Set on a transition that needs a closer look: a byte to normalise, the end of a needle, a state without a row. */
 export type Automaton = {

@@ -8,7 +8,7 @@ export const shortestNeedle = 8
  * (reference/sandboxes.md §4.9). Base64 forms are cut to the characters that the value alone determines, so they are
  * found inside a longer encoded text at any of the three offsets: `Basic base64(user:value)` is one case of that.
  */
-export function encodingsOf(value: Uint8Array): readonly Uint8Array[] {
+export function encodingsOf(value: Uint8Array): readonly Buffer[] {
   const forms = new Map<string, Buffer>()
   const add = (bytes: Buffer): void => {
     if (bytes.length >= shortestNeedle) forms.set(bytes.toString('latin1'), bytes)

@@ -8,7 +8,7 @@ const longestControl = 256
 /** The bytes at which the normalised view of a stream may differ from the stream. */
 export const specialBytes: ReadonlySet<number> = new Set([lineFeed, carriageReturn, escape, 0xc2, 0xe2, 0xef])
 
-type Mode = 'text' | 'escape' | 'sequence' | 'string' | 'string_escape'
+type Mode = 'text' | 'escape' | 'designation' | 'sequence' | 'string' | 'string_escape'
 
 /**
  * Tells, byte by byte, what of a text a reader sees as text: without ANSI escape sequences, line ends, soft hyphens and
@@ -50,10 +50,24 @@ export class Normaliser {
         this.#fresh(byte)
         return
       case 'escape':
-        // ECMA-48: CSI, then the string openers DCS, SOS, OSC, PM, APC; intermediates go on, anything else ends it.
+        // ECMA-48: CSI; the string openers DCS, SOS, OSC, PM, APC; intermediates. After any other the character is kept:
+        // a bare escape in front of a secret must not hide its first letter.
         if (byte === 0x5b) this.#mode = 'sequence'
         else if (byte === 0x50 || byte === 0x58 || (byte >= 0x5d && byte <= 0x5f)) this.#mode = 'string'
-        else if (byte < 0x20 || byte > 0x2f) this.#mode = 'text'
+        else if (byte >= 0x20 && byte <= 0x2f) this.#mode = 'designation'
+        else {
+          this.#mode = 'text'
+          this.#fresh(byte)
+          return
+        }
+        break
+      case 'designation':
+        if (byte < 0x20 || byte > 0x7e) {
+          this.#mode = 'text'
+          this.#fresh(byte)
+          return
+        }
+        if (byte > 0x2f) this.#mode = 'text'
         break
       case 'sequence':
         if (byte < 0x20 || byte > 0x7e) {
