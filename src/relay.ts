@@ -27,6 +27,8 @@ interface Asked {
   readonly method: string
   readonly stateless: boolean
   readonly line: Buffer
+  /** The connection whose far end has all of the line; null while it certainly has not. */
+  sentOver: Duplex | null
 }
 
 /**
@@ -40,6 +42,9 @@ export async function relay(options: RelayOptions): Promise<void> {
   try {
     for await (const message of linesOf(options.stdin, () => line.refuseOversize())) await line.fromClient(message)
     await line.drained(options.drainMs ?? 10_000)
+  } catch (error) {
+    // A client that went without a word is a client that went.
+    options.report?.(error)
   } finally {
     line.end()
   }
@@ -67,6 +72,7 @@ class Relay {
   }
 
   async fromClient(line: Buffer): Promise<void> {
+    if (line.toString('latin1').trim() === '') return
     const message = parse(line)
     const method = message?.['method']
     const id = idOf(message)
@@ -75,7 +81,7 @@ class Relay {
       return await this.#notify(method, message, line)
     if (message !== null && typeof method === 'string' && id !== null) {
       if (method === 'initialize') this.#handshake = { initialize: message, initialized: null }
-      return await this.#request(id, { method, stateless: isStateless(message), line })
+      return await this.#request(id, { method, stateless: isStateless(message), line, sentOver: null })
     }
     // What cannot be read here is answered by the broker, which says what is wrong with it.
     const socket = await this.#connected(true)
@@ -84,9 +90,22 @@ class Relay {
 
   async #request(id: Id, asked: Asked): Promise<void> {
     this.#asked.set(id, asked)
-    const socket = await this.#connected(asked.method !== 'initialize')
-    if (socket !== null) return await write(socket, asked.line)
-    if (this.#asked.delete(id)) this.#answer(id, asked, this.#unreachable)
+    // A line of which not even the last byte left this process can have had no effect: that one is sent again.
+    for (let attempt = 0; attempt < 3; attempt++) {
+      const socket = await this.#connected(asked.method !== 'initialize')
+      if (this.#asked.get(id) !== asked) return
+      if (socket === null) break
+      if (await write(socket, asked.line)) {
+        asked.sentOver = socket
+        if (this.#socket !== socket) this.#lost(socket)
+        return
+      }
+      if (this.#socket === socket) this.#socket = null
+      socket.destroy()
+    }
+    if (this.#asked.get(id) !== asked) return
+    this.#asked.delete(id)
+    this.#answer(id, asked, this.#unreachable)
   }
 
   async #notify(method: string, message: JsonObject, line: Buffer): Promise<void> {
@@ -138,6 +157,8 @@ class Relay {
       return null
     }
     this.#socket = socket
+    // Told by the end of its lines and by writes that fail; an error nobody listens for would end the relay.
+    socket.on('error', () => undefined)
     void this.#listen(socket)
     if (replay && this.#handshake !== null) {
       const id = `writ-relay-${randomUUID()}`
@@ -156,7 +177,7 @@ class Relay {
     }
     socket.destroy()
     if (this.#socket === socket) this.#socket = null
-    this.#lost()
+    this.#lost(socket)
   }
 
   async #fromBroker(line: Buffer): Promise<void> {
@@ -171,14 +192,13 @@ class Relay {
     if (!this.#clientGone && !this.#options.stdout.write(line)) await drained(this.#options.stdout)
   }
 
-  /** The broker is gone. A handshake is begun again, for it has no effect; everything else is answered and left. */
-  #lost(): void {
-    this.#replays.clear()
-    const asked = [...this.#asked]
-    this.#asked.clear()
-    for (const [id, one] of asked) {
-      if (one.method === 'initialize' && !this.#clientGone) void this.#request(id, one)
-      else this.#answer(id, one, lostInFlight)
+  /** The broker is gone. A handshake is begun again, for it has no effect; what else it was sent is answered and left. */
+  #lost(socket: Duplex): void {
+    for (const [id, asked] of this.#asked) {
+      if (asked.sentOver !== socket) continue
+      this.#asked.delete(id)
+      if (asked.method === 'initialize' && !this.#clientGone) void this.#request(id, { ...asked, sentOver: null })
+      else this.#answer(id, asked, lostInFlight)
     }
     if (this.#asked.size === 0) this.#settled?.()
   }
@@ -268,9 +288,12 @@ async function* linesOf(stream: Readable, tooLong: (() => void) | null): AsyncGe
   if (tooLong !== null && held.length > 0) yield Buffer.concat([...held, Buffer.from('\n')])
 }
 
-async function write(socket: Duplex, line: Buffer): Promise<void> {
-  if (socket.destroyed || !socket.writable) return
-  if (!socket.write(line)) await drained(socket)
+/** True once the whole line has left this process; false where it did not and will not. */
+function write(socket: Duplex, line: Buffer): Promise<boolean> {
+  return new Promise((resolve) => {
+    if (socket.destroyed) resolve(false)
+    else socket.write(line, (error) => resolve(error === null || error === undefined))
+  })
 }
 
 /** Until the stream takes more or is gone. */

@@ -109,6 +109,9 @@ export class GatedTransport implements Transport {
         id: message.id,
         error: { code: errorNumbers.internal, message: `Internal error (ref ${ref})` },
       })
+    } else if ('error' in message) {
+      // Texts of the SDK may repeat what a client sent.
+      this.#write({ ...message, error: { ...message.error, message: plainLine(message.error.message, 500) } })
     } else {
       this.#write(message)
     }

@@ -1,5 +1,5 @@
 import { Ajv2020 } from 'ajv/dist/2020.js'
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { Json, JsonObject } from '../../src/digest.ts'
 import type { Results } from '../../src/execution/result.ts'
@@ -8,6 +8,7 @@ import { present, presentError, receiptMetaKey } from '../../src/mcp/present.ts'
 import { toolListing } from '../../src/mcp/tools.ts'
 import { toolNames } from '../../src/request/call.ts'
 import type { Arguments, ToolName } from '../../src/request/call.ts'
+import { textOf } from '../e2e/clients/driver.ts'
 import { caller, denial, hostileOutput, memoryBroker } from './memory-broker.ts'
 
 const waiting = { signal: new AbortController().signal, progress: () => undefined }
@@ -32,7 +33,7 @@ const calls: readonly { readonly [T in ToolName]: { readonly tool: T; readonly a
 async function shown(
   one: (typeof calls)[number],
 ): Promise<{ text: string; structured: JsonObject; isError: boolean; meta: JsonObject }> {
-  const result = (await memoryBroker().call(caller, one.tool, one.args, waiting)) as Results[ToolName]
+  const result = await memoryBroker().call<ToolName>(caller, one.tool, one.args, waiting)
   const presented = present(one.tool, result)
   const [block] = presented.content
   return {
@@ -73,7 +74,7 @@ describe.each(calls)('$tool $args', (one) => {
     const flat = text.replaceAll('\n| ', '\n')
     for (const leaf of leaves(structured)) {
       if (said.has(leaf.path) || leaf.path.startsWith('target.intents.inputs')) continue
-      expect(flat, leaf.path).toContain(leaf.text.trimEnd())
+      expect({ path: leaf.path, inText: flat.includes(leaf.text.trimEnd()) }).toEqual({ path: leaf.path, inText: true })
     }
   })
 
@@ -139,14 +140,14 @@ describe('output of a run', () => {
     const { structured } = await shown({ tool: 'get_result', args: { execution_id: 'e', file: 'x' } })
     const file = structured['file'] as JsonObject
     expect(file['text']).toBe('a\\u{1b}[2Jb')
-    expect(Buffer.from(String(file['base64']), 'base64').toString()).toBe('a\u001b[2Jb')
+    expect(Buffer.from(textOf(file['base64']), 'base64').toString()).toBe('a\u001b[2Jb')
   })
 })
 
 describe('a result', () => {
   test('carries the compact JWS in _meta and nowhere else', async () => {
     const { text, structured, meta } = await shown({ tool: 'get_result', args: { execution_id: 'e' } })
-    const jws = String(meta[receiptMetaKey])
+    const jws = textOf(meta[receiptMetaKey])
     expect(jws.split('.')).toHaveLength(3)
     expect(text).not.toContain(jws)
     expect(JSON.stringify(structured)).not.toContain(jws)
@@ -192,10 +193,17 @@ describe('a result', () => {
           next?: { tool?: string; tell_user?: string }
         }
         expect(next.next?.tool ?? next.next?.tell_user).toBeTypeOf('string')
-        if (state === 'awaiting_approval' && tool !== 'respond_to_approval')
-          expect(next.next?.tell_user).toContain('do not poll')
       }
       expect(present(tool, {}).structuredContent).toHaveProperty('next')
+    }
+  })
+
+  test('that waits for approval tells the user so and does not send the model polling', () => {
+    for (const tool of ['start_execution', 'get_status', 'get_result', 'cancel_execution'] as const) {
+      const waits = present(tool, { execution_id: 'e', task_id: 't', state: 'awaiting_approval', final: false })
+      expect(waits.structuredContent).toMatchObject({
+        next: { tell_user: expect.stringContaining('do not poll') as string },
+      })
     }
   })
 })
