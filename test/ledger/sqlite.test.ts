@@ -44,7 +44,12 @@ describe('the files of a ledger', () => {
     await ledger.append(signed('genesis'))
     const names = readdirSync(dir)
     expect(names.toSorted()).toEqual(['ledger.db', 'ledger.db-shm', 'ledger.db-wal', 'reserve'])
-    for (const name of names) expect((statSync(join(dir, name)).mode & 0o777).toString(8), name).toBe('600')
+    expect(names.map((name) => (statSync(join(dir, name)).mode & 0o777).toString(8))).toEqual([
+      '600',
+      '600',
+      '600',
+      '600',
+    ])
   })
 
   it('are refused where they are of another issuer, another program, a newer Writ, or damaged, without a path in the message', () => {
@@ -88,7 +93,7 @@ describe('the files of a ledger', () => {
       const copy = join(folder(), 'ledger.db')
       copyFileSync(path, copy)
       edit(copy, damage)
-      expect(caught(() => open(copy)).code, damage).toBe('ledger_corrupt')
+      expect(caught(() => open(copy)).code).toBe('ledger_corrupt')
     }
   })
 
@@ -116,7 +121,7 @@ describe('the files of a ledger', () => {
       copyFileSync(path, copy)
       edit(copy, `DROP TRIGGER steps_keep_update; DROP TRIGGER steps_keep_delete; ${damage}`)
       const ledger = open(copy)
-      expect(caught(() => ledger.rebuild()).code, damage).toBe('ledger_corrupt')
+      expect(caught(() => ledger.rebuild()).code).toBe('ledger_corrupt')
       expect(ledger.views.logHead()).toEqual(head)
     }
   })
