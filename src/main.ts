@@ -15,17 +15,23 @@ async function main(argv: readonly string[]): Promise<number> {
 }
 
 /** `--config F` and nothing else but the flags a command knows. */
-function options(argv: readonly string[], flags: readonly string[]): { readonly config: string | null; readonly flags: ReadonlySet<string> } {
+function options(argv: readonly string[], flags: readonly string[]): { readonly config: string | undefined; readonly flags: ReadonlySet<string> } {
   const found = new Set<string>()
-  let config: string | null = null
+  let config: string | undefined
   for (let at = 0; at < argv.length; at++) {
     const word = argv[at] ?? ''
-    if (word === '--config') config = argv[++at] ?? null
+    if (word === '--config') config = argv[++at]
     else if (word.startsWith('--config=')) config = word.slice('--config='.length)
     else if (flags.includes(word)) found.add(word)
     else throw new WritError('usage', `unknown option "${word}"`)
   }
   return { config, flags: found }
+}
+
+function configFile(find: (where: { flag?: string | undefined; env: NodeJS.ProcessEnv; cwd: string }) => string | null, flag: string | undefined): string {
+  const file = find({ flag, env: process.env, cwd: process.cwd() })
+  if (file === null) throw new WritError('no_config', 'There is no writ.yaml here or in a folder above.')
+  return file
 }
 
 async function relayMain(argv: readonly string[]): Promise<number> {
@@ -36,7 +42,7 @@ async function relayMain(argv: readonly string[]): Promise<number> {
     import('./start.ts'),
   ])
   const { config } = options(argv, [])
-  const file = findConfig({ flag: config, env: process.env['WRIT_CONFIG'] ?? null, cwd: process.cwd() })
+  const file = configFile(findConfig, config)
   const folder = folderOf(loadConfig(file).data)
   await relay({
     connect: async () => await connectOrStart({ configFile: file, socket: folder.mcpSocket, logFile: folder.log, env: process.env }),
@@ -54,7 +60,7 @@ async function serveMain(argv: readonly string[]): Promise<number> {
   // Detached, standard output is the log file the starter opened.
   const log = pino({ base: { pid: process.pid }, timestamp: pino.stdTimeFunctions.isoTime }, pino.destination({ fd: detached ? 1 : 2, sync: true }))
   try {
-    const file = findConfig({ flag: config, env: process.env['WRIT_CONFIG'] ?? null, cwd: process.cwd() })
+    const file = configFile(findConfig, config)
     const env = new Map(Object.entries(process.env).flatMap(([name, value]) => (value === undefined ? [] : [[name, value] as const])))
     const served = await serve(loadConfig(file), { log, env, version, idle: detached })
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => void served.stop())

@@ -48,7 +48,7 @@ export async function recover(parts: Parts, runner: Runner): Promise<Recovered> 
       ...entries,
       { kind: 'outcome', execution: execution.id, report },
       { kind: 'state', execution: execution.id, state: 'unknown', ran: true, reasons: [reason] },
-      { kind: 'sign', execution: execution.id, account: outcomeOf(parts, execution, 'unknown', report, 'run_host_lost', entries.length > 0 ? 'done' : null) },
+      { kind: 'sign', execution: execution.id, account: outcomeOf(parts, execution, { status: 'unknown', ran: true, report, revocation: 'done' }) },
     )
   }
   for (const lease of views.leases(['intended', 'leased'])) {

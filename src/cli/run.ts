@@ -1,6 +1,6 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join, relative, resolve } from 'node:path'
-import { Client } from '@modelcontextprotocol/client'
+import { Client, ProtocolError } from '@modelcontextprotocol/client'
 import { StdioClientTransport } from '@modelcontextprotocol/client/stdio'
 import { visible } from '../approval/visible.ts'
 import { findConfig } from '../config.ts'
@@ -29,9 +29,15 @@ export async function run(context: Context, target: string, files: readonly stri
   const client = new Client({ name: 'writ-run', version: context.version }, { versionNegotiation: { mode: 'auto' } })
   const env = Object.fromEntries(Object.entries(context.env).filter((entry): entry is [string, string] => entry[1] !== undefined))
   const main = siblingModule(import.meta.url, '../main')
-  await client.connect(new StdioClientTransport({ command: process.execPath, args: [main, 'mcp', '--config', config], env, cwd: context.cwd, stderr: 'inherit' }))
   try {
+    await client.connect(new StdioClientTransport({ command: process.execPath, args: [main, 'mcp', '--config', config], env, cwd: context.cwd, stderr: 'inherit' }))
     return await drive(context, client, target, files, options)
+  } catch (failure) {
+    // A message refused outside of a tool's result: its text is Writ's own and made for callers.
+    if (!(failure instanceof ProtocolError)) throw failure
+    if (context.json) context.say(JSON.stringify({ error: { code: 'denied', message: failure.message } }, null, 2))
+    else context.say(failure.message)
+    return no
   } finally {
     await client.close()
   }

@@ -86,7 +86,10 @@ export async function askBroker(path: string, method: keyof ControlMethods, argu
     return await new Promise<JsonObject>((resolve, reject) => {
       socket.once('error', (cause) => reject(new WritError('broker_unreachable', 'No broker answers for this configuration.', { cause })))
       socket.once('close', () => reject(new WritError('broker_unreachable', 'The broker ended before it answered.')))
-      createInterface({ input: socket, crlfDelay: Infinity }).once('line', (line) => {
+      const lines = createInterface({ input: socket, crlfDelay: Infinity })
+      // readline repeats the socket's error; it was told above.
+      lines.on('error', () => undefined)
+      lines.once('line', (line) => {
         const answer = parseIJson(line, { maxBytes: 16 * maxLine }) as { readonly ok?: JsonObject; readonly error?: { readonly code: string; readonly message: string; readonly remedy: string } }
         if (answer.ok !== undefined) return resolve(answer.ok)
         const code = errorCodes.find((known): known is ErrorCode => known === answer.error?.code) ?? 'internal'

@@ -35,6 +35,9 @@ export interface ExecutionView {
   readonly progress?: { readonly step: number; readonly of: number; readonly title: string }
   readonly log?: { readonly text: string; readonly cursor: string; readonly more: boolean; readonly dropped_bytes?: number }
   readonly missing?: readonly Missing[]
+  /** Of a dry run: what policy would say. */
+  readonly effect?: Effect
+  readonly plan?: PlanView
 }
 
 export interface PlanView {

@@ -9,10 +9,10 @@ import { parseId } from '../id.ts'
 import type { Entry } from '../ledger/ledger.ts'
 import { buildInput } from '../policy/input.ts'
 import type { Evidence } from '../policy/policy.ts'
-import { approvalAccount } from '../receipt/claims.ts'
+import { approvalAccount } from '../receipt/account.ts'
 import type { Arguments } from '../request/call.ts'
 import type { Caller } from '../request/caller.ts'
-import { closingEntries } from './close.ts'
+import { closingEntries, unasserted } from './close.ts'
 import type { Parts } from './parts.ts'
 import { approvalResource } from './resource.ts'
 import type { Runner } from './run.ts'
@@ -149,7 +149,7 @@ async function take(parts: Parts, runner: Runner, approval: Approval, verdict: V
     {
       kind: 'sign',
       execution: execution.id,
-      account: approvalAccount({ approval, verdict, plan: { plan, digest: approval.plan }, execution: execution.id }),
+      account: approvalAccount({ execution: execution.id, plan, plan_digest: approval.plan, asserted: unasserted }, verdict),
     },
     ...then,
   )

@@ -1,8 +1,10 @@
-import type { Execution, FinalState } from '../execution/execution.ts'
+import { WritError } from '../error.ts'
+import type { Execution, FinalState, RunReport } from '../execution/execution.ts'
 import { newId } from '../id.ts'
 import type { Entry } from '../ledger/ledger.ts'
 import type { Reason } from '../policy/policy.ts'
-import { outcomeAccount } from '../receipt/claims.ts'
+import { outcomeAccount } from '../receipt/account.ts'
+import type { Account } from '../receipt/receipt.ts'
 import type { Parts } from './parts.ts'
 
 const sentences = {
@@ -39,31 +41,20 @@ export function closingEntries(
     entries.push({ kind: 'approval_closed', approval: approval.id, state: closed, execute_by_ms: null })
   }
   entries.push({ kind: 'state', execution: execution.id, state, ran: false, reasons: [closingReason(code)] })
-  entries.push({ kind: 'sign', execution: execution.id, account: outcomeOf(parts, execution, state, null, code) })
+  entries.push({ kind: 'sign', execution: execution.id, account: outcomeOf(parts, execution, { status: state, ran: false, report: null, revocation: 'done' }) })
   return entries
 }
 
 /** The account of how an execution ended. `report` is null where nothing ran. */
-export function outcomeOf(
-  parts: Parts,
-  execution: Execution,
-  status: FinalState,
-  report: Execution['report'],
-  reason: string | null,
-  revocation: 'done' | 'pending' | null = null,
-): ReturnType<typeof outcomeAccount> {
+export function outcomeOf(parts: Parts, execution: Execution, end: { readonly status: FinalState; readonly ran: boolean; readonly report: RunReport | null; readonly revocation: 'done' | 'pending' }): Account {
   const plan = parts.ledger.views.plan(execution.plan)
-  const decision = parts.ledger.views.receiptsOf(execution.id).findLast((receipt) => receipt.kind === 'decision') ?? null
-  return outcomeAccount({
-    execution: execution.id,
-    plan: plan === null ? null : { plan, digest: execution.plan },
-    status,
-    effect: report === null ? 'none' : status === 'unknown' ? 'dispatched' : 'observed',
-    report,
-    reason,
-    revocation,
-    decision: decision === null ? null : { digest: decision.digest, index: decision.index },
-    caller: { subject: execution.owner, agent: plan?.task.agent ?? null },
-    at_ms: parts.clock.now(),
-  })
+  const decision = parts.ledger.views.receiptsOf(execution.id).findLast((receipt) => receipt.kind === 'decision')
+  if (plan === null || decision === undefined) throw new WritError('ledger_corrupt', 'an execution without its plan or its decision')
+  return outcomeAccount(
+    { execution: execution.id, plan, plan_digest: execution.plan, asserted: unasserted },
+    { ...end, decision: { digest: decision.digest, index: decision.index }, at_ms: parts.clock.now() },
+  )
 }
+
+/** What a client claimed stands in the decision's receipt; the later ones repeat nothing of it. */
+export const unasserted = { client: '', version: '' } as const

@@ -1,8 +1,6 @@
 import type { Digest } from '../digest.ts'
-import { sha256 } from '../digest.ts'
 import type { Decision } from '../policy/policy.ts'
-import { decisionAccount, denialsAccount } from '../receipt/claims.ts'
-import { createFrontier, type Frontier } from '../receipt/tree.ts'
+import { denialsAccount } from '../receipt/account.ts'
 import type { Caller } from '../request/caller.ts'
 import type { Parts } from './parts.ts'
 
@@ -20,7 +18,7 @@ interface Tally {
   readonly caller: Caller
   readonly seen: Set<string>
   counts: Map<string, number>
-  inputs: Frontier
+  inputs: Digest[]
   from_ms: number
 }
 
@@ -39,7 +37,7 @@ export function openRefusals(parts: Parts): Refusals {
       const quiet = [...tallies].find(([, tally]) => tally.counts.size === 0)?.[0] ?? tallies.keys().next().value
       if (quiet !== undefined) tallies.delete(quiet)
     }
-    const made: Tally = { caller, seen: new Set(), counts: new Map(), inputs: createFrontier(), from_ms: parts.clock.now() }
+    const made: Tally = { caller, seen: new Set(), counts: new Map(), inputs: [], from_ms: parts.clock.now() }
     tallies.set(key, made)
     return made
   }
@@ -50,13 +48,17 @@ export function openRefusals(parts: Parts): Refusals {
       if (tally.seen.has(code) || tally.seen.size >= maxCodes) {
         if (tally.counts.size === 0) tally.from_ms = parts.clock.now()
         tally.counts.set(code, (tally.counts.get(code) ?? 0) + 1)
-        tally.inputs.append(decision.input_digest)
+        tally.inputs.push(decision.input_digest)
         return
       }
       tally.seen.add(code)
       await parts.ledger.append(
         { kind: 'refused', tenant: caller.tenant, caller: caller.subject.id, code, input: decision.input_digest, at_ms: decision.at_ms },
-        { kind: 'sign', execution: null, account: decisionAccount({ decision, caller: { subject: caller.subject.id, agent: caller.agent.id }, plan: null, execution: null, approvals: [] }) },
+        {
+          kind: 'sign',
+          execution: null,
+          account: denialsAccount({ from_ms: decision.at_ms, until_ms: decision.at_ms, counts: { [code]: 1 }, inputs: [decision.input_digest], callers: [caller.subject.id] }),
+        },
       )
     },
     async flush() {
@@ -64,15 +66,10 @@ export function openRefusals(parts: Parts): Refusals {
       for (const tally of tallies.values()) {
         if (tally.counts.size === 0) continue
         const counts = Object.fromEntries(tally.counts)
-        const root = `sha256:${sha256(tally.inputs.root()).toString('hex')}` as Digest
-        const { caller, from_ms } = tally
+        const { caller, from_ms, inputs } = tally
         tally.counts = new Map()
-        tally.inputs = createFrontier()
-        await parts.ledger.append({
-          kind: 'sign',
-          execution: null,
-          account: denialsAccount({ from_ms, to_ms: now, counts, inputs_root: root, caller: { subject: caller.subject.id, agent: caller.agent.id } }),
-        })
+        tally.inputs = []
+        await parts.ledger.append({ kind: 'sign', execution: null, account: denialsAccount({ from_ms, until_ms: now, counts, inputs, callers: [caller.subject.id] }) })
       }
     },
   }

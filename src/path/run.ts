@@ -219,7 +219,7 @@ async function execute(parts: Parts, permit: Permit, input: PolicyInput): Promis
     ...(lease === null ? [] : [{ kind: 'lease_ended' as const, lease: lease.id, revocation: revocation ?? 'pending' }]),
     { kind: 'outcome', execution, report },
     { kind: 'state', execution, state, ran, reasons: reasonsOf(parts, outcome, decision) },
-    { kind: 'sign', execution, account: outcomeOf(parts, row, state, ran ? report : null, report.reason, revocation) },
+    { kind: 'sign', execution, account: outcomeOf(parts, row, { status: state, ran, report, revocation: revocation ?? 'done' }) },
   ])
   parts.changes.wake(execution)
 }

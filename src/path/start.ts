@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { answerable, openApproval } from '../approval/requirement.ts'
-import { canonical, digestJson } from '../digest.ts'
+import { canonical, digestJson, digestOf } from '../digest.ts'
 import { WritError } from '../error.ts'
 import { isFinal, type Execution } from '../execution/execution.ts'
 import { type ExecutionId, newId, parseId } from '../id.ts'
@@ -9,7 +9,7 @@ import type { Resolution } from '../plan/plan.ts'
 import { planView } from '../plan/resolve.ts'
 import { buildInput } from '../policy/input.ts'
 import type { Decision, PolicyInput } from '../policy/policy.ts'
-import { decisionAccount } from '../receipt/claims.ts'
+import { decisionAccount, type ReceiptRef } from '../receipt/account.ts'
 import type { Arguments } from '../request/call.ts'
 import type { Caller } from '../request/caller.ts'
 import type { Task } from '../request/task.ts'
@@ -146,6 +146,9 @@ async function begin(
   return execution
 }
 
+/** Names the policy of a decision that no generation made. */
+const nothingInForce = digestOf('')
+
 /** The steps every decision on an execution leaves: the answer, its exact input for replay, and its receipt. */
 export function decided(
   parts: Parts,
@@ -160,19 +163,18 @@ export function decided(
     {
       kind: 'sign',
       execution,
-      account: decisionAccount({
+      account: decisionAccount(
+        { execution, plan: frozen.plan, plan_digest: frozen.digest, asserted: caller.agent.asserted },
         decision,
-        caller: { subject: caller.subject.id, agent: caller.agent.id, asserted: caller.agent.asserted },
-        plan: frozen,
-        execution,
-        approvals: usedApprovals(parts, execution),
-      }),
+        parts.policy.generation?.digest ?? nothingInForce,
+        usedApprovals(parts, execution),
+      ),
     },
   ]
 }
 
 /** Each verdict receipt a final decision stands on, by digest and index in the receipt log. */
-function usedApprovals(parts: Parts, execution: ExecutionId): readonly { readonly digest: string; readonly index: number }[] {
+function usedApprovals(parts: Parts, execution: ExecutionId): readonly ReceiptRef[] {
   return parts.ledger.views
     .receiptsOf(execution)
     .filter((receipt) => receipt.kind === 'approval')
