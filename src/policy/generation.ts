@@ -29,6 +29,8 @@ export interface GenerationStatus {
   readonly packs: readonly Pick<CompiledPack, 'pack' | 'layer' | 'kind' | 'digest'>[]
   /** Why the packs on disk are not what decides; empty when they are. */
   readonly refused: readonly PolicyFinding[]
+  /** What the compiler warned about in what decides. */
+  readonly warnings: readonly PolicyFinding[]
 }
 
 export type Reloaded =
@@ -91,6 +93,7 @@ export async function openGenerations(options: GenerationsOptions): Promise<Gene
   let number = options.last
   let current: Generation | null = null
   let refused: readonly PolicyFinding[] = []
+  let warnings: readonly PolicyFinding[] = []
   let running: Promise<Reloaded> | null = null
   let queued: Promise<Reloaded> | null = null
 
@@ -113,6 +116,7 @@ export async function openGenerations(options: GenerationsOptions): Promise<Gene
     const digest = generationDigest(packs)
     if (current?.digest === digest) {
       refused = []
+      warnings = compiled.warnings
       return { ok: true, generation: current, changed: false }
     }
     const generation: Generation = { number: number + 1, digest, packs }
@@ -125,6 +129,7 @@ export async function openGenerations(options: GenerationsOptions): Promise<Gene
     number = generation.number
     current = generation
     refused = []
+    warnings = compiled.warnings
     await options.onChange(generation)
     return { ok: true, generation, changed: true }
   }
@@ -173,6 +178,7 @@ export async function openGenerations(options: GenerationsOptions): Promise<Gene
       generation: current === null ? null : { number: current.number, digest: current.digest },
       packs: (current?.packs ?? []).map(({ pack, layer, kind, digest }) => ({ pack, layer, kind, digest })),
       refused,
+      warnings,
     }),
     async close() {
       stop.abort()

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { systemCode } from '../error.ts'
 
 /** An editor writes a file in several steps; the last one counts. */
-const debounceMs = 150
+const debounceMs = 100
 /** Where the system's watcher works, looking at the files only catches what it misses, as on a network disk. */
 const netMs = 2000
 const pollMs = 400
