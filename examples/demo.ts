@@ -1,0 +1,211 @@
+// npm run demo: a broker in a temporary folder, a real MCP client, and the five things Writ is for.
+import { spawn, spawnSync } from 'node:child_process'
+import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer, type Server } from 'node:http'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Client } from '@modelcontextprotocol/client'
+import { StdioClientTransport } from '@modelcontextprotocol/client/stdio'
+
+const root = join(import.meta.dirname, '..')
+const writ = join(root, 'bin', 'writ')
+const folder = mkdtempSync(join(tmpdir(), 'writ-demo-'))
+const colour = process.stdout.isTTY
+const begun = performance.now()
+
+const bold = (text: string): string => (colour ? `\u001b[1m${text}\u001b[0m` : text)
+const dim = (text: string): string => (colour ? `\u001b[2m${text}\u001b[0m` : text)
+const say = (text = ''): void => void process.stdout.write(`${text}\n`)
+const step = (text: string): void => say(`\n${bold(text)}`)
+const indent = (text: string): string => text.trimEnd().split('\n').map((line) => `    ${line}`).join('\n')
+
+interface Ran {
+  readonly code: number
+  readonly out: string
+}
+
+/** Runs the command line as a person would, and shows it. `secret` goes in over a pipe. */
+function cli(args: readonly string[], options: { readonly input?: string; readonly fd3?: string; readonly quiet?: boolean } = {}): Ran {
+  if (options.quiet !== true) say(`  $ writ ${args.join(' ')}`)
+  const passphrase = options.fd3 === undefined ? undefined : join(folder, '.passphrase')
+  if (passphrase !== undefined) writeFileSync(passphrase, options.fd3 ?? '', { mode: 0o600 })
+  const command = passphrase === undefined ? `exec "$@"` : `exec "$@" 3<'${passphrase}'`
+  const done = spawnSync('/bin/sh', ['-c', command, 'sh', process.execPath, writ, ...args], { cwd: folder, input: options.input ?? '', encoding: 'utf8', maxBuffer: 16 * 1024 * 1024 })
+  if (passphrase !== undefined) rmSync(passphrase)
+  if (done.status === null) throw new Error(`writ ${args[0] ?? ''} was ended by ${done.signal ?? 'something'}`)
+  return { code: done.status, out: done.stdout + done.stderr }
+}
+
+type Fields = Record<string, unknown>
+
+async function call(client: Client, tool: string, args: Fields): Promise<Fields> {
+  const result = await client.callTool({ name: tool, arguments: args as never }, { timeout: 60_000 })
+  return (result.structuredContent ?? {}) as Fields
+}
+
+function must(holds: boolean, what: string): asserts holds {
+  if (!holds) throw new Error(`the demo expected: ${what}`)
+}
+
+/** Submits, starts, waits for the end; the way every agent goes. */
+async function runTask(client: Client, task: Fields): Promise<{ readonly started: Fields; readonly result: Fields | null }> {
+  const submitted = await call(client, 'submit_task', task)
+  must(typeof submitted['task_id'] === 'string', `a task id, not ${JSON.stringify(submitted)}`)
+  const started = await call(client, 'start_execution', { task_id: submitted['task_id'], wait_ms: 20_000 })
+  if (started['final'] !== true) return { started, result: null }
+  return { started, result: await call(client, 'get_result', { execution_id: started['execution_id'] }) }
+}
+
+function tail(result: Fields | null): string {
+  return typeof result?.['tail'] === 'string' ? result['tail'] : ''
+}
+
+async function staging(token: string): Promise<Server> {
+  const server = createServer((request, response) => {
+    const known = request.headers.authorization === `Bearer ${token}`
+    response.writeHead(known ? 200 : 401, { 'content-type': 'application/json' })
+    // An upstream that echoes what it was sent: the value is taken out again on the way back.
+    response.end(JSON.stringify(known ? { orders: 42, you_sent: request.headers.authorization } : { error: 'token needed' }))
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  return server
+}
+
+async function main(): Promise<void> {
+  const token = `staging-token-${crypto.randomUUID()}`
+  const upstream = await staging(token)
+  const address = upstream.address()
+  must(address !== null && typeof address === 'object', 'a port of the staging service')
+
+  step('Set-up: a configuration, keys, an approver, a credential')
+  must(cli(['init']).code === 0, 'writ init to succeed')
+  must(cli(['approvals', 'enroll', 'ada', '--role', 'approver', '--passphrase-fd', '3'], { fd3: 'correct horse battery' }).code === 0, 'an approver to be enrolled')
+  appendFileSync(
+    join(folder, 'catalog.yaml'),
+    `
+  orders:
+    about: The orders API of staging, read with a token that no code sees
+    labels: { env: staging }
+    executor: isolate
+    intents: [run_script]
+    services:
+      orders: { url: "http://127.0.0.1:${String(address.port)}", about: Orders API, credential: orders-token, addresses: ["127.0.0.1/32"] }
+    environment:
+      ORDERS_URL: { service: orders }
+      ORDERS_TOKEN: { placeholder: orders-token }
+
+credentials:
+  orders-token:
+    source: { file: orders-token }
+    inject: { bearer: true }
+`,
+  )
+  must(cli(['credentials', 'set', 'orders-token'], { input: token }).code === 0, 'the credential to be stored')
+  say(dim('  An agent connects over MCP (stdio); the broker starts by itself.'))
+  const client = new Client({ name: 'writ-demo', version: '1' }, { versionNegotiation: { mode: 'auto' } })
+  await client.connect(new StdioClientTransport({ command: process.execPath, args: [writ, 'mcp'], cwd: folder, env: { PATH: process.env['PATH'] ?? '' }, stderr: 'inherit' }))
+  say(`  connected, protocol ${client.getNegotiatedProtocolVersion() ?? '?'}; ${String((await client.listTools()).tools.length)} tools`)
+
+  step('1. JavaScript over an uploaded data file: allowed at once')
+  const first = await runTask(client, {
+    project_name: 'demo',
+    goal: 'Sum the sales',
+    target_ref: 'sandbox',
+    execution_intent: 'run_script',
+    inputs: { script: 'sum.js' },
+    files: [
+      { path: 'sum.js', content: "const rows = writ.readText('sales.csv').trim().split('\\n').slice(1)\nconst total = rows.reduce((sum, row) => sum + Number(row.split(',')[1]), 0)\nconsole.log(`total ${total}`)\nexport default { rows: rows.length, total }\n" },
+      { path: 'sales.csv', content: 'region,amount\nnorth,120\nsouth,80\neast,55\n' },
+    ],
+  })
+  must(first.result?.['state'] === 'succeeded' && tail(first.result).includes('total 255'), `success, not ${JSON.stringify(first.result ?? first.started)}`)
+  say(indent(`state  succeeded\noutput ${tail(first.result).trim()}\nfiles  ${JSON.stringify((first.result['files'] as Fields[]).map((file) => file['path']))}\nreceipt ${String((first.result['receipt'] as Fields)['receipt_id'])}`))
+
+  step('2. A production target: waits for a person, then runs by itself')
+  const second = await runTask(client, {
+    project_name: 'demo',
+    goal: 'Rotate the demo counters',
+    target_ref: 'production',
+    execution_intent: 'run_script',
+    inputs: { script: 'rotate.js' },
+    files: [{ path: 'rotate.js', content: "console.log('rotated 3 counters')\n" }],
+  })
+  must(second.started['state'] === 'awaiting_approval', `a pending run, not ${JSON.stringify(second.started)}`)
+  const approval = second.started['approval'] as Fields
+  const id = String(approval['approval_id'])
+  say(indent(`state  awaiting_approval\nthe agent is told: ${String((second.started['next'] as Fields)['tell_user'])}`))
+  const approved = cli(['approvals', 'approve', id, '--passphrase-fd', '3', '--reason', 'reviewed in the demo'], { fd3: 'correct horse battery' })
+  must(approved.code === 0, `the approval to be taken: ${approved.out}`)
+  say(dim(indent(approved.out.split('\n').slice(0, 18).join('\n'))))
+  say(indent('…'))
+  const execution = String(second.started['execution_id'])
+  let status = await call(client, 'get_status', { execution_id: execution, wait_ms: 20_000 })
+  while (status['final'] !== true) status = await call(client, 'get_status', { execution_id: execution, wait_ms: 20_000 })
+  must(status['state'] === 'succeeded', `success after approval, not ${JSON.stringify(status)}`)
+  say(indent(`state  succeeded\noutput ${tail(await call(client, 'get_result', { execution_id: execution })).trim()}`))
+
+  step('3. A refused request: its reason and its remedy')
+  const refused = await call(client, 'respond_to_approval', { approval_id: id, plan_digest: String(approval['plan_digest']), verdict: 'approve', reason: 'I approve myself' })
+  must(refused['error'] !== undefined, 'an agent that approves its own run to be refused')
+  const reason = refused['error'] as Fields
+  say(indent(`the agent tries to approve its own run\ncode    ${String(reason['code'])}\nwhy     ${String(reason['message'])}\nremedy  ${String(reason['remedy'])}\nref     ${String(reason['ref'])}`))
+
+  step('4. A script that reads a token-protected service, and prints its whole environment')
+  const fourth = await runTask(client, {
+    project_name: 'demo',
+    goal: 'Count the open orders',
+    target_ref: 'orders',
+    execution_intent: 'run_script',
+    inputs: { script: 'orders.js' },
+    files: [
+      {
+        path: 'orders.js',
+        content:
+          "const { env } = writ\nconst answer = await fetch(`${env.ORDERS_URL}/orders`, { headers: { authorization: `Bearer ${env.ORDERS_TOKEN}` } })\nconsole.log('answer', answer.status, await answer.text())\nfor (const [name, value] of Object.entries(env)) console.log(`${name}=${value}`)\n",
+      },
+    ],
+  })
+  must(fourth.result?.['state'] === 'succeeded' && tail(fourth.result).includes('answer 200'), `an answer of the service, not ${JSON.stringify(fourth.result ?? fourth.started)}`)
+  must(!JSON.stringify(fourth.result).includes(token), 'the token to be nowhere in the result')
+  say(indent(tail(fourth.result)))
+  say(indent('The service saw the real token; the script, its output and the agent only ever saw a placeholder.'))
+
+  step('5. Anyone can check the receipts, offline')
+  const fingerprint = cli(['keys', '--fingerprint'], { quiet: true }).out.trim()
+  const verified = cli(['verify', '--root', fingerprint])
+  must(verified.code === 0, `the log to verify: ${verified.out}`)
+  say(indent(verified.out.split('\n').slice(0, 6).join('\n')))
+  const jws = cli(['receipts', 'show', '--jws', String((first.result['receipt'] as Fields)['receipt_id'])], { quiet: true }).out.trim()
+  const at = jws.indexOf('.') + 40
+  const flipped = jws.slice(0, at) + (jws[at] === 'A' ? 'B' : 'A') + jws.slice(at + 1)
+  writeFileSync(join(folder, 'flipped.jws'), flipped)
+  say('  … and one receipt with a single character changed:')
+  const forged = cli(['verify', 'flipped.jws', '--root', fingerprint])
+  must(forged.code === 1, 'the changed receipt to be refused')
+  say(indent(forged.out.split('\n').slice(0, 3).join('\n')))
+
+  await client.close()
+  cli(['stop'], { quiet: true })
+  upstream.close()
+  say(`\n${dim(`Done in ${((performance.now() - begun) / 1000).toFixed(1)} s. Nothing is left behind.`)}`)
+  say('What to do next: README.md, "First use" — connect Claude Code, Claude Desktop, VS Code or OpenClaw: https://github.com/writ-broker/writ#first-use')
+}
+
+try {
+  await main()
+} catch (failure) {
+  say(`\nThe demo did not go as it should: ${failure instanceof Error ? failure.message : String(failure)}`)
+  say(indent(readLog()))
+  spawn(process.execPath, [writ, 'stop'], { cwd: folder, stdio: 'ignore' })
+  process.exitCode = 1
+} finally {
+  if (process.exitCode !== 1) rmSync(folder, { recursive: true, force: true })
+}
+
+function readLog(): string {
+  try {
+    return readFileSync(join(folder, '.writ', 'broker.log'), 'utf8').split('\n').slice(-6).join('\n')
+  } catch {
+    return ''
+  }
+}
