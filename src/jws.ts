@@ -132,16 +132,16 @@ export function isThumbprint(text: string): boolean {
 }
 
 /**
- * The key with this `x` (base64url of 32 bytes). Throws `JwsError` `KEY_WEAK` for an encoding that is not canonical and
- * for points outside the prime-order group: under a small-order key one signature fits every message, and under a
- * mixed-order key verifiers disagree.
+ * The key with this `x` (base64url of 32 bytes). Throws `JwsError`: `SIG` for a second encoding of a point, under which
+ * no signature is the one of RFC 8032; `KEY_WEAK` for what is no point of the prime-order group: under a small-order key
+ * one signature fits every message, under a mixed-order key verifiers disagree.
  */
 export function publicKey(x: string): PublicKey {
   const bytes = Buffer.from(x, 'base64url')
   if (bytes.length !== 32 || bytes.toString('base64url') !== x)
     throw new JwsError('KEY_WEAK', 'the key is not 32 bytes of canonical base64url')
-  if (!inPrimeOrderGroup(bytes))
-    throw new JwsError('KEY_WEAK', 'the key is not a canonical point of the prime-order group')
+  if (!isCanonical(bytes)) throw new JwsError('SIG', 'the key is not encoded in its one canonical form')
+  if (!inPrimeOrderGroup(bytes)) throw new JwsError('KEY_WEAK', 'the key is not a point of the prime-order group')
   const key = createPublicKey({ key: { kty: 'OKP', crv: 'Ed25519', x }, format: 'jwk' })
   return { kid: thumbprint({ x }), x, key }
 }
@@ -221,11 +221,17 @@ function power(base: bigint, exponent: bigint): bigint {
   return result
 }
 
-/** RFC 8032 §5.1.3; null for what is no point, or not the one encoding of it. */
+/** RFC 8032 §5.1.3 refuses y ≥ p, and x = 0 (which is y = ±1) with a sign. */
+function isCanonical(bytes: Uint8Array): boolean {
+  const encoded = littleEndian(bytes)
+  const y = encoded & yMask
+  return y < P && !(encoded >> 255n === 1n && (y === 1n || y === P - 1n))
+}
+
+/** RFC 8032 §5.1.3 for a canonical encoding; null for what is no point. */
 function decompress(bytes: Uint8Array): Point | null {
   const encoded = littleEndian(bytes)
   const y = encoded & yMask
-  if (y >= P) return null
   const u = mod(y * y - 1n)
   const v = mod(D * y * y + 1n)
   let x = mod(u * power(v, 3n) * power(mod(u * power(v, 7n)), (P - 5n) / 8n))
@@ -233,7 +239,6 @@ function decompress(bytes: Uint8Array): Point | null {
   if (check === mod(-u)) x = mod(x * sqrtM1)
   else if (check !== u) return null
   const negative = encoded >> 255n === 1n
-  if (x === 0n && negative) return null
   if (((x & 1n) === 1n) !== negative) x = P - x
   return [x, y, 1n, mod(x * y)]
 }

@@ -1,4 +1,4 @@
-import { mkdtempSync } from 'node:fs'
+import { cpSync, mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Statement, Verdict } from '../../src/approval/approval.ts'
@@ -13,9 +13,10 @@ import type { Plan } from '../../src/plan/plan.ts'
 import type { Decision, Generation, Requirement } from '../../src/policy/policy.ts'
 import type { ReceiptRef, RunRef } from '../../src/receipt/account.ts'
 import { approvalAccount, decisionAccount, outcomeAccount, policyAccount } from '../../src/receipt/account.ts'
-import { initKeys } from '../../src/receipt/keys.ts'
+import { initKeys, openKeys, rotate } from '../../src/receipt/keys.ts'
 import type { Keys } from '../../src/receipt/keys.ts'
 import type { Account, LogHead, SignedReceipt } from '../../src/receipt/receipt.ts'
+import { buildClaims } from '../../src/receipt/claims.ts'
 import { dueAccount, openSigner } from '../../src/receipt/sign.ts'
 import { createFrontier } from '../../src/receipt/tree.ts'
 
@@ -156,6 +157,12 @@ export const sampleReport: RunReport = {
   withheld_files: 0,
 }
 
+/** A payload open to any change. */
+export type Changeable = { predicate: Record<string, unknown> & { log: Record<string, unknown> } } & Record<
+  string,
+  unknown
+>
+
 /** A receipt log in memory: signs each account on the head it will have, as the ledger does. */
 export class SampleLog {
   readonly entries: SignedReceipt[] = []
@@ -164,9 +171,46 @@ export class SampleLog {
   readonly #frontier = createFrontier()
   #nowMs = startMs
 
-  constructor() {
+  constructor(from?: SampleLog, size = 0) {
     this.dir = join(mkdtempSync(join(tmpdir(), 'writ-keys-')), 'keys')
-    this.keys = initKeys(this.dir, startMs)
+    if (from === undefined) {
+      this.keys = initKeys(this.dir, startMs)
+      this.due()
+    } else {
+      cpSync(from.dir, this.dir, { recursive: true })
+      this.keys = openKeys(this.dir)
+      this.#nowMs = from.nowMs
+      for (const receipt of from.entries.slice(0, size)) this.push(receipt)
+    }
+  }
+
+  /** Another history: the first `size` entries of this one, with the same keys. */
+  fork(size: number): SampleLog {
+    return new SampleLog(this, size)
+  }
+
+  /** A receipt whose claims are changed before any key signs it: what an operator who lies could put into the log. */
+  forge(
+    account: Account,
+    change: (payload: Changeable) => void,
+    key: SigningKey = this.keys.receiptKey(this.head().size),
+  ): SignedReceipt {
+    this.#nowMs += 1000
+    const payload = structuredClone(buildClaims(account, this.head(), this.#nowMs).payload) as Changeable
+    change(payload)
+    const jws = signCompact('writ-receipt+jwt', JSON.stringify(payload), key)
+    return this.push({
+      id: newId('rcpt'),
+      index: this.head().size,
+      kind: account.kind,
+      jws,
+      digest: digestOf(jws),
+      disclosures: [],
+    })
+  }
+
+  rotate(): void {
+    this.keys = rotate(this.dir, this.head().size, this.#nowMs)
     this.due()
   }
 
