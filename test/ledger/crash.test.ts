@@ -69,7 +69,7 @@ function audit(path: string, promised: readonly Acknowledged[]): Audit {
   }
   for (const [name, parts] of batches) {
     const count = parts.length - 1
-    const expected = [...Array.from({ length: count }, (_, i) => `${i}/${count}`), 'receipt']
+    const expected = [...Array.from({ length: count }, (_, n) => `${n}/${count}`), 'receipt']
     if (parts.join() !== expected.join()) wrongs.push(`half a batch: ${name}`)
   }
   for (const { name, position, index } of promised)
@@ -78,39 +78,6 @@ function audit(path: string, promised: readonly Acknowledged[]): Audit {
   if (head.size !== frontier.size || head.root !== frontier.root().toString('base64')) wrongs.push('another tree')
   views.close()
   return { whole: batches.size, wrongs }
-}
-
-it(path: string, promised: readonly Acknowledged[]): number {
-  const views = openViews(path)
-  try {
-    const steps = views.steps(0, 1_000_000)
-    const batches = new Map<string, string[]>()
-    const frontier = createFrontier()
-    for (const [i, { position, step }] of steps.entries()) {
-      expect(position).toBe(i + 1)
-      if (step.kind === 'refused') batches.set(step.caller, [...(batches.get(step.caller) ?? []), step.code])
-      else if (step.kind === 'receipt') {
-        expect(step.receipt.index).toBe(frontier.size)
-        frontier.append(step.receipt.jws)
-        batches.get(views.receipt(step.receipt.id)?.task ?? '')?.push('receipt')
-      }
-    }
-    for (const [name, parts] of batches) {
-      const count = parts.length - 1
-      expect(parts, name).toEqual([...Array.from({ length: count }, (_, i) => `${i}/${count}`), 'receipt'])
-    }
-    expect(views.logHead()).toMatchObject({ size: frontier.size, root: frontier.root().toString('base64') })
-    for (const { name, position, index } of promised) {
-      const step = steps[position - 1]?.step
-      expect(
-        step?.kind === 'receipt' ? [step.receipt.index, views.receipt(step.receipt.id)?.task] : null,
-        name,
-      ).toEqual([index, name])
-    }
-    return batches.size
-  } finally {
-    views.close()
-  }
 }
 
 it(
