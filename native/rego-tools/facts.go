@@ -117,23 +117,32 @@ func fileFacts(_ *request, modules map[string]*ast.Module) []factFile {
 				ff.Withs = append(ff.Withs, at(w.Location))
 				return false
 			})
-			ast.WalkTerms(r, func(t *ast.Term) bool {
-				switch v := t.Value.(type) {
-				case ast.Ref:
-					if len(v) > 0 && v[0].Equal(ast.DefaultRootDocument) {
-						ff.DataRefs = append(ff.DataRefs, named{place: at(t.Location), Name: v.String()})
-					}
-				case ast.Var:
-					if v.Equal(ast.DefaultRootDocument.Value) {
-						ff.DataRefs = append(ff.DataRefs, named{place: at(t.Location), Name: "data"})
-					}
-				}
-				return false
-			})
+			dataRefs(r, &ff.DataRefs)
 		}
 		out = append(out, ff)
 	}
 	return out
+}
+
+// dataRefs collects what starts at data, the whole of it included, and what stands inside such references.
+func dataRefs(node any, out *[]named) {
+	ast.WalkTerms(node, func(t *ast.Term) bool {
+		switch v := t.Value.(type) {
+		case ast.Ref:
+			if len(v) > 0 && v[0].Equal(ast.DefaultRootDocument) {
+				*out = append(*out, named{place: at(t.Location), Name: v.String()})
+				for _, part := range v[1:] {
+					dataRefs(part, out)
+				}
+				return true
+			}
+		case ast.Var:
+			if v.Equal(ast.DefaultRootDocument.Value) {
+				*out = append(*out, named{place: at(t.Location), Name: "data"})
+			}
+		}
+		return false
+	})
 }
 
 func form(r *ast.Rule) string {

@@ -189,3 +189,11 @@ test_calls_are_held_to_the_same if {
 	call := object.union(execution({}, {"egress": "open"}), {"phase": "egress"})
 	denied(call) == {"ORG-021"}
 }
+
+test_without_an_owner_is_unknown_in_the_own_tenant_too if {
+	every role in {"developer", "approver", "auditor", "operator"} {
+		every type in owned {
+			denied(request([role], "get_status", thing(type, null, "default"))) == {"ORG-001"}
+		}
+	}
+}

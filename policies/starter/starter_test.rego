@@ -193,3 +193,47 @@ test_calls_go_to_services_of_the_plan if {
 verdict(stage) := {"approval_id": "a", "stage": stage, "verdict": "approve", "evidence": "key", "requirement": "r"}
 
 call(service, credential) := {"call": {"service": service, "credential": credential}}
+
+test_requests_are_granted_in_their_phase_only if {
+	every one in {
+		request(["developer"], "initialize", none),
+		request(["developer"], "list_targets", none),
+		request(["developer"], "submit_task", thing("target", null)),
+		request(["developer"], "start_execution", thing("task", "alice")),
+		request(["auditor"], "view", thing("artifact", "alice")),
+		request(["approver"], "respond_to_approval", thing("approval", "bob")),
+		request(["auditor"], "get_status", thing("receipt", "bob")),
+		request(["operator"], "get_result", thing("execution", "bob")),
+	} {
+		count(granted(one)) == 1
+		granted(object.union(one, {"phase": "execution"})) == set()
+		granted(object.union(one, {"phase": "egress"})) == set()
+	}
+}
+
+test_each_action_belongs_to_its_resource if {
+	every action in {"submit_task", "upload_artifact", "start_execution", "cancel_execution", "respond_to_approval"} {
+		every type in {"none", "approval", "artifact", "receipt", "service"} {
+			granted(request(["developer"], action, thing(type, "alice"))) == set()
+		}
+	}
+	granted(request(["developer"], "submit_task", thing("task", "alice"))) == set()
+	granted(request(["developer"], "start_execution", thing("target", null))) == set()
+	granted(request(["approver"], "respond_to_approval", thing("task", "bob"))) == set()
+	granted(request(["approver"], "cancel_execution", thing("approval", "bob"))) == set()
+}
+
+test_another_tenants_things_are_not_ones_own if {
+	elsewhere := object.union(thing("task", "alice"), {"properties": {"tenant": "other"}})
+	every action in {"get_status", "start_execution"} {
+		granted(request(["developer"], action, elsewhere)) == set()
+	}
+}
+
+test_unknown_things_are_nobodys if {
+	every type in {"task", "execution", "approval", "artifact", "receipt"} {
+		every action in {"get_status", "get_result", "resources/read", "view", "respond_to_approval"} {
+			granted(request(["approver", "auditor", "operator"], action, thing(type, null))) == set()
+		}
+	}
+}

@@ -1,48 +1,8 @@
-import { z } from 'zod'
+import type { Facts, Place, Problem, Rule } from './facts.ts'
 import { defaultCodes, elementKeys, realPath, setNames } from './pack.ts'
 import type { PolicyFinding, SetName } from './pack.ts'
 import type { Attachment, CompiledPack } from './policy.ts'
 
-const place = { file: z.string(), row: z.number(), col: z.number() }
-const spot = z.object(place)
-const named = z.object({ ...place, name: z.string() })
-
-const rule = z.object({
-  ...place,
-  name: z.string(),
-  ref: z.string(),
-  form: z.enum(['set', 'object', 'complete', 'function', 'default']),
-  else: z.boolean(),
-  annotations: z.array(z.object({ ...place, title: z.string(), custom: z.record(z.string(), z.unknown()).nullable() })),
-  keys: z.array(named).nullable(),
-  named: z.boolean(),
-  phases: z.array(z.string()),
-  unknown_phases: z.array(named),
-})
-
-/** What the Rego tools saw in a pack; what may be there is decided here. */
-export const factsSchema = z.object({
-  files: z.array(
-    z.object({
-      path: z.string(),
-      test: z.boolean(),
-      package: named,
-      imports: z.array(named),
-      withs: z.array(spot),
-      data_refs: z.array(named),
-      schemas: z.array(spot),
-    }),
-  ),
-  rules: z.array(rule),
-  unused: z.array(named),
-})
-
-export const problemSchema = z.object({ ...place, code: z.string(), message: z.string() })
-
-type Facts = z.infer<typeof factsSchema>
-type Rule = z.infer<typeof rule>
-export type Problem = z.infer<typeof problemSchema>
-type Place = z.infer<typeof spot>
 type Report = (at: Place, code: string, message: string, level?: 'error' | 'warning') => void
 
 export interface Linted {
@@ -65,7 +25,8 @@ export function lint(attachment: Attachment, facts: Facts | null, problems: read
       message: clean(message),
     })
   }
-  for (const problem of problems) problemFinding(problem, report)
+  const [own, generated] = partition(gathered(problems))
+  for (const problem of own) problemFinding(problem, report)
   const rules = Object.create(null) as Record<string, CompiledPack['rules'][string]>
   if (facts !== null) {
     checkFiles(attachment.pack, facts, report)
@@ -77,6 +38,9 @@ export function lint(attachment: Attachment, facts: Facts | null, problems: read
     }
     checkUnused(facts, report)
   }
+  // What the generated module trips over is the echo of an error in the pack; alone, it has to be said all the same.
+  if (!findings.some((finding) => finding.level === 'error'))
+    for (const problem of generated) problemFinding(problem, report)
   findings.sort((a, b) => compare(a.file, b.file) || a.line - b.line || a.column - b.column || compare(a.code, b.code))
   return { findings, rules }
 }
@@ -97,11 +61,28 @@ function clean(text: string): string {
 
 const substitutes: ReadonlyMap<string, string> = new Map([
   ['sprintf', 'use a string template: $"{value} is too much"'],
-  ['print', 'print only in tests'],
   ['time.now_ns', 'use input.context.time, which is frozen per decision'],
   ['regex.split', 'use split, or regex.find_all_string_submatch_n'],
   ['http.send', 'a policy has no network: what it needs has to be in its input'],
 ])
+
+function partition(problems: readonly Problem[]): readonly [readonly Problem[], readonly Problem[]] {
+  const isGenerated = (problem: Problem): boolean => problem.file.startsWith('writ/')
+  return [problems.filter((problem) => !isGenerated(problem)), problems.filter(isGenerated)]
+}
+
+/** One problem per place: a rule that says for no phase reads a missing field in several, and is reported once. */
+function gathered(problems: readonly Problem[]): readonly Problem[] {
+  const byPlace = new Map<string, Problem>()
+  for (const problem of problems) {
+    const key = `${problem.file}\n${problem.row}:${problem.col}\n${problem.message.split('\n')[0] ?? ''}`
+    const same = byPlace.get(key)
+    if (same === undefined) byPlace.set(key, problem)
+    else if (same.code !== problem.code)
+      byPlace.set(key, { ...same, code: `${same.code}, ${problem.code.replace(/^phase:/, '')}` })
+  }
+  return [...byPlace.values()]
+}
 
 function problemFinding(problem: Problem, report: Report): void {
   const phase = /^phase:(.+)$/.exec(problem.code)?.[1]
@@ -114,7 +95,7 @@ function problemFinding(problem: Problem, report: Report): void {
     return report(
       problem,
       'phase_field',
-      `phase ${phase} has no ${path}${known}; correct the name, or say for which phase the rule is: input.phase == "…"`,
+      `${path} is not there in phase ${phase}${known}; correct the name, or say for which phase the rule is: input.phase == "…"`,
     )
   }
   const unknown = /^undefined function ([A-Za-z0-9_.]+)/.exec(problem.message)?.[1]
@@ -170,9 +151,13 @@ function checkPhases(one: Rule, report: Report): void {
 
 /** A rule outside the sets whose name is close to one: a misspelt `deny` would deny nothing. */
 function checkName(one: Rule, report: Report): void {
-  if (one.form !== 'set') return
-  const near = setNames.find((name) => distance(name, one.name.toLowerCase()) <= (name.length > 5 ? 2 : 1))
-  if (near !== undefined) report(one, 'misspelt_set', `"${one.name}" is no set of a pack; did you mean "${near}"?`)
+  const near = nearest(one.name)
+  if (one.form === 'set' && near !== undefined)
+    report(one, 'misspelt_set', `"${one.name}" is no set of a pack; did you mean "${near}"?`)
+}
+
+function nearest(name: string): SetName | undefined {
+  return setNames.find((known) => distance(known, name.toLowerCase()) <= (known.length > 5 ? 2 : 1))
 }
 
 function checkUnused(facts: Facts, report: Report): void {
@@ -180,6 +165,7 @@ function checkUnused(facts: Facts, report: Report): void {
   for (const one of facts.unused) {
     if (byName.has(one.name)) continue
     if (forms.get(one.name) === 'set') {
+      if (nearest(one.name) !== undefined) continue
       report(one, 'unknown_set', `"${one.name}" is no set of a pack (${setNames.join(', ')}) and nothing refers to it`)
     } else {
       report(one, 'unused_rule', `nothing refers to "${one.name}"`, 'warning')

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import { Worker } from 'node:worker_threads'
 import { brotliDecompressSync } from 'node:zlib'
 import { runWasi } from './wasi.ts'
 
@@ -9,8 +10,14 @@ import { runWasi } from './wasi.ts'
  * clock and kills.
  */
 
-const [, , file, expected] = process.argv
-if (file === undefined || expected === undefined) throw new Error('usage: tools-child FILE SHA256')
+const [, , file, expected, lifeMs] = process.argv
+if (file === undefined || expected === undefined || !(Number(lifeMs) >= 0)) {
+  throw new Error('usage: tools-child FILE SHA256 MILLISECONDS')
+}
+
+// The broker kills what is late; where the broker itself was killed, this thread does. The main one is blocked while a
+// module runs.
+new Worker(`setTimeout(() => process.kill(process.pid, 'SIGKILL'), ${Number(lifeMs)})`, { eval: true }).unref()
 
 const maxReply = 64 * 1024 * 1024
 /** Bytes the module may unpack to; the built one has 41 MB. */
@@ -41,11 +48,13 @@ async function answer(line: string): Promise<string> {
   }
 }
 
-const lines = readFileSync(0, 'utf8').split('\n')
-for (const line of lines) {
-  if (line === '') continue
-  const text = `${await answer(line)}\n`
+async function say(text: string): Promise<void> {
   await new Promise<void>((resolve, reject) => {
-    process.stdout.write(text, (error) => (error ? reject(error) : resolve()))
+    process.stdout.write(`${text}\n`, (error) => (error ? reject(error) : resolve()))
   })
 }
+
+const lines = readFileSync(0, 'utf8').split('\n')
+// From here on the broker's clock runs, anew for each request.
+await say('{"ready":true}')
+for (const line of lines) if (line !== '') await say(await answer(line))

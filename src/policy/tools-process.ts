@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
 import { WritError } from '../error.ts'
 import { siblingModule } from '../module.ts'
-import { factsSchema, problemSchema } from './lint.ts'
+import { factsSchema, problemSchema } from './facts.ts'
 import type { Phase } from './policy.ts'
 import { ToolsCache } from './tools-cache.ts'
 
@@ -13,7 +13,7 @@ export interface ToolsOptions {
   /** Folder for the output of the tools, made if missing; what it holds can be deleted at any time. */
   readonly cacheDir: string
   readonly signal?: AbortSignal
-  /** Milliseconds the tools may take for one pack, their start included. */
+  /** Milliseconds the tools may take for one pack; 20,000 unless given. */
   readonly deadlineMs?: number
 }
 
@@ -21,6 +21,8 @@ const root = fileURLToPath(new URL('../../', import.meta.url))
 const wasmFile = join(root, 'native', 'rego-tools', 'rego-tools.wasm.br')
 const phases = ['request', 'execution', 'approval', 'egress'] as const satisfies readonly Phase[]
 const defaultDeadlineMs = 20_000
+/** Milliseconds the process may take to unpack and compile the module; about 300 on an idle machine. */
+const startMs = 20_000
 /** Pages of 64 KiB: what the tools' memory may grow to. */
 const maxPages = 16_384
 const maxLine = 96 * 1024 * 1024
@@ -114,11 +116,13 @@ function missing(answers: readonly (Answer | undefined)[]): readonly number[] {
  */
 async function runChild(requests: readonly string[], options: ToolsOptions): Promise<readonly Answer[]> {
   options.signal?.throwIfAborted()
+  const deadlineMs = options.deadlineMs ?? defaultDeadlineMs
   const own = dirname(fileURLToPath(import.meta.url))
   const child = spawn(
     process.execPath,
     [
       '--permission',
+      '--allow-worker',
       `--allow-fs-read=${own}`,
       `--allow-fs-read=${join(root, 'package.json')}`,
       `--allow-fs-read=${wasmFile}`,
@@ -129,11 +133,12 @@ async function runChild(requests: readonly string[], options: ToolsOptions): Pro
       siblingModule(import.meta.url, './tools-child'),
       wasmFile,
       tools().digest,
+      String(startMs + requests.length * deadlineMs + startMs),
     ],
     { env: {}, cwd: own, stdio: ['pipe', 'pipe', 'pipe'] },
   )
   const answers: Answer[] = []
-  const deadlineMs = options.deadlineMs ?? defaultDeadlineMs
+  let ready = false
   let late = false
   const kill = (): void => {
     child.kill('SIGKILL')
@@ -142,7 +147,7 @@ async function runChild(requests: readonly string[], options: ToolsOptions): Pro
     late = true
     kill()
   }
-  let timer = setTimeout(ring, deadlineMs)
+  let timer = setTimeout(ring, startMs)
   options.signal?.addEventListener('abort', kill, { once: true })
 
   let rest = ''
@@ -152,9 +157,10 @@ async function runChild(requests: readonly string[], options: ToolsOptions): Pro
     rest += chunk
     if (rest.length > maxLine) return kill()
     for (let end = rest.indexOf('\n'); end >= 0; end = rest.indexOf('\n')) {
-      const answer = readAnswer(rest.slice(0, end))
+      const line = rest.slice(0, end)
       rest = rest.slice(end + 1)
-      answers.push(answer)
+      if (ready) answers.push(readAnswer(line))
+      ready = true
       clearTimeout(timer)
       timer = setTimeout(ring, deadlineMs)
     }
@@ -178,11 +184,13 @@ async function runChild(requests: readonly string[], options: ToolsOptions): Pro
     options.signal?.removeEventListener('abort', kill)
   }
   options.signal?.throwIfAborted()
+  if (!ready) throw new WritError('internal', 'the Rego tools could not be started', { cause: complaint })
   if (answers.length < requests.length) {
-    if (late) answers.push({ code: 'tools_deadline', failed: `it took longer than ${deadlineMs / 1000} s` })
-    else if (answers.length === 0 && /Error: (the Rego tools are not|ENOENT|ERR_)/.test(complaint)) {
-      throw new WritError('internal', 'the Rego tools could not be started', { cause: complaint })
-    } else answers.push({ code: 'tools_failed', failed: 'it needs too much memory' })
+    answers.push(
+      late
+        ? { code: 'tools_deadline', failed: `it took longer than ${deadlineMs / 1000} s` }
+        : { code: 'tools_failed', failed: 'it needs too much memory' },
+    )
   }
   return answers.slice(0, requests.length)
 }
