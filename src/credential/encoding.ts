@@ -55,22 +55,27 @@ function utf8(bytes: Buffer): string | null {
 const htmlNames: Readonly<Record<string, string>> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' }
 
 function textForms(text: string, wide: boolean): readonly string[] {
-  const json = jsonEscape(text)
-  const uri = uriEscape(text)
-  const forms = [json, json.replaceAll('/', '\\/'), jsonEscape(json), uri, lowerPercent(uri), encodeURI(text)]
-  forms.push(new URLSearchParams({ '': text }).toString().slice(1))
+  const json = JSON.stringify(text).slice(1, -1)
+  const slashed = json.replaceAll('/', '\\/')
+  const forms = [json, slashed, JSON.stringify(json).slice(1, -1), encodeURI(text), ...percentForms(text)]
   for (const apostrophe of ['&#39;', '&#x27;', '&apos;', "'"])
     forms.push(text.replaceAll(/[&<>"]/g, (c) => htmlNames[c] ?? c).replaceAll("'", apostrophe))
+  // A shell word: `'\\''` and `'"'"'`.
   forms.push(text.replaceAll("'", `'\\''`), text.replaceAll("'", `'"'"'`))
   if (!wide) return forms
-  const double = uriEscape(uri)
-  const units = Array.from({ length: text.length }, (_, at) => text.charCodeAt(at).toString(16).padStart(4, '0'))
+  for (const once of percentForms(text)) forms.push(...percentForms(once))
+  // Go writes `<`, `>` and `&` of JSON as escapes, Python everything that is not ASCII.
+  for (const one of [json, slashed])
+    forms.push(
+      one.replaceAll(/[<>&]/g, unicodeEscape),
+      one.replaceAll(/[\u0080-\uffff]/g, unicodeEscape),
+      one.replaceAll(/[<>&\u0080-\uffff]/g, unicodeEscape),
+    )
+  const full = text.replaceAll(/[^]/g, unicodeEscape)
   const points = Array.from(text, (c) => c.codePointAt(0) ?? 0)
   forms.push(
-    double,
-    lowerPercent(double),
-    units.map((unit) => `\\u${unit}`).join(''),
-    units.map((unit) => `\\u${unit.toUpperCase()}`).join(''),
+    full,
+    full.replaceAll(/[a-f]/g, (digit) => digit.toUpperCase()),
     points.map((point) => `&#${point};`).join(''),
     points.map((point) => `&#x${point.toString(16)};`).join(''),
     Array.from(text).reverse().join(''),
@@ -78,12 +83,17 @@ function textForms(text: string, wide: boolean): readonly string[] {
   return forms
 }
 
-function jsonEscape(text: string): string {
-  return JSON.stringify(text).slice(1, -1)
+function unicodeEscape(unit: string): string {
+  return `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`
 }
 
-function uriEscape(text: string): string {
-  return encodeURIComponent(text).replaceAll(/[!'()*]/g, (c) => `%${c.charCodeAt(0).toString(16).toUpperCase()}`)
+/** What languages make of a text in a URL: they differ in a few marks, in `/`, in `+` for a space, and in the case of hex digits. */
+function percentForms(text: string): readonly string[] {
+  const component = encodeURIComponent(text)
+  const strict = component.replaceAll(/[!'()*]/g, (c) => `%${c.charCodeAt(0).toString(16).toUpperCase()}`)
+  const form = new URLSearchParams({ '': text }).toString().slice(1)
+  const upper = [component, strict, form, strict.replaceAll('%2F', '/'), strict.replaceAll('%20', '+')]
+  return [...upper, ...upper.map(lowerPercent)]
 }
 
 function lowerPercent(text: string): string {
