@@ -23,6 +23,20 @@ export interface RelayOptions {
 
 type Id = string | number
 
+/** Time a broker that listens has to answer its first request. */
+const greetingMs = 10_000
+/** What a stateless connection may ask first and any broker answers; it binds the connection to nothing. */
+const discover = {
+  jsonrpc: '2.0',
+  method: 'server/discover',
+  params: {
+    _meta: {
+      'io.modelcontextprotocol/protocolVersion': '2026-07-28',
+      'io.modelcontextprotocol/clientCapabilities': {},
+    },
+  },
+} as const
+
 interface Asked {
   readonly method: string
   readonly stateless: boolean
@@ -57,8 +71,8 @@ class Relay {
   readonly #asked = new Map<Id, Asked>()
   /** The `initialize` and `notifications/initialized` lines of a client of the 2025 revisions. */
   #handshake: { readonly initialize: JsonObject; initialized: Buffer | null } | null = null
-  /** Ids of replayed handshakes; their answers are not the client's. */
-  readonly #replays = new Set<Id>()
+  /** The relay's own requests; their answers are not the client's. */
+  readonly #greetings = new Map<Id, () => void>()
   #settled: (() => void) | null = null
   #clientGone = false
 
@@ -136,37 +150,54 @@ class Relay {
     'The broker of this Writ is not running and could not be started. Nothing was done.',
   )
 
-  async #connected(replay: boolean): Promise<Duplex | null> {
+  async #connected(greet: boolean): Promise<Duplex | null> {
     if (this.#socket !== null) return this.#socket
-    this.#connecting ??= this.#connect(replay).finally(() => (this.#connecting = null))
+    this.#connecting ??= this.#connect(greet).finally(() => (this.#connecting = null))
     return await this.#connecting
   }
 
-  async #connect(replay: boolean): Promise<Duplex | null> {
-    let socket: Duplex
-    try {
-      socket = await this.#options.connect()
-    } catch (error) {
-      this.#options.report?.(error)
-      const code = error instanceof WritError ? error.code : 'broker_unreachable'
-      this.#unreachable = new WritError(code, this.#unreachable.message)
-      return null
-    }
-    if (this.#clientGone) {
+  /** A connection to a broker that answers: one may still be accepted for a broker that is dying, and is then tried again. */
+  async #connect(greet: boolean): Promise<Duplex | null> {
+    for (let attempt = 0; attempt < 3 && !this.#clientGone; attempt++) {
+      let socket: Duplex
+      try {
+        socket = await this.#options.connect()
+      } catch (error) {
+        this.#options.report?.(error)
+        const code = error instanceof WritError ? error.code : 'broker_unreachable'
+        this.#unreachable = new WritError(code, this.#unreachable.message)
+        return null
+      }
+      // Told by the end of its lines and by writes that fail; an error nobody listens for would end the relay.
+      socket.on('error', () => undefined)
+      void this.#listen(socket)
+      if (!greet || (await this.#greet(socket))) {
+        if (this.#clientGone) break
+        this.#socket = socket
+        return socket
+      }
       socket.destroy()
-      return null
     }
-    this.#socket = socket
-    // Told by the end of its lines and by writes that fail; an error nobody listens for would end the relay.
-    socket.on('error', () => undefined)
-    void this.#listen(socket)
-    if (replay && this.#handshake !== null) {
-      const id = `writ-relay-${randomUUID()}`
-      this.#replays.add(id)
-      await write(socket, Buffer.from(`${JSON.stringify({ ...this.#handshake.initialize, id })}\n`))
-      if (this.#handshake.initialized !== null) await write(socket, this.#handshake.initialized)
-    }
-    return socket
+    return null
+  }
+
+  /** Replays the client's handshake, or asks what changes nothing where there was none, and waits for the answer. */
+  async #greet(socket: Duplex): Promise<boolean> {
+    const id = `writ-relay-${randomUUID()}`
+    const answered = new Promise<boolean>((resolve) => {
+      const timer = setTimeout(resolve, greetingMs, false)
+      const settle = (alive: boolean): void => {
+        clearTimeout(timer)
+        this.#greetings.delete(id)
+        resolve(alive)
+      }
+      this.#greetings.set(id, () => settle(true))
+      socket.once('close', () => settle(false))
+    })
+    const handshake = this.#handshake
+    await write(socket, Buffer.from(`${JSON.stringify({ ...(handshake?.initialize ?? discover), id })}\n`))
+    if (!(await answered)) return false
+    return handshake?.initialized == null || (await write(socket, handshake.initialized))
   }
 
   async #listen(socket: Duplex): Promise<void> {
@@ -184,7 +215,8 @@ class Relay {
     const message = parse(line)
     const id = idOf(message)
     if (message !== null && id !== null && !('method' in message)) {
-      if (this.#replays.delete(id)) return
+      const greeted = this.#greetings.get(id)
+      if (greeted !== undefined) return greeted()
       const asked = this.#asked.get(id)
       if (asked?.method === 'initialize' && 'error' in message) this.#handshake = null
       this.#settle(id)

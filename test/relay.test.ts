@@ -138,7 +138,13 @@ describe('the relay', () => {
     expect(await one.answer(2)).toMatchObject({
       result: { resultType: 'complete', structuredContent: { targets: [{}] } },
     })
-    expect(one.broker.seen.admitted.map((it) => it.message.name)).toEqual(['list_targets', 'list_targets'])
+    expect(one.broker.seen.admitted.map((it) => it.message.name)).toEqual([
+      'server/discover',
+      'list_targets',
+      'server/discover',
+      'list_targets',
+    ])
+    expect(one.lines.map((line) => line['id'])).toEqual([1, 2])
   })
 
   test('answers what was in flight when the broker died, once, and sends none of it again [G-relay-never-repeats]', async () => {
@@ -190,6 +196,29 @@ describe('the relay', () => {
     await ended
     server.close()
     rmSync(folder, { recursive: true, force: true })
+  })
+
+  test('is not taken in by a socket that a dying broker still has open [G-relay-never-repeats]', async () => {
+    const broker = memoryBroker()
+    const stdin = new PassThrough()
+    const stdout = new PassThrough()
+    let connects = 0
+    const connect = (): Promise<Duplex> => {
+      const [near, far] = Duplex.duplexPair()
+      // Accepts, takes the first bytes and is gone.
+      if (++connects === 1) far.once('data', () => far.destroy())
+      else serveMcp({ socket: far, caller, broker, log: quiet })
+      return Promise.resolve(near)
+    }
+    const ended = relay({ connect, stdin, stdout })
+    stdin.end(`${JSON.stringify(call(1, 'start_execution', { task_id: 't' }))}\n`)
+    await ended
+    expect(JSON.parse(String(stdout.read()))).toMatchObject({
+      id: 1,
+      result: { structuredContent: { state: 'running' } },
+    })
+    expect(connects).toBe(2)
+    expect(broker.seen.called).toHaveLength(1)
   })
 
   test('begins a handshake again that the death of the broker cut off', async () => {
@@ -285,13 +314,23 @@ describe('the relay', () => {
   test('passes lines through byte for byte', async () => {
     const stdin = new PassThrough()
     const seen: Buffer[] = []
+    const answer = '{"result" :{"odd":"\\u00e9"}, "id":1,"jsonrpc":"2.0"}\r\n'
     const [near, far] = Duplex.duplexPair()
-    far.on('data', (chunk: Buffer) => seen.push(chunk))
-    const ended = relay({ connect: () => Promise.resolve(near), stdin, stdout: new PassThrough(), drainMs: 0 })
+    far.once('data', (greeting: Buffer) => {
+      const { id } = JSON.parse(greeting.toString()) as { id: string }
+      far.on('data', (chunk: Buffer) => {
+        seen.push(chunk)
+        if (seen.length === 1) far.write(answer)
+      })
+      far.write(`{"jsonrpc":"2.0","id":"${id}","result":{}}\n`)
+    })
+    const stdout = new PassThrough()
+    const ended = relay({ connect: () => Promise.resolve(near), stdin, stdout, drainMs: 0 })
     const text = ' {"id" : 1,\t"jsonrpc":"2.0","method":"ping", "odd":"\\u00e9 漢 \ud83d\ude00"}\r\nnot json\n'
     for (const byte of Buffer.from(text)) stdin.write(Buffer.from([byte]))
     stdin.end()
     await ended
     expect(Buffer.concat(seen).toString()).toBe(text)
+    expect(String(stdout.read())).toBe(answer)
   })
 })
