@@ -8,9 +8,10 @@ const folder = new URL('../docs/schema/', import.meta.url)
 
 test('docs/schema holds the JSON Schemas of this source, and nothing else of their names', () => {
   for (const [name, schema] of schemas())
-    expect(readFileSync(new URL(name, folder), 'utf8'), `docs/schema/${name} is out of date: write schemas() there`).toBe(
-      `${JSON.stringify(schema, null, 2)}\n`,
-    )
+    expect(
+      readFileSync(new URL(name, folder), 'utf8'),
+      `docs/schema/${name} is out of date: write schemas() there`,
+    ).toBe(`${JSON.stringify(schema, null, 2)}\n`)
   expect(readdirSync(folder)).toEqual(expect.arrayContaining([...schemas().keys()]))
 })
 
@@ -27,7 +28,10 @@ test('an editor that uses them takes what init writes, and marks an unknown key'
 
 test('every key of both files is in the documentation', () => {
   for (const [name, schema] of schemas()) {
-    const page = readFileSync(new URL(`../docs/${name === 'writ.json' ? 'config' : 'catalog'}.md`, import.meta.url), 'utf8')
+    const page = readFileSync(
+      new URL(`../docs/${name === 'writ.json' ? 'config' : 'catalog'}.md`, import.meta.url),
+      'utf8',
+    )
     const keys = new Set<string>()
     collect(schema, keys)
     expect(keys.size).toBeGreaterThan(10)

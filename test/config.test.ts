@@ -58,8 +58,18 @@ describe('writ.yaml', () => {
       issuer: null,
       idle_stop_s: 600,
     })
-    expect(config.limits.defaults).toEqual({ wall_s: 60, cpu_s: 30, memory_mb: 256, output_kb: 1024, artifact_kb: 16_384, egress_requests: 100 })
-    expect(load(`${local}data: ../elsewhere\nkeys: /srv/keys\n`)).toMatchObject({ data: join(folder, '../elsewhere'), keys: '/srv/keys' })
+    expect(config.limits.defaults).toEqual({
+      wall_s: 60,
+      cpu_s: 30,
+      memory_mb: 256,
+      output_kb: 1024,
+      artifact_kb: 16_384,
+      egress_requests: 100,
+    })
+    expect(load(`${local}data: ../elsewhere\nkeys: /srv/keys\n`)).toMatchObject({
+      data: join(folder, '../elsewhere'),
+      keys: '/srv/keys',
+    })
   })
 
   test('limits lower and raise within what Writ allows', () => {
@@ -74,24 +84,56 @@ describe('writ.yaml', () => {
   test.each([
     ['an unknown key', `${local}polices: []`, 'writ.yaml:2:1: unknown key "polices"; did you mean "policies"?'],
     ['a reserved unsafe key', `${local}unsafe_open_egress: true`, '"unsafe_open_egress" is reserved'],
-    ['a reserved unsafe key inside', 'local: { subject: me, roles: [], unsafe_x: 1 }', '"unsafe_x" in local is reserved'],
+    [
+      'a reserved unsafe key inside',
+      'local: { subject: me, roles: [], unsafe_x: 1 }',
+      '"unsafe_x" in local is reserved',
+    ],
     ['no local subject', 'catalog: c.yaml', 'the file lacks "local"'],
     ['a subject with a line end', 'local: { subject: "a\\nb", roles: [] }', 'local.subject: printable'],
     ['a subject with a bidi character', 'local: { subject: "a\\u202Eb", roles: [] }', 'local.subject: printable'],
     ['a role in capitals', 'local: { subject: a, roles: [Developer] }', 'local.roles.0: '],
     ['an unknown layer', `${local}policies: [{ pack: a, layer: user, kind: grant, path: p }]`, 'policies.0.layer: '],
-    ['a pack attached twice', `${local}policies:\n  - { pack: a, layer: org, kind: guard, path: p }\n  - { pack: a, layer: team, kind: grant, path: q }`, 'writ.yaml:4:13: the pack "a" is attached twice'],
-    ['a pack name that is no Rego name', `${local}policies: [{ pack: a-b, layer: org, kind: guard, path: p }]`, 'policies.0.pack: '],
+    [
+      'a pack attached twice',
+      `${local}policies:\n  - { pack: a, layer: org, kind: guard, path: p }\n  - { pack: a, layer: team, kind: grant, path: q }`,
+      'writ.yaml:4:13: the pack "a" is attached twice',
+    ],
+    [
+      'a pack name that is no Rego name',
+      `${local}policies: [{ pack: a-b, layer: org, kind: guard, path: p }]`,
+      'policies.0.pack: ',
+    ],
     ['a plain http issuer', `${local}issuer: http://writ.example`, 'has to be an https URL'],
     ['an issuer with a password', `${local}issuer: "https://a:b@writ.example"`, 'has to be an https URL'],
     ['an issuer with a query', `${local}issuer: "https://writ.example/?x=1"`, 'has to be an https URL'],
     ['a short approver key', `${local}approvers: [${approver('bob', 'AAAA')}]`, 'Ed25519'],
     ['an approver key with slack bits', `${local}approvers: [${approver('bob', `${'A'.repeat(42)}B`)}]`, 'Ed25519'],
-    ['an approver named twice', `${local}approvers: [${approver('bob')}, ${approver('bob', Buffer.alloc(32, 8).toString('base64url'))}]`, 'is named twice'],
-    ['one key for two approvers', `${local}approvers: [${approver('bob')}, ${approver('eve')}]`, "is another approver's too"],
-    ['an approver without a role', `${local}approvers: [{ subject: bob, roles: [], key: ${key} }]`, 'name at least one role'],
-    ['a limit beyond the ceiling', `${local}limits: { maxima: { wall_s: 86401 } }`, '"wall_s" is more than Writ allows'],
-    ['a default beyond its maximum', `${local}limits: { defaults: { wall_s: 100 }, maxima: { wall_s: 10 } }`, '"wall_s" is more than its maximum 10'],
+    [
+      'an approver named twice',
+      `${local}approvers: [${approver('bob')}, ${approver('bob', Buffer.alloc(32, 8).toString('base64url'))}]`,
+      'is named twice',
+    ],
+    [
+      'one key for two approvers',
+      `${local}approvers: [${approver('bob')}, ${approver('eve')}]`,
+      "is another approver's too",
+    ],
+    [
+      'an approver without a role',
+      `${local}approvers: [{ subject: bob, roles: [], key: ${key} }]`,
+      'name at least one role',
+    ],
+    [
+      'a limit beyond the ceiling',
+      `${local}limits: { maxima: { wall_s: 86401 } }`,
+      '"wall_s" is more than Writ allows',
+    ],
+    [
+      'a default beyond its maximum',
+      `${local}limits: { defaults: { wall_s: 100 }, maxima: { wall_s: 10 } }`,
+      '"wall_s" is more than its maximum 10',
+    ],
     ['a limit of zero', `${local}limits: { defaults: { wall_s: 0 } }`, 'limits.defaults.wall_s: '],
     ['a limit that is a fraction', `${local}limits: { defaults: { wall_s: 1.5 } }`, 'limits.defaults.wall_s: '],
     ['an unknown limit', `${local}limits: { defaults: { walls: 5 } }`, 'did you mean "wall_s"?'],

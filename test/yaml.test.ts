@@ -52,7 +52,12 @@ describe('strict YAML', () => {
   })
 
   test('never quotes a value, which may be a secret put in the wrong place', () => {
-    for (const text of ['count: hunter2hunter2', 'name: [hunter2hunter2]', 'table: hunter2hunter2', 'list: {a: hunter2hunter2}'])
+    for (const text of [
+      'count: hunter2hunter2',
+      'name: [hunter2hunter2]',
+      'table: hunter2hunter2',
+      'list: {a: hunter2hunter2}',
+    ])
       expect(refusal(text)).not.toContain('hunter2')
   })
 
@@ -80,7 +85,11 @@ describe('strict YAML', () => {
     ['__proto__ deeper', 'table:\n  __proto__: { about: x }', 'some.yaml:2:3: a key cannot be named "__proto__"'],
     ['deep flow nesting', '['.repeat(100_000), 'nesting deeper than 32'],
     ['deep compact nesting', '- '.repeat(100_000), 'nesting deeper than 32'],
-    ['deep block nesting', Array.from({ length: 200 }, (_, i) => `${' '.repeat(i)}a:`).join('\n'), 'nesting deeper than 32'],
+    [
+      'deep block nesting',
+      Array.from({ length: 200 }, (_, i) => `${' '.repeat(i)}a:`).join('\n'),
+      'nesting deeper than 32',
+    ],
     ['not a number', 'count: .nan', 'a number beyond 2^53-1'],
     ['infinity', 'count: .inf', 'a number beyond 2^53-1'],
     ['a number JSON cannot hold', 'count: 12345678901234567890', 'a number beyond 2^53-1'],

@@ -12,7 +12,9 @@ export function urlProblem(text: string, addresses: readonly string[]): string |
   if (url.username !== '' || url.password !== '') return 'must not carry a user or password; use a credential'
   if (text.includes('?') || text.includes('#')) return 'must not carry a query or fragment'
   if (url.hostname === '') return 'names no host'
-  if (/%2f|%5c|%2e/i.test(url.pathname)) return 'must not carry an escaped slash, backslash or dot in its path'
+  // The parser would resolve dots away; what is written has to be what is dialled.
+  if (/%2f|%5c|%2e/i.test(text) || /\/\.{1,2}(?:\/|$)/.test(text))
+    return 'must not carry ".", ".." or an escaped slash, backslash or dot in its path'
   if (url.protocol === 'http:') {
     if (addresses.length === 0) return 'is plain http: use https, or name loopback "addresses" such as 127.0.0.0/8'
     if (!addresses.every(isLoopbackRange)) return 'is plain http, so its "addresses" have to be loopback ranges only'

@@ -193,7 +193,7 @@ function patternProblem(schema: Json): string | null {
   if (typeof schema.pattern === 'string') {
     if (typeof schema.maxLength !== 'number' || schema.maxLength > 1024)
       return 'a "pattern" needs a "maxLength" of at most 1024 beside it'
-    if (/\([^()]*[*+}][^()]*\)[*+{?]|\([^)]*\([^]*\)[*+{]|\\[1-9k]/.test(schema.pattern))
+    if (/\([^()]*[*+}][^()]*\)[*+{]|\([^)]*\([^]*\)[*+{]|\\[1-9k]/.test(schema.pattern))
       return 'a "pattern" must not repeat a group that repeats, nor refer back'
   }
   for (const member of Object.values(schema)) {
