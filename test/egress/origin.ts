@@ -54,7 +54,7 @@ export async function startOrigin(
         Buffer.from(`user:${value}`).toString('base64').replaceAll(/.{8}/g, '$&\n'),
         Buffer.from(value).toString('hex'),
         encodeURIComponent(value),
-        [...value].reverse().join(''),
+        Array.from(value).reverse().join(''),
       ]
       response.writeHead(200, { 'content-type': 'text/plain' })
       for (const form of forms) for (const part of `${form}\n--\n`) response.write(part)
