@@ -80,9 +80,14 @@ export const maxPackBytes = 1024 * 1024
 export const maxPackFiles = 200
 const maxFolders = 8
 
+/** Words of Rego, which a package path would have to quote. */
+const keywords: ReadonlySet<string> = new Set(
+  'and as contains data default else every false if import in input not null or package some true with'.split(' '),
+)
+
 /** Also the last part of the Rego package; `_test` at the end is kept for the package of tests. */
 export function isPackName(name: string): boolean {
-  return /^[a-z][a-z0-9_]{0,31}$/.test(name) && !name.endsWith('_test')
+  return /^[a-z][a-z0-9_]{0,31}$/.test(name) && !name.endsWith('_test') && !keywords.has(name)
 }
 
 export function isTestFile(path: string): boolean {
@@ -106,7 +111,7 @@ export async function readPack(attachment: Attachment): Promise<Read> {
     refuse(
       attachment.path,
       'pack_name',
-      `${JSON.stringify(attachment.pack.slice(0, 40))} is no name of a pack: a lower-case letter, then letters, digits and _, at most 32, and not ending in _test`,
+      `${JSON.stringify(attachment.pack.slice(0, 40))} is no name of a pack: a lower-case letter, then letters, digits and _, at most 32, no word of Rego and not ending in _test`,
     )
     return { ok: false, findings }
   }
