@@ -1,3 +1,4 @@
+import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import type { JsonObject } from '../../src/digest.ts'
 import { replayText } from '../../src/policy/decision.ts'
@@ -200,6 +201,39 @@ describe('an engine', () => {
     const engine = await withForged({ evaluation: 'abort', answer: 'secret pattern ^10\\.' })
     const { reasons } = await engine.decide(requestInput())
     expect(JSON.stringify(reasons)).not.toMatch(/secret|starter|forged|abort/)
+  })
+})
+
+describe('a pack', () => {
+  it('may say something in every set, with optional fields left out', async () => {
+    const elements: readonly (readonly [string, string])[] = [
+      ['grant', ''],
+      [
+        'require_approval',
+        ', "stages": [{"id": "owner", "roles": ["approver"], "min": 1}], "exclude": [], "evidence": ["key"], "request_ttl_s": 60, "execute_within_s": 60',
+      ],
+      ['limit', ', "wall_s": 60'],
+      ['credential', ', "name": "vault-token"'],
+      ['sandbox', ', "isolation": "process"'],
+      ['warn', ', "message": "mind this"'],
+    ]
+    const rules = elements.map(([set, more], at) =>
+      rule(`S-${at}`, `${set} contains {"rule": rego.metadata.rule()${more}} if input.phase == "execution"`),
+    )
+    const [pack] = await compileRego(join(folder.path, 'sets'), [{ ...starter, rules: rules.join('\n') }])
+    if (pack === undefined) throw new Error('no pack')
+    const engine = engineOf()
+    await engine.load(generation(1, [pack]))
+    const decision = await engine.decide(input())
+    expect(decision).toMatchObject({
+      effect: 'pending',
+      error: null,
+      limits: { wall_s: 60 },
+      credentials: ['vault-token'],
+    })
+    expect(new Set(decision.findings.map(({ id, kind }) => `${kind} ${id}`))).toEqual(
+      new Set(elements.map(([kind], at) => `${kind} starter/S-${at}`)),
+    )
   })
 })
 
