@@ -28,7 +28,7 @@ export function openWriter(path: string): { readonly db: Database; readonly migr
     // FULL syncs the WAL at each commit: an acknowledged batch survives a power cut. On macOS only F_FULLFSYNC does that.
     // Savepoint journals stay in memory: nothing of the ledger is to lie in a temp folder.
     db.exec(`PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON;
-             PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF; PRAGMA journal_size_limit = 16777216`)
+             PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF; PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 20000000`)
     return { db, migrated: migrate(db) }
   } catch (error) {
     db.close()

@@ -115,7 +115,7 @@ export function openSqliteLedger(options: SqliteLedgerOptions): Ledger {
     function transact(batches: readonly Batch[], roomy: boolean): readonly Written[] {
       const connection = (db ??= openWriter(path).db)
       try {
-        connection.exec('BEGIN IMMEDIATE')
+        connection.run('BEGIN IMMEDIATE')
         // Another program that wrote here would make positions and heads of ours a lie.
         if (edge !== null && edge.position !== lastPosition(connection)) edge = null
         const now = (edge ??= loadEdge(connection))
@@ -130,7 +130,7 @@ export function openSqliteLedger(options: SqliteLedgerOptions): Ledger {
               },
         )
         if (results.some((result) => 'appended' in result)) storeHead(connection, now.head)
-        connection.exec('COMMIT')
+        connection.run('COMMIT')
         committed = now.position
         return results
       } catch (error) {
@@ -155,14 +155,15 @@ export function openSqliteLedger(options: SqliteLedgerOptions): Ledger {
 
     function write(connection: Database, now: Edge, entries: readonly Entry[]): Written {
       const before: Edge = { ...now }
-      connection.exec('SAVEPOINT batch')
+      connection.run('SAVEPOINT batch')
       try {
         const appended = writeSteps(connection, now, entries)
-        connection.exec('RELEASE batch')
+        connection.run('RELEASE batch')
         return { appended }
       } catch (error) {
         if (isDiskFailure(error) || !connection.inTransaction) throw error
-        connection.exec('ROLLBACK TO batch; RELEASE batch')
+        connection.run('ROLLBACK TO batch')
+        connection.run('RELEASE batch')
         Object.assign(now, before)
         return { error: failureOf(error) }
       }

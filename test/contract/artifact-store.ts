@@ -1,0 +1,125 @@
+import { describe, expect, it } from 'vitest'
+import type { ArtifactStore } from '../../src/artifact/artifact.ts'
+import { digestOf } from '../../src/digest.ts'
+import type { Digest } from '../../src/digest.ts'
+import { WritError } from '../../src/error.ts'
+
+/** The pieces, one after another, as they might come off a socket. */
+export async function* pieces(...parts: readonly (string | Uint8Array)[]): AsyncGenerator<Uint8Array> {
+  for (const part of parts) {
+    await Promise.resolve()
+    yield Buffer.from(part)
+  }
+}
+
+export async function codeOf(work: Promise<unknown>): Promise<string> {
+  try {
+    await work
+    return 'done'
+  } catch (error) {
+    return error instanceof WritError ? error.code : String(error)
+  }
+}
+
+async function all(stream: AsyncIterable<Uint8Array>): Promise<string> {
+  const parts: Uint8Array[] = []
+  for await (const part of stream) parts.push(part)
+  return Buffer.concat(parts).toString()
+}
+
+export interface OpenedStore {
+  readonly store: ArtifactStore
+  readonly reopen: () => ArtifactStore
+}
+
+/** What every artifact store keeps, whatever it stands on. */
+export function artifactStoreContract(name: string, open: () => OpenedStore): void {
+  describe(`the artifact store contract over ${name}`, () => {
+    it('names bytes by their digest, however they were cut, and keeps them when opened again', async () => {
+      const { store, reopen } = open()
+      expect(await store.put(pieces('a', '', 'bc'), 3)).toEqual({ sha256: digestOf('abc'), size: 3 })
+      const again = reopen()
+      expect((await again.read(digestOf('abc'), 3)).toString()).toBe('abc')
+      expect(await again.size(digestOf('abc'))).toBe(3)
+    })
+
+    it('keeps the empty artifact like any other', async () => {
+      const { store } = open()
+      expect(await store.put(pieces(), 0)).toEqual({ sha256: digestOf(''), size: 0 })
+      expect(await store.size(digestOf(''))).toBe(0)
+      expect(await all(await store.open(digestOf('')))).toBe('')
+    })
+
+    it('stores the same bytes once, whoever stores them at the same moment', async () => {
+      const { store } = open()
+      const stored = await Promise.all(Array.from({ length: 8 }, async () => await store.put(pieces('same'), 10)))
+      expect(new Set(stored.map(({ sha256 }) => sha256))).toEqual(new Set([digestOf('same')]))
+      expect((await store.read(digestOf('same'), 10)).toString()).toBe('same')
+    })
+
+    it('takes exactly the limit and not a byte more', async () => {
+      const { store } = open()
+      expect(await codeOf(store.put(pieces('ab', 'c'), 3))).toBe('done')
+      expect(await codeOf(store.put(pieces('ab', 'cd'), 3))).toBe('too_large')
+      expect(await store.size(digestOf('abcd'))).toBeNull()
+    })
+
+    it('stops taking from a source that is over the limit', async () => {
+      const { store } = open()
+      let asked = 0
+      async function* endless(): AsyncGenerator<Uint8Array> {
+        for (;;) {
+          asked++
+          await Promise.resolve()
+          yield Buffer.alloc(1000)
+        }
+      }
+      expect(await codeOf(store.put(endless(), 5000))).toBe('too_large')
+      expect(asked).toBe(6)
+    })
+
+    it('leaves nothing of a source that breaks off, and passes its error on', async () => {
+      const { store, reopen } = open()
+      async function* broken(): AsyncGenerator<Uint8Array> {
+        yield* pieces('half')
+        throw new Error('the connection was lost')
+      }
+      expect(await codeOf(store.put(broken(), 100))).toBe('Error: the connection was lost')
+      expect(await reopen().size(digestOf('half'))).toBeNull()
+    })
+
+    it('reads from an offset, and nothing from beyond the end', async () => {
+      const { store } = open()
+      await store.put(pieces('0123456789'), 10)
+      const digest = digestOf('0123456789')
+      expect(await all(await store.open(digest))).toBe('0123456789')
+      expect(await all(await store.open(digest, 7))).toBe('789')
+      expect(await all(await store.open(digest, 10))).toBe('')
+      expect(await all(await store.open(digest, 99))).toBe('')
+    })
+
+    it('gives a whole artifact only within the limit', async () => {
+      const { store } = open()
+      await store.put(pieces('0123456789'), 10)
+      expect(await codeOf(store.read(digestOf('0123456789'), 9))).toBe('too_large')
+    })
+
+    it('knows no digest that was not stored, nor one that is none', async () => {
+      const { store } = open()
+      await store.put(pieces('x'), 1)
+      const others = [
+        digestOf('y'),
+        'sha256:../../../../etc/passwd',
+        digestOf('x').toUpperCase(),
+        `${digestOf('x')}/..`,
+        digestOf('x').slice(7),
+        '',
+      ] as Digest[]
+      for (const digest of others) {
+        expect(await store.size(digest)).toBeNull()
+        expect(await codeOf(store.open(digest))).toBe('not_found')
+        expect(await codeOf(store.read(digest, 10))).toBe('not_found')
+      }
+    })
+  })
+}
