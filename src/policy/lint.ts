@@ -51,7 +51,7 @@ function compare(a: string, b: string): number {
 }
 
 /** Names in a pack end in terminals and logs: control and bidirectional characters are shown escaped. */
-function clean(text: string): string {
+export function clean(text: string): string {
   return text
     .slice(0, 2000)
     .replaceAll(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (c) =>

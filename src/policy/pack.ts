@@ -235,7 +235,8 @@ named(kind_code, rule) := {
 
 function element(set: SetName): string {
   const rule = `named("${defaultCodes[set]}", object.get(x, "rule", {}))`
-  if (set === 'limit') return `object.union(x, {"rule": ${rule}})`
+  // object.union merges deeply, so the raw rule has to go first.
+  if (set === 'limit') return `object.union(object.remove(x, ["rule"]), {"rule": ${rule}})`
   const { required, optional } = elementKeys[set]
   const rest = [...required, ...optional].map(
     (key) => `"${key}": object.get(x, "${key}", ${key === 'properties' ? '{}' : 'null'})`,

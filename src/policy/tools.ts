@@ -1,6 +1,6 @@
 import { digestOf } from '../digest.ts'
 import type { Json } from '../digest.ts'
-import { lint } from './lint.ts'
+import { clean, lint } from './lint.ts'
 import { entrypoint, isTestFile, readPack, realPath, setNames, wrapper } from './pack.ts'
 import type { PackFile, PackSource, PolicyFinding } from './pack.ts'
 import type { Attachment, CompiledPack, PolicyInput } from './policy.ts'
@@ -57,7 +57,7 @@ interface Examined {
 function examine(source: PackSource, answer: Answer): Examined {
   const { attachment } = source
   if ('failed' in answer) {
-    const message = `the pack could not be compiled: ${answer.failed.slice(0, 300)}`
+    const message = `the pack could not be compiled: ${clean(answer.failed.slice(0, 300))}`
     const finding: PolicyFinding = {
       file: attachment.path,
       line: 0,
@@ -192,7 +192,7 @@ export async function formatFiles(files: readonly PackFile[], options: ToolsOpti
   const [answer] = await ask([JSON.stringify({ verb: 'fmt', files: numbered })], options, false)
   const original = (path: string): PackFile | undefined => files[Number.parseInt(path, 10)]
   if (answer === undefined || 'failed' in answer) {
-    const message = `the files could not be formatted: ${answer?.failed ?? ''}`
+    const message = `the files could not be formatted: ${clean(answer?.failed ?? '')}`
     const finding: PolicyFinding = {
       file: files[0]?.path ?? '',
       line: 0,

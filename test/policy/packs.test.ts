@@ -270,8 +270,8 @@ describe('the generated module', () => {
     expect(evaluate.get('whole')?.(input())).toEqual({
       grant: [],
       deny: [
-        { rule: named('D1', 'denied'), message: null },
         { rule: named('D2', 'denied'), message: null },
+        { rule: named('D1', 'denied'), message: null },
       ],
       require_approval: [],
       limit: [{ rule: named('L1', 'limited'), wall_s: 5 }],
