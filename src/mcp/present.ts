@@ -16,8 +16,8 @@ type Anything = Partial<Omit<Results['list_targets'], 'state'>> &
   Partial<Omit<Results['get_result'], 'state'>> &
   Partial<Omit<Results['respond_to_approval'], 'state'>> & { readonly state?: string }
 
-/** Fields whose text a run wrote. A structured result names those it has under `untrusted`. */
-const workloadFields = ['log', 'tail', 'file', 'files'] as const
+/** Fields whose text a run or another caller wrote. A structured result names those it has under `untrusted`. */
+const foreignFields = ['log', 'tail', 'file', 'files', 'payload'] as const
 
 /**
  * A broker's result as a tool result. Text and `structuredContent` each hold everything a model needs; both are
@@ -27,7 +27,7 @@ const workloadFields = ['log', 'tail', 'file', 'files'] as const
 export function present<T extends ToolName>(tool: T, result: Results[T]): CallToolResult {
   const { jws, ...rest } = result as Anything
   const whole: Anything = { ...rest, next: rest.next ?? nextOf(tool, rest) }
-  const untrusted = workloadFields.filter((field) => whole[field] !== undefined)
+  const untrusted = foreignFields.filter((field) => whole[field] !== undefined)
   const structured = exactFile(neutralised(whole as JsonObject) as JsonObject, whole)
   return {
     content: [{ type: 'text', text: textOf(whole) }],

@@ -18,6 +18,7 @@ import { isToolName } from './tools.ts'
 /** The operator's log; pino's logger is one. */
 export interface Log {
   debug(fields: object, text: string): void
+  info(fields: object, text: string): void
   warn(fields: object, text: string): void
 }
 
@@ -25,12 +26,15 @@ export const serverInfo = { name: 'writ', version: '0.1.0' } as const
 
 /** Requests of one connection that may be unanswered at once; more are left in the socket. */
 const inFlightMax = 64
+/** Bytes of unanswered requests beyond which no further one is read: what a connection can make the broker hold. */
+const heldBytesMax = 8 * 1024 * 1024
 /** Time a peer has to read the last answer of a connection that is being closed. */
 const lingerMs = 1000
 
 interface Pending {
   readonly request: InboundRequest
   readonly caller: Caller
+  readonly bytes: number
 }
 
 /**
@@ -48,6 +52,7 @@ export class GatedTransport implements Transport {
   readonly #log: Log
   #caller: Caller
   readonly #pending = new Map<RequestId, Pending>()
+  #pendingBytes = 0
   /** Notifications being decided; a request being decided is among the pending ones. */
   #notes = 0
   #tail: Promise<void> = Promise.resolve()
@@ -155,7 +160,8 @@ export class GatedTransport implements Transport {
   }
 
   #hasRoom(): boolean {
-    return this.#pending.size + this.#notes < inFlightMax && !this.#socket.writableNeedDrain
+    const held = this.#pending.size + this.#notes < inFlightMax && this.#pendingBytes < heldBytesMax
+    return held && !this.#socket.writableNeedDrain
   }
 
   /** A line longer than any message may be, and no end in sight: the only thing that costs a client its connection. */
@@ -193,7 +199,7 @@ export class GatedTransport implements Transport {
         )
         return
       case 'request':
-        return this.#acceptRequest(inbound)
+        return this.#acceptRequest(inbound, line.byteLength)
       case 'notification':
         if (inbound.cancels !== null && !this.#pending.has(inbound.cancels)) return
         this.#notes++
@@ -204,7 +210,7 @@ export class GatedTransport implements Transport {
     }
   }
 
-  #acceptRequest(request: InboundRequest): void {
+  #acceptRequest(request: InboundRequest, bytes: number): void {
     if (this.#pending.has(request.id)) {
       this.#write(errorAnswer(null, errorNumbers.invalidRequest, '"id" is that of a request not yet answered'))
       return
@@ -212,7 +218,8 @@ export class GatedTransport implements Transport {
     if (request.asserted !== null)
       this.#caller = { ...this.#caller, agent: { ...this.#caller.agent, asserted: request.asserted } }
     const caller = this.#caller
-    this.#pending.set(request.id, { request, caller })
+    this.#pending.set(request.id, { request, caller, bytes })
+    this.#pendingBytes += bytes
     const { name } = request.message
     if (request.method === 'tools/call' && !isToolName(name)) {
       const near = nearest(name, toolNames)
@@ -284,7 +291,10 @@ export class GatedTransport implements Transport {
 
   /** True for the one caller that may answer. */
   #settle(id: RequestId): boolean {
-    if (!this.#pending.delete(id)) return false
+    const pending = this.#pending.get(id)
+    if (pending === undefined) return false
+    this.#pending.delete(id)
+    this.#pendingBytes -= pending.bytes
     if (this.#chunks.length > 0 || this.#socket.isPaused()) queueMicrotask(() => this.#readOn())
     return true
   }
@@ -311,7 +321,7 @@ export class GatedTransport implements Transport {
 /** A refusal made at this edge, under a reference that stands in the operator's log. */
 export function edgeReason(code: ErrorCode, message: string, log: Log): Reason {
   const ref = newId('dec')
-  log.debug({ ref, code, message }, 'refused at the MCP edge')
+  log.info({ ref, code, message }, 'refused at the MCP edge')
   return { code, message, remedy: new WritError(code, message).remedy, ref }
 }
 

@@ -15,7 +15,7 @@ export const caller: Caller = {
   auth: { method: 'socket', atMs: 0 },
 }
 
-export const quiet = { debug: () => undefined, warn: () => undefined }
+export const quiet = { debug: () => undefined, info: () => undefined, warn: () => undefined }
 
 export const denial: Reason = {
   code: 'not_yours',

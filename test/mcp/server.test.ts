@@ -215,6 +215,16 @@ describe('a connection', () => {
     expect(client.lines).toHaveLength(200)
   })
 
+  test('holds at most 8 MiB of unanswered requests, and one more', async () => {
+    const { broker, client } = connect({ decideMs: () => 50 })
+    const args = { task_id: 't', files: [{ path: 'a', content: 'x'.repeat(3 * 1024 * 1024) }] }
+    for (let id = 0; id < 8; id++) client.send(call(id, 'upload_artifact', args))
+    await client.answer(0)
+    expect(broker.seen.admitted.length).toBeLessThan(8)
+    for (let id = 0; id < 8; id++)
+      expect(await client.answer(id)).toMatchObject({ result: { structuredContent: { state: 'ready' } } })
+  })
+
   test('stops reading from a client that does not read', async () => {
     const { broker, client } = connect()
     client.stopReading()

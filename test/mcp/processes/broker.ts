@@ -5,6 +5,7 @@ import { caller, memoryBroker } from '../memory-broker.ts'
 const [socket = '', ledger = ''] = process.argv.slice(2)
 const log = {
   debug: () => undefined,
+  info: () => undefined,
   warn: (fields: object, text: string) => void process.stderr.write(`${text} ${JSON.stringify(fields)}\n`),
 }
 await listenMcp({ path: socket, broker: memoryBroker({ ledger }), callerOf: () => caller, log })
