@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises'
 import { type Clock, systemClock } from '../clock.ts'
 import type { Redactor } from '../credential/redact.ts'
 import type { Secret } from '../credential/secret.ts'
@@ -8,11 +9,12 @@ import type { EgressCounts, EgressPort, EgressRequest, EgressResponse } from './
 import { Refusal } from './refusal.ts'
 import { gatewayOrigin, isDroppedOfResponse, type ParsedRequest, parseRequest, serviceNamed } from './request.ts'
 import { createSwap } from './swap.ts'
-import { openUpstream, type Resolve, type Upstream, type UpstreamResponse } from './upstream.ts'
+import { openUpstream, type Patience, type Resolve, type Upstream, type UpstreamResponse } from './upstream.ts'
 
 const mostAtOnce = 32
 /** Of all answers under way in one run, as they came and decoded. */
 const mostBytesAtOnce = 33_554_432
+const sliceBytes = 262_144
 /** Codes come from policies too, so the list is held short; what is over stands in the total. */
 const mostRefusalKinds = 64
 
@@ -27,7 +29,8 @@ export interface Gateway extends EgressPort {
  * credential in and takes it out of the answer (contracts/execution.md, reference/sandboxes.md §4.3). One per run;
  * nothing is shared with another. `secrets` are named like the credentials of the plan. `decide` is phase `egress`:
  * anything but a clean allow stops the request. `redactor` learns what services issue; answers pass it with the
- * placeholders in place of the marker. `resolve` is asked for the addresses of a name, by default the system.
+ * placeholders in place of the marker. `resolve` is asked for the addresses of a name, by default the system;
+ * `patience` is 10 s to be reached and 30 s between bytes unless said otherwise.
  */
 export function openGateway(options: {
   readonly plan: Plan
@@ -37,6 +40,7 @@ export function openGateway(options: {
   readonly decide: (call: NonNullable<PolicyInput['context']['call']>) => Promise<Decision>
   readonly clock?: Clock
   readonly resolve?: Resolve
+  readonly patience?: Patience
 }): Gateway {
   const { plan, decide, clock = systemClock } = options
   const services = new Map<string, PlanService>(plan.services.map((service) => [service.name, service]))
@@ -54,7 +58,7 @@ export function openGateway(options: {
   const upstreamOf = (service: PlanService): Upstream => {
     const known = upstreams.get(service.name)
     if (known !== undefined) return known
-    const opened = openUpstream(service, clock, options.resolve)
+    const opened = openUpstream(service, clock, options.resolve, options.patience)
     upstreams.set(service.name, opened)
     return opened
   }
@@ -102,7 +106,7 @@ export function openGateway(options: {
     }
     try {
       const path = parsed.path + parsed.query
-      return clean(
+      return await clean(
         service,
         await upstream.send(address, { method: parsed.method, path, headers, body: parsed.body }, take, signal),
       )
@@ -115,21 +119,32 @@ export function openGateway(options: {
     }
   }
 
-  const clean = (service: PlanService, response: UpstreamResponse): EgressResponse => {
-    const contentType = response.headers.find(([name]) => name === 'content-type')?.[1] ?? ''
+  const clean = async (service: PlanService, response: UpstreamResponse): Promise<EgressResponse> => {
+    if (response.status < 200 || response.status > 599) throw new Refusal('upstream_protocol')
     if (response.body === null && swap.holds) throw new Refusal('response_encoded')
     const plain = response.body ?? response.encoded
-    swap.learn(service, contentType, plain)
+    swap.learn(service, response.headers.find(([name]) => name === 'content-type')?.[1] ?? '', plain)
     const headers: [string, string][] = []
     for (const [name, value] of response.headers) {
-      if (isDroppedOfResponse(name) || answers.bytes(Buffer.from(name, 'latin1')).hits > 0) continue
+      // Without its coding only what could be decoded is handed on; anything else says what it is.
+      const said = name === 'content-encoding' && response.body === null
+      if (!said && (isDroppedOfResponse(name) || answers.bytes(Buffer.from(name, 'latin1')).hits > 0)) continue
       const shown = name === 'location' ? inSandbox(service, value) : value
       headers.push([name, answers.bytes(Buffer.from(shown, 'latin1')).bytes.toString('latin1')])
     }
-    if (response.body === null)
-      for (const header of response.headers) if (header[0] === 'content-encoding') headers.push([...header])
-    const { bytes } = answers.bytes(plain)
-    return { status: response.status, headers, body: bytes }
+    return { status: response.status, headers, body: await redacted(plain) }
+  }
+
+  /** In slices, so that the other runs of the host are not kept waiting by a large answer. */
+  const redacted = async (bytes: Buffer): Promise<Buffer> => {
+    const stream = answers.stream()
+    const parts: Buffer[] = []
+    for (let from = 0; from < bytes.length; from += sliceBytes) {
+      if (from > 0) await setImmediate()
+      parts.push(stream.write(bytes.subarray(from, from + sliceBytes)))
+    }
+    parts.push(stream.flush())
+    return Buffer.concat(parts)
   }
 
   const count = (url: string, refusal: Refusal): void => {

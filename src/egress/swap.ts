@@ -8,6 +8,8 @@ import type { ParsedRequest } from './request.ts'
 /** Tokens that services of one run may be issued; each costs the redactor a rebuild. */
 const mostTokens = 32
 const mostTokenBytes = 8192
+/** Larger answers are searched for token fields as text only. */
+const mostParsedBytes = 1_048_576
 
 type Header = readonly [string, string]
 
@@ -85,6 +87,8 @@ export function createSwap(options: {
     const headers: Header[] = []
     for (const [name, value] of parsed.headers) {
       check(value, service)
+      // A range cuts an answer, and could cut a secret in it into parts that nobody would know.
+      if ((name === 'range' || name === 'if-range') && values.size > 0) continue
       if (name !== own && name !== 'authorization') {
         // A placeholder where the binding does not say so goes out as it is: worth nothing there.
         headers.push([name, value])
@@ -169,6 +173,7 @@ function tokensOf(contentType: string, body: Buffer): ReadonlySet<string> {
     const value = parsed(quoted)
     if (typeof value === 'string' && value !== '') found.add(value)
   }
+  if (body.length > mostParsedBytes) return found
   parsed(text, (name, value) => {
     if (tokenNames.has(name) && typeof value === 'string' && value !== '') found.add(value)
   })

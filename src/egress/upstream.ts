@@ -11,8 +11,13 @@ import type { PlanService } from '../plan/plan.ts'
 import { mayDial, rangesOf } from './address.ts'
 import { Refusal } from './refusal.ts'
 
-const connectMs = 10_000
-const idleMs = 30_000
+/** How long a service may take to be reached, and to say the next thing. */
+export interface Patience {
+  readonly connectMs: number
+  readonly idleMs: number
+}
+
+const defaultPatience: Patience = { connectMs: 10_000, idleMs: 30_000 }
 export const mostResponseBytes = 8 * 1_048_576
 /** How long an address that was checked is dialled again without asking the resolver. */
 const addressMs = 30_000
@@ -57,7 +62,13 @@ export interface Upstream {
 }
 
 /** Throws `Refusal` where the service of the plan is none that can be reached. */
-export function openUpstream(service: PlanService, clock: Clock, resolve: Resolve = resolveBySystem): Upstream {
+export function openUpstream(
+  service: PlanService,
+  clock: Clock,
+  resolve: Resolve = resolveBySystem,
+  patience: Patience = defaultPatience,
+): Upstream {
+  const { connectMs, idleMs } = patience
   const url = new URL(service.url)
   const secure = url.protocol === 'https:'
   if (
@@ -189,11 +200,17 @@ export function openUpstream(service: PlanService, clock: Clock, resolve: Resolv
     async send(to, request, take, signal) {
       // A pooled connection may be closed by the other end just now. Only what may be sent twice is sent over one.
       const repeatable = /^(GET|HEAD|OPTIONS|LIST)$/.test(request.method)
-      const answer = await once(to, request, take, signal, repeatable)
-      if (answer !== 'stale') return answer
-      const again = await once(to, request, take, signal, false)
-      if (again === 'stale') throw new Refusal('upstream_closed')
-      return again
+      try {
+        const answer = await once(to, request, take, signal, repeatable)
+        if (answer !== 'stale') return answer
+        const again = await once(to, request, take, signal, false)
+        if (again !== 'stale') return again
+        throw new Refusal('upstream_closed')
+      } catch (failure) {
+        // A service that moved is looked for again.
+        if (failure instanceof Refusal && /^(upstream_unreachable|connect_timeout)$/.test(failure.code)) checked = null
+        throw failure
+      }
     },
     close: () => agent.destroy(),
   }

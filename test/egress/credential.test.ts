@@ -226,6 +226,29 @@ describe('an answer of a service', () => {
     await run.gateway.close()
   })
 
+  it('is never cut into ranges, which could cut a secret in two', async () => {
+    const run = open()
+    await run.fetch('/vault/echo', {
+      headers: [
+        ['Range', 'bytes=0-9'],
+        ['If-Range', '"x"'],
+      ],
+    })
+    expect(last()['range']).toBeUndefined()
+    expect(last()['if-range']).toBeUndefined()
+    await run.gateway.close()
+  })
+
+  it('is cleaned where a slice of a large answer ends in the middle of the credential', async () => {
+    const run = open()
+    for (const at of [262_144 - 3, 262_144 - 20, 524_288 - 1]) {
+      const response = await run.fetch('/vault/large', { headers: [['X-At', String(at)]] })
+      expectNoSecret(response)
+      expect(textOf(response)).toBe(`${'x'.repeat(at)}${placeholder(run)}${'y'.repeat(600_000 - at)}`)
+    }
+    await run.gateway.close()
+  })
+
   it('passes as it is, packed or not, in a run without credentials', async () => {
     const run = openRun({ services: [service('open', `http://127.0.0.1:${second.port}`)] })
     const response = await run.fetch('/open/odd-coding')

@@ -362,12 +362,42 @@ describe('an answer', () => {
     ['/api/garbage', 'upstream_protocol'],
     ['/api/headers-flood', 'upstream_protocol'],
     ['/api/upgrade', 'upstream_protocol'],
+    ['/api/odd-status', 'upstream_protocol'],
   ])('that is none (%s) is told as a class', async (path, code) => {
     await using(openRun({ services: [service('api', base())] }), async (run) => {
       const response = await run.fetch(path)
       expect([response.status, codeOf(response)]).toEqual([502, code])
       expect(textOf(response)).not.toMatch(/127\.0|ECONN|HPE_|socket/)
       expect(run.gateway.counts()).toMatchObject({ allowed: 1, blocked: 0 })
+    })
+  })
+
+  it('is waited for only so long: to be reached, and for the next bytes', async () => {
+    const silent = createServer((socket) => socket.on('error', () => {}).resume())
+    await new Promise<void>((done) => {
+      silent.listen(0, '127.0.0.1', done)
+    })
+    const { port } = silent.address() as AddressInfo
+    const patience = { connectMs: 100, idleMs: 150 }
+    await using(
+      openRun({
+        services: [
+          service('tls', `https://127.0.0.1:${port}`),
+          service('api', base()),
+          service('dns', 'https://slow.example'),
+        ],
+        patience,
+        resolve: () => new Promise(() => {}),
+      }),
+      async (run) => {
+        expect(codeOf(await run.fetch('/tls/x'))).toBe('connect_timeout')
+        expect(codeOf(await run.fetch('/api/hang'))).toBe('upstream_timeout')
+        expect(codeOf(await run.fetch('/dns/x'))).toBe('connect_timeout')
+        expect((await run.fetch('/api/x')).status).toBe(200)
+      },
+    )
+    await new Promise<void>((done) => {
+      silent.close(() => done())
     })
   })
 

@@ -110,6 +110,11 @@ export async function startOrigin(
       response
         .writeHead(200, { 'content-type': 'application/json' })
         .end(`{"token":${'['.repeat(200_000)}${']'.repeat(200_000)}}`)
+    } else if (path.endsWith('/large')) {
+      const at = Number(request.headers['x-at'])
+      response.end(`${'x'.repeat(at)}${String(request.headers['x-vault-token'])}${'y'.repeat(600_000 - at)}`)
+    } else if (path.endsWith('/odd-status')) {
+      request.socket.end('HTTP/1.1 799 Odd\r\ncontent-length: 0\r\n\r\n')
     } else if (path.endsWith('/hang')) {
       response.on('error', () => {})
     } else response.writeHead(200, { 'content-type': 'text/plain' }).end('plain answer')

@@ -105,6 +105,7 @@ export function openRun(options: {
   readonly requests?: number
   readonly decide?: (call: Call) => Promise<Decision>
   readonly resolve?: (hostname: string) => Promise<readonly string[]>
+  readonly patience?: { readonly connectMs: number; readonly idleMs: number }
 }): TestRun {
   const { bindings = {}, values = {} } = options
   const secrets = Object.entries(values).map(([name, value]) => Secret.ingest(name, value))
@@ -121,6 +122,7 @@ export function openRun(options: {
       return await (options.decide?.(call) ?? Promise.resolve(decision('allow')))
     },
     ...(options.resolve === undefined ? {} : { resolve: options.resolve }),
+    ...(options.patience === undefined ? {} : { patience: options.patience }),
   })
   return {
     gateway,
