@@ -98,6 +98,13 @@ describe.each(calls)('$tool $args', (one) => {
   })
 })
 
+/** Any code points, lone surrogates among them, and much of what matters. */
+const anyText = fc
+  .array(fc.oneof(fc.integer({ min: 0, max: 0x10ffff }), fc.constantFrom(10, 13, 27, 0x202e, 0x2028, 0xd800, 0xfe01)), {
+    maxLength: 80,
+  })
+  .map((points) => String.fromCodePoint(...points))
+
 describe('output of a run', () => {
   test('cannot pass for a line of Writ, in log, tail or file [G-output-fenced]', async () => {
     for (const args of [
@@ -114,7 +121,7 @@ describe('output of a run', () => {
 
   test('stays in its fence whatever it is [G-output-fenced]', () => {
     fc.assert(
-      fc.property(fc.string({ unit: 'binary', maxLength: 80 }), (text) => {
+      fc.property(anyText, (text) => {
         expect(
           fenced(text)
             .split('\n')
