@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { copyFileSync, readdirSync, statSync, writeFileSync } from 'node:fs'
+import { copyFileSync, readdirSync, renameSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { describe, expect, it, onTestFinished } from 'vitest'
@@ -197,6 +197,22 @@ describe('a ledger that another program holds', () => {
     const head = ledger.views.logHead()
     ledger.rebuild()
     expect(ledger.views.logHead()).toEqual(head)
+  })
+})
+
+describe('a ledger whose file is taken away', () => {
+  it('promises nothing it would lose, and begins no second log in its place', async () => {
+    const dir = folder()
+    const path = join(dir, 'ledger.db')
+    const ledger = open(path)
+    await ledger.append(signed('genesis'))
+    renameSync(path, join(dir, 'aside.db'))
+    expect((await rejected(ledger.append(signed('policy')))).code).toBe('ledger_unavailable')
+    writeFileSync(path, '')
+    expect((await rejected(ledger.append(signed('policy')))).code).toBe('ledger_unavailable')
+    expect(statSync(path).size).toBe(0)
+    renameSync(join(dir, 'aside.db'), path)
+    expect((await ledger.append(signed('policy'))).receipts[0]?.index).toBe(1)
   })
 })
 

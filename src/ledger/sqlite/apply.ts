@@ -1,21 +1,12 @@
 import { isFinal, transitions } from '../../execution/execution.ts'
-import type { ExecutionState } from '../../execution/execution.ts'
 import { WritError } from '../../error.ts'
 import { canonical, digestJson } from '../../digest.ts'
 import type { ExecutionId } from '../../id.ts'
-import type { ApprovalState } from '../../approval/approval.ts'
 import type { Position, Step } from '../ledger.ts'
+import { applyClosed, applyOpened, applyVerdict } from './apply-approval.ts'
 import type { Database } from './database.ts'
-
-/** Where a step stands: all a view may depend on beside the step itself and the views before it. */
-interface Place {
-  readonly position: Position
-  readonly at_ms: number
-}
-
-export function refuse(message: string): never {
-  throw new WritError('conflict', message)
-}
+import { executionRow, refuse } from './facts.ts'
+import type { Place } from './facts.ts'
 
 /**
  * Brings the views up to one step and returns the execution it belongs to. Throws `conflict` where the views refuse it;
@@ -96,26 +87,6 @@ export function apply(db: Database, step: Step, place: Place): ExecutionId | nul
   }
 }
 
-interface ExecutionFacts {
-  readonly tenant: string
-  readonly owner: string
-  readonly task: string
-  readonly plan: string
-  readonly state: ExecutionState | null
-  readonly permit: number | null
-  readonly outcome: number | null
-  readonly outcome_receipt: string | null
-}
-
-export function executionRow(db: Database, id: ExecutionId): ExecutionFacts {
-  return (
-    db.get<ExecutionFacts>(
-      'SELECT tenant, owner, task, plan, state, permit, outcome, outcome_receipt FROM executions WHERE id = ?',
-      id,
-    ) ?? refuse('this execution was never planned')
-  )
-}
-
 function applyTask(db: Database, { task }: Step & { kind: 'task' }, { position }: Place): void {
   const before = db.get<{ tenant: string; owner: string; revision: number }>(
     'SELECT tenant, owner, revision FROM tasks WHERE id = ?',
@@ -184,68 +155,6 @@ function applyState(db: Database, step: Step & { kind: 'state' }, { at_ms }: Pla
     at_ms,
     step.execution,
   )
-}
-
-interface ApprovalFacts {
-  readonly execution: ExecutionId
-  readonly state: ApprovalState
-}
-
-function approvalRow(db: Database, id: string): ApprovalFacts {
-  return (
-    db.get<ApprovalFacts>('SELECT execution, state FROM approvals WHERE id = ?', id) ??
-    refuse('this approval was never opened')
-  )
-}
-
-function applyOpened(db: Database, { approval }: Step & { kind: 'approval_opened' }, { position }: Place): void {
-  const { plan, tenant } = executionRow(db, approval.execution)
-  if (approval.plan !== plan || approval.tenant !== tenant) refuse('an approval is for its execution’s plan')
-  if (approval.state !== 'open' || approval.verdicts.length > 0) refuse('an approval is opened without verdicts')
-  if (db.get('SELECT 1 FROM approvals WHERE id = ?', approval.id) !== null) refuse('this approval is open already')
-  if (db.get("SELECT 1 FROM approvals WHERE execution = ? AND state = 'open'", approval.execution) !== null)
-    refuse('this execution waits for an approval already')
-  db.run(
-    "INSERT INTO approvals (id, execution, tenant, state, execute_by_ms, satisfied, position) VALUES (?, ?, ?, 'open', ?, NULL, ?)",
-    approval.id,
-    approval.execution,
-    approval.tenant,
-    approval.execute_by_ms,
-    position,
-  )
-  db.run('UPDATE executions SET approval = ? WHERE id = ?', approval.id, approval.execution)
-}
-
-function applyVerdict(db: Database, step: Step & { kind: 'verdict' }, { position }: Place): ExecutionId {
-  const { execution, state } = approvalRow(db, step.approval)
-  if (step.verdict.statement.approval_id !== step.approval) refuse('a verdict is for the approval it names')
-  if (state !== 'open') refuse(`this approval is ${state}`)
-  if (db.get('SELECT 1 FROM verdicts WHERE approval = ? AND person = ?', step.approval, step.verdict.by) !== null)
-    refuse('one person fills one stage')
-  db.run('INSERT INTO verdicts (approval, person, position) VALUES (?, ?, ?)', step.approval, step.verdict.by, position)
-  return execution
-}
-
-/** A satisfied approval may still run out, or its plan be superseded, before the run starts. */
-const closings: Readonly<Record<ApprovalState, readonly ApprovalState[]>> = {
-  open: ['satisfied', 'rejected', 'expired', 'superseded'],
-  satisfied: ['expired', 'superseded'],
-  rejected: [],
-  expired: [],
-  superseded: [],
-}
-
-function applyClosed(db: Database, step: Step & { kind: 'approval_closed' }, { position }: Place): ExecutionId {
-  const { execution, state } = approvalRow(db, step.approval)
-  if (!closings[state].includes(step.state)) refuse(`an approval that is ${state} cannot become ${step.state}`)
-  db.run(
-    'UPDATE approvals SET state = ?, execute_by_ms = ?, satisfied = COALESCE(satisfied, ?) WHERE id = ?',
-    step.state,
-    step.execute_by_ms,
-    step.state === 'satisfied' ? position : null,
-    step.approval,
-  )
-  return execution
 }
 
 function applyPermit(db: Database, step: Step & { kind: 'permit_spent' }, { position }: Place): void {

@@ -1,7 +1,7 @@
 import { isFinal } from '../../execution/execution.ts'
 import type { ExecutionId } from '../../id.ts'
-import type { Step } from '../ledger.ts'
-import { executionRow, refuse } from './apply.ts'
+import type { Entry, Step } from '../ledger.ts'
+import { executionRow, refuse } from './facts.ts'
 import type { Database } from './database.ts'
 
 /**
@@ -22,4 +22,24 @@ export function checkBatch(db: Database, steps: readonly Step[]): void {
       if (!receipted(step.execution, 'outcome')) refuse('no end of a run without an outcome receipt')
     }
   }
+}
+
+/**
+ * What may use the reserve: a batch that ends something and begins nothing. Everything else waits for space, so that
+ * neither a flood of refusals nor a new run can take the room an outcome needs.
+ */
+export function closesARun(entries: readonly Entry[]): boolean {
+  const ends = (entry: Entry) =>
+    entry.kind === 'outcome' ||
+    entry.kind === 'leased' ||
+    entry.kind === 'lease_ended' ||
+    entry.kind === 'approval_closed' ||
+    (entry.kind === 'state' && isFinal(entry.state))
+  const begins = (entry: Entry) =>
+    entry.kind === 'task' ||
+    entry.kind === 'planned' ||
+    entry.kind === 'permit_spent' ||
+    entry.kind === 'lease_intended' ||
+    entry.kind === 'approval_opened'
+  return entries.some(ends) && !entries.some(begins)
 }

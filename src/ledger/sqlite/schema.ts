@@ -40,7 +40,7 @@ export const migrations: readonly string[] = [
   CREATE INDEX executions_position ON executions (position);
   CREATE INDEX executions_task ON executions (task, position);
   CREATE INDEX executions_owner ON executions (tenant, owner, created_at_ms);
-  CREATE INDEX executions_live ON executions (state, position) WHERE state IN ('awaiting_approval', 'queued', 'running');
+  CREATE INDEX executions_state ON executions (state, position);
   CREATE INDEX executions_running ON executions (tenant, owner) WHERE state = 'running';
   CREATE INDEX executions_denied ON executions (tenant, owner, changed_at_ms) WHERE state = 'denied';
 
@@ -55,7 +55,7 @@ export const migrations: readonly string[] = [
   ) STRICT, WITHOUT ROWID;
   CREATE INDEX approvals_position ON approvals (position);
   CREATE INDEX approvals_execution ON approvals (execution, position);
-  CREATE INDEX approvals_open ON approvals (position) WHERE state = 'open';
+  CREATE INDEX approvals_state ON approvals (state, position);
   CREATE TABLE verdicts (
     approval TEXT NOT NULL, person TEXT NOT NULL, position INTEGER NOT NULL, PRIMARY KEY (approval, person)
   ) STRICT, WITHOUT ROWID;
@@ -63,7 +63,7 @@ export const migrations: readonly string[] = [
   CREATE TABLE leases (
     id TEXT PRIMARY KEY, execution TEXT NOT NULL, credentials TEXT NOT NULL, state TEXT NOT NULL, position INTEGER NOT NULL
   ) STRICT, WITHOUT ROWID;
-  CREATE INDEX leases_left ON leases (state, position) WHERE state <> 'done';
+  CREATE INDEX leases_state ON leases (state, position);
 
   CREATE TABLE idempotency (
     tenant TEXT NOT NULL, subject TEXT NOT NULL, key TEXT NOT NULL, request TEXT NOT NULL, result TEXT NOT NULL,

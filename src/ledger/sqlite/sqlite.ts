@@ -1,15 +1,15 @@
+import { statSync } from 'node:fs'
 import { canonical } from '../../digest.ts'
 import { WritError } from '../../error.ts'
 import type { Clock } from '../../clock.ts'
 import type { ReceiptSigner, SignedReceipt } from '../../receipt/receipt.ts'
-import { isFinal } from '../../execution/execution.ts'
 import type { Appended, Entry, Ledger, Position, Step } from '../ledger.ts'
 import { apply } from './apply.ts'
 import { failureOf, isDiskFailure, openReader, openWriter } from './database.ts'
 import type { Database } from './database.ts'
 import { emptyHead, grown, loadHead, rootOf, storeHead } from './head.ts'
 import type { Head } from './head.ts'
-import { checkBatch } from './order.ts'
+import { checkBatch, closesARun } from './order.ts'
 import { rebuildViews } from './rebuild.ts'
 import { openReserve } from './reserve.ts'
 import { allSteps, readSteps, views } from './views.ts'
@@ -66,6 +66,16 @@ export function openSqliteLedger(options: SqliteLedgerOptions): Ledger {
     let scheduled = false
     let closed = false
     const watchers = createWatchers(() => committed)
+    const file = statSync(path)
+
+    /** A file that was taken away would go on taking steps, and lose them all when it is closed. */
+    function checkFile(): void {
+      const now = statSync(path, { throwIfNoEntry: false })
+      if (now?.ino !== file.ino || now.dev !== file.dev)
+        throw new WritError('ledger_unavailable', 'the ledger file was removed or replaced while it was in use', {
+          remedy: 'Stop the broker, put the data folder back as it was, and start it again.',
+        })
+    }
 
     function schedule(): void {
       if (scheduled) return
@@ -113,6 +123,7 @@ export function openSqliteLedger(options: SqliteLedgerOptions): Ledger {
     }
 
     function transact(batches: readonly Batch[], roomy: boolean): readonly Written[] {
+      checkFile()
       const connection = (db ??= openWriter(path).db)
       try {
         connection.run('BEGIN IMMEDIATE')
@@ -211,6 +222,7 @@ export function openSqliteLedger(options: SqliteLedgerOptions): Ledger {
     }
 
     function rebuild(): void {
+      checkFile()
       const connection = (db ??= openWriter(path).db)
       try {
         edge = null
@@ -271,24 +283,4 @@ function loadEdge(db: Database): Edge {
   const position = lastPosition(db)
   const at_ms = db.get<{ at_ms: number }>('SELECT at_ms FROM steps WHERE position = ?', position)?.at_ms ?? 0
   return { position, at_ms, head: position === 0 ? emptyHead : loadHead(db) }
-}
-
-/**
- * What may use the reserve: a batch that ends something and begins nothing. Everything else waits for space, so that
- * neither a flood of refusals nor a new run can take the room an outcome needs.
- */
-function closesARun(entries: readonly Entry[]): boolean {
-  const ends = (entry: Entry) =>
-    entry.kind === 'outcome' ||
-    entry.kind === 'leased' ||
-    entry.kind === 'lease_ended' ||
-    entry.kind === 'approval_closed' ||
-    (entry.kind === 'state' && isFinal(entry.state))
-  const begins = (entry: Entry) =>
-    entry.kind === 'task' ||
-    entry.kind === 'planned' ||
-    entry.kind === 'permit_spent' ||
-    entry.kind === 'lease_intended' ||
-    entry.kind === 'approval_opened'
-  return entries.some(ends) && !entries.some(begins)
 }
