@@ -49,7 +49,7 @@ const rlimit: Cage = {
   limit: () => undefined,
   kills: () => 0,
   peak: () => null,
-  remove: () => undefined,
+  remove: () => Promise.resolve(),
 }
 
 interface Parents {

@@ -7,7 +7,7 @@ export function makeInspect(): (values: readonly unknown[]) => string {
   const maxDepth = 4
   const maxItems = 100
   const maxText = 65_536
-  const objectToString = Object.prototype.toString
+  const tagOf = (value: object): string => Object.prototype.toString.call(value).slice(8, -1)
   const ownKeys = Reflect.ownKeys
   const describe = Object.getOwnPropertyDescriptor
   const isArray = Array.isArray
@@ -18,21 +18,11 @@ export function makeInspect(): (values: readonly unknown[]) => string {
   }
 
   function primitive(value: unknown, nested: boolean): string | null {
-    switch (typeof value) {
-      case 'string':
-        return nested ? quote(value) : value
-      case 'bigint':
-        return `${value}n`
-      case 'symbol':
-        return String(value)
-      case 'number':
-        return Object.is(value, -0) ? '-0' : String(value)
-      case 'boolean':
-      case 'undefined':
-        return String(value)
-      default:
-        return value === null ? 'null' : null
-    }
+    if (typeof value === 'string') return nested ? quote(value) : value
+    if (typeof value === 'bigint') return `${value}n`
+    if (typeof value === 'number') return Object.is(value, -0) ? '-0' : String(value)
+    if (typeof value === 'object') return value === null ? 'null' : null
+    return typeof value === 'function' ? null : String(value as symbol | boolean | undefined)
   }
 
   function errorText(error: Error): string {
@@ -90,9 +80,9 @@ export function makeInspect(): (values: readonly unknown[]) => string {
       return `[${kind}${name === '' ? ' (anonymous)' : `${kind === 'class' ? ' ' : ': '}${name}`}]`
     }
     if (seen.includes(value)) return '[Circular]'
-    const tag = objectToString.call(value).slice(8, -1)
+    const tag = tagOf(value)
     if (tag === 'Date') return Number.isNaN((value as Date).getTime()) ? 'Invalid Date' : (value as Date).toISOString()
-    if (tag === 'RegExp') return String(value)
+    if (tag === 'RegExp') return RegExp.prototype.toString.call(value)
     if (tag === 'Promise') return 'Promise { }'
     const inside = [...seen, value]
     if (value instanceof Error) {
@@ -152,7 +142,7 @@ export function makeInspect(): (values: readonly unknown[]) => string {
       if (mark === '%%') return '%'
       if (at >= rest.length) return mark
       const value = rest[at++]
-      if (mark === '%s') return typeof value === 'object' ? show(value, 1, [], '') : String(value)
+      if (mark === '%s') return typeof value === 'string' ? value : show(value, 1, [], '')
       if (mark === '%d') return String(Number(value))
       if (mark === '%i') return String(Number.parseInt(String(value), 10))
       if (mark === '%f') return String(Number.parseFloat(String(value)))

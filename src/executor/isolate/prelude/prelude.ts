@@ -47,7 +47,7 @@ export function prelude(
   const MapOf = Map
   const PromiseOf = Promise
   const text = String
-  const fromCodes = String.fromCharCode
+  const fromCodes = String.fromCharCode.bind(String)
 
   for (const name of ['WebAssembly', 'SharedArrayBuffer', 'Atomics', 'FinalizationRegistry', 'WeakRef', 'console'])
     Reflect.deleteProperty(scope, name)
@@ -56,9 +56,9 @@ export function prelude(
 
   const tools = web(call)
   const { encodeUtf8, decodeUtf8, viewOf } = tools as {
-    encodeUtf8(text: string): Uint8Array
-    decodeUtf8(data: unknown, fatal: boolean): string
-    viewOf(data: unknown): Uint8Array
+    readonly encodeUtf8: (text: string) => Uint8Array
+    readonly decodeUtf8: (data: unknown, fatal: boolean) => string
+    readonly viewOf: (data: unknown) => Uint8Array
   }
 
   const add = (name: string, value: unknown): void => {
@@ -367,7 +367,7 @@ export function prelude(
 
   return (kind, id, answer, bytes) => {
     if (kind === 'begin') return begin(answer)
-    if (kind === 'main') return void PromiseOf.resolve((bytes as () => unknown)()).then(done)
+    if (kind === 'main') return void (async () => await done(await (bytes as () => unknown)()))()
     waiting.get(id)?.(kind, answer, bytes as ArrayBuffer | undefined)
   }
 }

@@ -7,7 +7,8 @@ type Ask = (op: string, text: string) => string
  */
 export function makeWeb(ask: Ask): Readonly<Record<string, unknown>> {
   'use strict'
-  const fromCodes = String.fromCharCode
+  const fromCodes = String.fromCharCode.bind(String)
+  const text = (value: unknown): string => String(value)
   const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/'
 
   function encodeUtf8(text: string): Uint8Array<ArrayBuffer> {
@@ -179,7 +180,7 @@ export function makeWeb(ask: Ask): Readonly<Record<string, unknown>> {
     if (value instanceof Promise || value instanceof WeakMap || value instanceof WeakSet)
       throw new TypeError('this object cannot be cloned')
     const copy: Record<string, unknown> = keep(
-      Array.isArray(value) ? (new Array(value.length) as unknown as Record<string, unknown>) : {},
+      Array.isArray(value) ? (Array.from({ length: value.length }) as unknown as Record<string, unknown>) : {},
     )
     for (const [key, item] of Object.entries(value))
       Object.defineProperty(copy, key, {
@@ -297,7 +298,7 @@ export function makeWeb(ask: Ask): Readonly<Record<string, unknown>> {
     #parts: Parts
     #params: URLSearchParams | null = null
     constructor(input: unknown, base?: unknown) {
-      this.#parts = URL.#ask({ input: String(input), ...(base === undefined ? {} : { base: String(base) }) })
+      this.#parts = URL.#ask({ input: text(input), ...(base === undefined ? {} : { base: text(base) }) })
     }
     static #ask(question: object): Parts {
       const answer = ask('url', JSON.stringify(question))
@@ -311,10 +312,10 @@ export function makeWeb(ask: Ask): Readonly<Record<string, unknown>> {
         return false
       }
     }
-    static change(url: URL, part: string, value: string): void {
+    static change = (url: URL, part: string, value: string): void => {
       url.#parts = URL.#ask({ input: url.#parts.href, part, value })
     }
-    static part(url: URL, part: keyof Parts): string {
+    static part = (url: URL, part: keyof Parts): string => {
       return url.#parts[part]
     }
     get searchParams(): URLSearchParams {
