@@ -22,7 +22,7 @@ const wasmFile = join(root, 'native', 'rego-tools', 'rego-tools.wasm.br')
 const phases = ['request', 'execution', 'approval', 'egress'] as const satisfies readonly Phase[]
 const defaultDeadlineMs = 20_000
 /** Milliseconds the process may take to unpack and compile the module; about 300 on an idle machine. */
-const startMs = 20_000
+const startMs = 60_000
 /** Pages of 64 KiB: what the tools' memory may grow to. */
 const maxPages = 16_384
 const maxLine = 96 * 1024 * 1024

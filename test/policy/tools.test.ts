@@ -1,10 +1,14 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtemp, mkdir, readdir, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Attachment } from '../../src/policy/policy.ts'
 import { compilePacks, formatFiles, testPacks } from '../../src/policy/tools.ts'
 import type { PolicyFinding } from '../../src/policy/tools.ts'
+import { tools } from '../../src/policy/tools-process.ts'
 
 let folder = ''
 let cacheDir = ''
@@ -296,12 +300,12 @@ deny contains {"rule": rego.metadata.rule(), "message": $"not {input.action.name
 }
 `
 
+const doubling = Array.from({ length: 40 }, (_, n) => `\tx${n + 1} := [x${n}, x${n}, {"a": x${n}}]`).join('\n')
+const bombText = `package writ.pack.bomb\n\np if {\n\tx0 := input\n${doubling}\n\tx40 == input.phase\n}\n`
+
 describe('a hostile pack', () => {
   test('whose types double forty times ends with a finding and not with a hang', async () => {
-    const doubling = Array.from({ length: 40 }, (_, n) => `\tx${n + 1} := [x${n}, x${n}, {"a": x${n}}]`).join('\n')
-    const bomb = await pack('bomb', {
-      'a.rego': `package writ.pack.bomb\n\np if {\n\tx0 := input\n${doubling}\n\tx40 == input.phase\n}\n`,
-    })
+    const bomb = await pack('bomb', { 'a.rego': bombText })
     const fine = await pack('fine', { 'a.rego': good.replace('pack.good', 'pack.fine') })
     const begin = performance.now()
     const compiled = await compilePacks([bomb, fine], { cacheDir, deadlineMs: 3000 })
@@ -332,6 +336,18 @@ describe('a hostile pack', () => {
       'pack_name',
       'unreadable',
     ])
+  })
+
+  test('does not outlive a broker that was killed while it compiled', async () => {
+    const module = fileURLToPath(new URL('../../src/policy/tools-child.ts', import.meta.url))
+    const wasm = fileURLToPath(new URL('../../native/rego-tools/rego-tools.wasm.br', import.meta.url))
+    const { digest, common } = tools()
+    const request = { verb: 'check', pack: 'bomb', files: [{ path: 'bomb/a.rego', text: bombText }], ...common }
+    // Nobody reads, kills or waits: the process has its own end, here after a second.
+    const child = spawn(process.execPath, ['--liftoff-only', module, wasm, digest, '1000'], { env: {} })
+    child.stdin.end(`${JSON.stringify(request)}\n`)
+    const [code, signal] = (await once(child, 'exit')) as [number | null, string | null]
+    expect([code, signal]).toEqual([null, 'SIGKILL'])
   })
 
   test('named twice is refused', async () => {
