@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { canonical, digestOf } from '../digest.ts'
-import type { Digest, Json, JsonObject } from '../digest.ts'
+import type { Digest, JsonObject } from '../digest.ts'
 import { egressModes, isolationLevels } from '../plan/plan.ts'
 import type { Plan } from '../plan/plan.ts'
 import type { Caller } from '../request/caller.ts'
@@ -15,48 +15,74 @@ export const maxFreeBytes = 48 * 1024
 const excerptLength = 1024
 /** `input.action.properties.arguments` is the fourth level, `input.context.task.inputs` too. */
 const freeDepth = maxDepth - 3
+/** Levels that are still digested. */
+const maxFreeDepth = 1000
+const tooDeep = 'too many levels'
 
 /** Obligations the broker carries out. Any other denies. */
 export const supportedObligations: readonly string[] = []
 
 const weekdays = ['sun', 'mon', 'tue', 'wed', 'thu', 'fri', 'sat'] as const
 
-/** Why `value` is no I-JSON of at most `depth` levels, or null when it is. Never recurses deeper than `depth`. */
-function fault(value: unknown, depth: number): string | null {
+class NotJson extends Error {}
+
+const plainText = /^[ !#-[\]-~]*$/
+
+function quoted(text: string, what: string): string {
+  if (plainText.test(text)) return `"${text}"`
+  if (!text.isWellFormed()) throw new NotJson(`${what} with a lone surrogate`)
+  return JSON.stringify(text)
+}
+
+/**
+ * RFC 8785 text of `value`, in the one pass that also makes sure that it is I-JSON of at most `depth` levels and made of
+ * plain arrays and objects. Throws NotJson and never recurses deeper than `depth`.
+ */
+function write(value: unknown, depth: number): string {
   switch (typeof value) {
     case 'string':
-      return value.isWellFormed() ? null : 'a string with a lone surrogate'
+      return quoted(value, 'a string')
     case 'number':
-      return Number.isFinite(value) ? null : 'a number that JSON does not have'
+      if (!Number.isFinite(value)) throw new NotJson('a number that JSON does not have')
+      return JSON.stringify(value)
     case 'boolean':
-      return null
+      return value ? 'true' : 'false'
     case 'object':
       break
     case 'undefined':
     case 'function':
     case 'symbol':
     case 'bigint':
-      return 'a value that JSON does not have'
+      throw new NotJson('a value that JSON does not have')
   }
-  if (value === null) return null
-  if (depth === 0) return 'too many levels'
+  if (value === null) return 'null'
+  if (depth === 0) throw new NotJson(tooDeep)
   if (Array.isArray(value)) {
-    // An index loop meets the holes of a sparse array, which `every` would step over.
-    for (let at = 0; at < value.length; at++) {
-      const found = fault(value[at], depth - 1)
-      if (found !== null) return found
-    }
-    return null
+    let text = '['
+    // An index loop meets the holes of a sparse array, which `map` would step over.
+    for (let at = 0; at < value.length; at++) text += `${at === 0 ? '' : ','}${write(value[at], depth - 1)}`
+    return `${text}]`
   }
   const prototype: unknown = Object.getPrototypeOf(value)
-  if (prototype !== Object.prototype && prototype !== null) return 'an object that is not plain'
-  for (const key of Object.keys(value)) {
-    if (!key.isWellFormed()) return 'a key with a lone surrogate'
-    if (key === '__proto__') return 'a key named __proto__'
-    const found = fault((value as Record<string, unknown>)[key], depth - 1)
-    if (found !== null) return found
+  if (prototype !== Object.prototype && prototype !== null) throw new NotJson('an object that is not plain')
+  let text = '{'
+  for (const key of Object.keys(value).sort()) {
+    if (key === '__proto__') throw new NotJson('a key named __proto__')
+    const member = write((value as Record<string, unknown>)[key], depth - 1)
+    text += `${text === '{' ? '' : ','}${quoted(key, 'a key')}:${member}`
   }
-  return null
+  return `${text}}`
+}
+
+type Written = { readonly ok: true; readonly text: string } | { readonly ok: false; readonly why: string }
+
+function written(value: unknown, depth: number): Written {
+  try {
+    return { ok: true, text: write(value, depth) }
+  } catch (error) {
+    if (error instanceof NotJson) return { ok: false, why: error.message }
+    throw error
+  }
 }
 
 const count = z.number().int().nonnegative()
@@ -175,25 +201,28 @@ export type CheckedInput =
  * no input, and a lone surrogate destroys an instance (reference/policy.md §0.1, §0.2).
  */
 export function checkInput(value: unknown): CheckedInput {
-  const found = fault(value, maxDepth)
-  if (found !== null) return { ok: false, why: found }
+  const canonicalForm = written(value, maxDepth)
+  if (!canonicalForm.ok) return canonicalForm
+  const { text } = canonicalForm
+  if (Buffer.byteLength(text) > maxBytes) return { ok: false, why: `larger than ${maxBytes} bytes` }
   const parsed = schema.safeParse(value)
   if (!parsed.success) {
     const issue = parsed.error.issues[0]
     return { ok: false, why: `${issue?.path.join('.') ?? ''}: ${issue?.code ?? 'invalid'}` }
   }
-  const text = canonical(parsed.data)
-  if (Buffer.byteLength(text) > maxBytes) return { ok: false, why: `larger than ${maxBytes} bytes` }
   return { ok: true, input: parsed.data, text, digest: digestOf(text) }
 }
 
 /** The value, or `{truncated, digest, excerpt}` where it is too large or too deep to be evaluated whole. */
 function bounded(value: JsonObject): JsonObject {
-  const text = canonical(value)
-  if (Buffer.byteLength(text) <= maxFreeBytes && fault(value, freeDepth) !== 'too many levels') return value
-  let excerpt = text.slice(0, excerptLength)
+  const whole = written(value, freeDepth)
+  if (whole.ok && Buffer.byteLength(whole.text) <= maxFreeBytes) return value
+  const any = whole.ok ? whole : written(value, maxFreeDepth)
+  // What has no canonical form cannot even be digested.
+  if (!any.ok) throw new WritError('malformed_message', `the request holds ${any.why}`)
+  let excerpt = any.text.slice(0, excerptLength)
   if (!excerpt.isWellFormed()) excerpt = excerpt.slice(0, -1)
-  return { truncated: true, digest: digestOf(text), excerpt }
+  return { truncated: true, digest: digestOf(any.text), excerpt }
 }
 
 function frozenTime(nowMs: number): PolicyInput['context']['time'] {
@@ -250,11 +279,6 @@ export interface InputParts {
  */
 export function buildInput(parts: InputParts): PolicyInput {
   const { caller, task, plan } = parts
-  for (const free of [parts.action.arguments, task?.inputs ?? {}] satisfies readonly Json[]) {
-    // Depth is cut below; what has no canonical form cannot even be digested.
-    const found = fault(free, 1000)
-    if (found !== null) throw new WritError('malformed_message', `the request holds ${found}`)
-  }
   return {
     schema: 'writ.input/v1',
     phase: parts.phase,

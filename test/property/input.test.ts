@@ -1,0 +1,43 @@
+import * as fc from 'fast-check'
+import { expect, it } from 'vitest'
+import { canonical } from '../../src/digest.ts'
+import { checkInput } from '../../src/policy/input.ts'
+import { requestInput } from '../policy/fixtures/input.ts'
+
+const value = fc.jsonValue({ maxDepth: 5, noUnicodeString: false })
+
+function holding(argument: unknown): unknown {
+  return { ...requestInput(), action: { name: 'x', properties: { arguments: { argument } } } }
+}
+
+it('the text that policy evaluates is the RFC 8785 form of the input, whatever a caller sends', () => {
+  fc.assert(
+    fc.property(value, (argument) => {
+      fc.pre(!JSON.stringify(argument).includes('"__proto__"'))
+      const checked = checkInput(holding(argument))
+      const text = checked.ok ? checked.text : checked.why
+      expect(text).toBe(canonical(holding(argument)))
+    }),
+    { numRuns: 1000 },
+  )
+})
+
+it('no value whatever makes the check of an input throw', () => {
+  fc.assert(
+    fc.property(
+      fc.anything({
+        withBigInt: true,
+        withDate: true,
+        withMap: true,
+        withNullPrototype: true,
+        withSparseArray: true,
+        withTypedArray: true,
+      }),
+      (any) => {
+        expect([true, false]).toContain(checkInput(holding(any)).ok)
+        expect(checkInput(any).ok).toBe(false)
+      },
+    ),
+    { numRuns: 1000 },
+  )
+})
