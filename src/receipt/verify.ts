@@ -71,6 +71,12 @@ function checkRelated(receipt: Checked, trust: Trust, evidence: Evidence, checke
     }
   if (isDecision(receipt))
     for (const approval of related.filter(isApproval)) {
+      const { approvals } = receipt.claims.predicate
+      if (
+        Array.isArray(approvals) &&
+        !approvals.some(({ digest, index }) => digest === approval.digest && index === approval.index)
+      )
+        throw new Finding('APPROVAL_BIND', 'the decision does not use this approval', receipt.index)
       checkUse(receipt, approval)
       given.add(approval.digest)
       checked.push('APPROVAL')
