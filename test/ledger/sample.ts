@@ -18,7 +18,7 @@ export function handClock(start = 1_800_000_000_000): Clock & { set(ms: number):
   return { now: () => now, monotonic: () => now, set: (ms) => (now = ms) }
 }
 
-export const origin = 'urn:writ:test'
+const origin = 'urn:writ:test'
 
 /** Signs with a real Ed25519 key and says nothing but kind, head and task: what a ledger depends on. */
 export function testSigner(named = origin): ReceiptSigner {

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { dirname, join } from 'node:path'
 import { WritError, systemCode } from '../../error.ts'
 
-export type Room = 'ok' | 'low'
+type Room = 'ok' | 'low'
 
 /**
  * Room that is kept back so that what is running can still be accounted for when the disk is full: a file of real bytes
