@@ -7,6 +7,7 @@ import { merge } from '../../src/policy/merge.ts'
 import type { PackAnswer } from '../../src/policy/merge.ts'
 import { limitNames } from '../../src/policy/output.ts'
 import type { InputApproval, PackOutput, PolicyInput, Requirement, RuleRef } from '../../src/policy/policy.ts'
+import { satisfied } from '../../src/policy/requirement.ts'
 import { approvalOf, input, plan } from '../policy/fixtures/input.ts'
 import { emptyOutput } from '../policy/fixtures/wasm.ts'
 
@@ -212,6 +213,15 @@ describe('the merge', () => {
     )
   })
 
+  it('[G-layers-narrow] lets no team pack widen what an organisation that grants by itself allows', () => {
+    fc.assert(
+      fc.property(answers('org', 2), answer('org', 'grant'), answers('team', 3), situations, (org, base, team, at) => {
+        expect(within(merge([...org, base, ...team], at), merge([...org, base], at))).toBeNull()
+      }),
+      runs,
+    )
+  })
+
   it('[G-layers-narrow] lets no guard of any layer widen anything', () => {
     fc.assert(
       fc.property(
@@ -225,6 +235,42 @@ describe('the merge', () => {
         },
       ),
       runs,
+    )
+  })
+
+  it('[G-approval-quorum] finds who fills which seat whenever there is a way, and each person fills one', () => {
+    const small = fc.array(fc.record({ id: fc.constantFrom(...stages), min: fc.integer({ min: 1, max: 2 }) }), {
+      minLength: 1,
+      maxLength: 3,
+    })
+    const said = fc.array(fc.tuple(fc.constantFrom(...people.slice(1, 4)), fc.constantFrom(...stages)), {
+      maxLength: 7,
+    })
+    fc.assert(
+      fc.property(small, said, (asked, pairs) => {
+        const unique = [...new Map(asked.map((stage) => [stage.id, { ...stage, roles: ['approver'] }])).values()]
+        const requirement: Requirement = {
+          stages: unique,
+          exclude: ['agent'],
+          evidence: ['key'],
+          request_ttl_s: 1,
+          execute_within_s: 1,
+        }
+        const seats = unique.flatMap(({ id, min }) => Array.from({ length: min }, () => id))
+        const fill = (seat: number, free: readonly string[]): boolean =>
+          seat === seats.length ||
+          free.some(
+            (person) =>
+              pairs.some(([by, stage]) => by === person && stage === seats[seat]) &&
+              fill(
+                seat + 1,
+                free.filter((other) => other !== person),
+              ),
+          )
+        const approvals = pairs.map(([by, stage]) => approvalOf({ by, stage }))
+        expect(satisfied(requirement, input({ approvals }))).toBe(fill(0, people.slice(1, 4)))
+      }),
+      { numRuns: 2000 },
     )
   })
 
