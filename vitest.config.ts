@@ -1,4 +1,5 @@
 import { defineConfig } from 'vitest/config'
+import tally from './test/tally.ts'
 
 export default defineConfig({
   test: {
@@ -8,6 +9,6 @@ export default defineConfig({
     maxWorkers: 2,
     testTimeout: 30_000,
     hookTimeout: 30_000,
-    reporters: ['default', './test/tally.ts'],
+    reporters: ['default', tally],
   },
 })

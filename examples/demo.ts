@@ -4,6 +4,7 @@ import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from
 import { createServer, type Server } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
 import { Client } from '@modelcontextprotocol/client'
 import { StdioClientTransport } from '@modelcontextprotocol/client/stdio'
 
@@ -52,7 +53,7 @@ async function runTask(client: Client, task: Fields): Promise<{ readonly started
   const submitted = await call(client, 'submit_task', task)
   must(typeof submitted['task_id'] === 'string', `a task id, not ${JSON.stringify(submitted)}`)
   const started = await call(client, 'start_execution', { task_id: submitted['task_id'], wait_ms: 20_000 })
-  if (started['final'] !== true) return { started, result: null }
+  if (started['final'] !== true || started['state'] === 'denied') return { started, result: null }
   return { started, result: await call(client, 'get_result', { execution_id: started['execution_id'] }) }
 }
 
@@ -144,11 +145,38 @@ credentials:
   must(status['state'] === 'succeeded', `success after approval, not ${JSON.stringify(status)}`)
   say(indent(`state  succeeded\noutput ${tail(await call(client, 'get_result', { execution_id: execution })).trim()}`))
 
-  step('3. A refused request: its reason and its remedy')
-  const refused = await call(client, 'respond_to_approval', { approval_id: id, plan_digest: String(approval['plan_digest']), verdict: 'approve', reason: 'I approve myself' })
-  must(refused['error'] !== undefined, 'an agent that approves its own run to be refused')
-  const reason = refused['error'] as Fields
-  say(indent(`the agent tries to approve its own run\ncode    ${String(reason['code'])}\nwhy     ${String(reason['message'])}\nremedy  ${String(reason['remedy'])}\nref     ${String(reason['ref'])}`))
+  step('3. A denied request: a rule of your own, live within a second')
+  writeFileSync(
+    join(folder, 'policies', 'org', 'freeze.rego'),
+    `package writ.pack.org
+
+# METADATA
+# title: Nothing is deleted during the freeze
+# custom:
+#   id: ACME-001
+#   code: change_freeze
+#   remedy: Wait until the freeze ends on Friday, or ask the release team.
+deny contains {"rule": rego.metadata.rule()} if {
+	input.phase == "execution"
+	contains(lower(input.context.task.goal), "delete")
+}
+`,
+  )
+  await new Promise((resolve) => setTimeout(resolve, 1_000))
+  const third = await runTask(client, {
+    project_name: 'demo',
+    goal: 'Delete the old counters',
+    target_ref: 'sandbox',
+    execution_intent: 'run_script',
+    inputs: { script: 'delete.js' },
+    files: [{ path: 'delete.js', content: "console.log('deleted')\n" }],
+  })
+  must(third.started['state'] === 'denied', `a denial by the new rule, not ${JSON.stringify(third.started)}`)
+  const reason = (third.started['reasons'] as Fields[])[0] ?? {}
+  say(indent(`state   denied\ncode    ${String(reason['code'])}\nwhy     ${String(reason['message'])}\nremedy  ${String(reason['remedy'])}\nref     ${String(reason['ref'])}`))
+  const own = await call(client, 'respond_to_approval', { approval_id: id, plan_digest: String(approval['plan_digest']), verdict: 'approve', reason: 'I approve myself' })
+  must(own['error'] !== undefined, 'an agent that approves its own run to be refused')
+  say(indent(`and an agent that approves its own run is refused: ${String((own['error'] as Fields)['message'])}`))
 
   step('4. A script that reads a token-protected service, and prints its whole environment')
   const fourth = await runTask(client, {
@@ -188,7 +216,7 @@ credentials:
   cli(['stop'], { quiet: true })
   upstream.close()
   say(`\n${dim(`Done in ${((performance.now() - begun) / 1000).toFixed(1)} s. Nothing is left behind.`)}`)
-  say('What to do next: README.md, "First use" — connect Claude Code, Claude Desktop, VS Code or OpenClaw: https://github.com/writ-broker/writ#first-use')
+  say(`What to do next, with Claude Code, Claude Desktop, VS Code or OpenClaw: ${pathToFileURL(join(root, 'README.md')).href}#first-use`)
 }
 
 try {

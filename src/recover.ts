@@ -34,7 +34,7 @@ export async function recover(parts: Parts, runner: Runner): Promise<Recovered> 
       remedy: 'Look at the target before you start it again.',
       ref: newId('dec'),
     }
-    const output = await parts.outputs.writer(execution.id, 0).close()
+    const output = await parts.outputs.summary(execution.id)
     const report = {
       steps: [],
       files: [],
