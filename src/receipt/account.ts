@@ -3,6 +3,7 @@ import type { Digest, Json, JsonObject } from '../digest.ts'
 import type { Verdict } from '../approval/approval.ts'
 import type { FinalState, RunReport } from '../execution/execution.ts'
 import type { ExecutionId } from '../id.ts'
+import { parseCompact, parsePayload } from '../jws.ts'
 import type { Plan } from '../plan/plan.ts'
 import type { Decision, Generation } from '../policy/policy.ts'
 import type { Keys } from './keys.ts'
@@ -37,7 +38,7 @@ const longestText = 256
 
 /**
  * A decision of phase `execution`. `policy` is the digest of the generation that decided; `approvals` are the receipts
- * of the verdicts it used, empty before there are any.
+ * of the verdicts it used (`approvalsUsed`): none where nothing was required.
  */
 export function decisionAccount(
   run: RunRef,
@@ -58,7 +59,7 @@ export function decisionAccount(
     policy,
     input: decision.input_digest,
     requirement: decision.requirement_digest,
-    approvals: approvals.map(({ digest, index }) => ({ digest, index })),
+    approvals: decision.requirement_digest === null ? [] : approvals.map(({ digest, index }) => ({ digest, index })),
   }
   const salted = {
     rules: decision.findings.map((finding) => finding.id),
@@ -72,6 +73,23 @@ export function decisionAccount(
     limits: { ...plan.limits, ...decision.limits },
   }
   return account('decision', decision.at_ms, { run, clear, salted, asserted: claimed(run) })
+}
+
+/** Of the receipts of a run those of the verdicts that said yes to this requirement: what its final decision rests on. */
+export function approvalsUsed(
+  receipts: readonly (ReceiptRef & { readonly jws: string })[],
+  requirement: Digest | null,
+): readonly ReceiptRef[] {
+  return receipts.flatMap(({ digest, index, jws }) => {
+    const { predicate } = parsePayload(parseCompact(jws, 'writ-receipt+jwt').payloadBytes) as {
+      readonly predicate?: JsonObject
+    }
+    const used =
+      predicate?.['kind'] === 'approval' &&
+      predicate['verdict'] === 'approve' &&
+      predicate['requirement'] === requirement
+    return used ? [{ digest, index }] : []
+  })
 }
 
 /** One person's verified answer. */
@@ -144,7 +162,7 @@ export function denialsAccount(period: {
   const frontier = createFrontier()
   for (const input of period.inputs) frontier.append(input)
   const root = frontier.root()
-  const counts = Object.fromEntries(Object.entries(period.counts).sort(([a], [b]) => (a < b ? -1 : 1)))
+  const counts = countsByCode(period.counts)
   const clear = {
     from: Math.floor(period.from_ms / 1000),
     until: Math.floor(period.until_ms / 1000),
@@ -154,6 +172,16 @@ export function denialsAccount(period: {
   const salted = { callers: period.callers, ...(clear.counts === counts ? {} : { counts }) }
   const subjects = [{ name: 'inputs', digest: `sha256:${root.toString('hex')}` as Digest }]
   return account('denials', period.until_ms, { clear, salted, subjects })
+}
+
+/** Codes come from policies; what is not spelled like one is counted together, so that no spelling can stop a receipt. */
+function countsByCode(given: Readonly<Record<string, number>>): Readonly<Record<string, number>> {
+  const counts = new Map<string, number>()
+  for (const [name, count] of Object.entries(given)) {
+    const code = /^[a-z][a-z0-9_.-]{0,63}$/.test(name) ? name : 'other'
+    counts.set(code, (counts.get(code) ?? 0) + count)
+  }
+  return Object.fromEntries([...counts].sort(([a], [b]) => (a < b ? -1 : 1)))
 }
 
 /** A policy generation comes into force. */

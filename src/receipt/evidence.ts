@@ -98,7 +98,8 @@ export function approverKeys(xs: readonly string[]): readonly PublicKey[] {
 }
 
 /**
- * The approver's own statement behind an approval receipt (`writ-approval+jwt`). Throws `APPROVAL_SIG` and `APPROVAL_BIND`.
+ * The approver's own statement behind an approval receipt (`writ-approval+jwt`). Without any approvers' keys only what
+ * it says is compared. Throws `APPROVAL_SIG`, `APPROVAL_BIND`, and `UNKNOWN_APPROVER` for a key that is none of theirs.
  */
 export function checkStatement(receipt: CheckedApproval, jws: string, approvers: readonly PublicKey[]): void {
   const { claims, index } = receipt
@@ -128,8 +129,9 @@ function readStatement(jws: string, approvers: readonly PublicKey[], index: numb
   try {
     const parts = parseCompact(jws, 'writ-approval+jwt')
     const key = approvers.find(({ kid }) => kid === parts.header.kid)
-    if (key === undefined) throw new Finding('APPROVAL_SIG', 'the statement is not signed by a known approver', index)
-    if (!verifyEd25519(key, parts.signingInput, parts.signature))
+    if (key === undefined && approvers.length > 0)
+      throw new Finding('UNKNOWN_APPROVER', 'the statement is signed by none of the approvers known', index)
+    if (key !== undefined && !verifyEd25519(key, parts.signingInput, parts.signature))
       throw new Finding('APPROVAL_SIG', "the approver's signature is wrong", index)
     const statement = parsePayload(parts.payloadBytes)
     if (statement['typ'] === 'writ-approval/v1' && canonical(statement) === parts.payloadBytes.toString('utf8'))

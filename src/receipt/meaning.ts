@@ -25,6 +25,9 @@ export function isOutcome(receipt: Checked): receipt is CheckedOutcome {
   return receipt.claims.predicate.kind === 'outcome'
 }
 
+/** Seconds a clock may have been set back between a decision and its outcome; what was signed when, `iat`, bears none. */
+const clockSetBack_s = 86_400
+
 /** An outcome against the decision it names. */
 export function checkPair(outcome: CheckedOutcome, decision: CheckedDecision): void {
   const { decisionRef, invocationId, effect } = outcome.claims.predicate
@@ -32,7 +35,7 @@ export function checkPair(outcome: CheckedOutcome, decision: CheckedDecision): v
     throw new Finding('ORDER', 'the outcome came before its decision', outcome.index)
   if (decisionRef.digest !== decision.digest || decisionRef.index !== decision.index)
     throw new Finding('PAIR', 'the outcome names another decision', outcome.index)
-  if (outcome.claims.toe < decision.claims.toe)
+  if (outcome.claims.iat < decision.claims.iat || outcome.claims.toe < decision.claims.toe - clockSetBack_s)
     throw new Finding('ORDER', 'the outcome came before its decision', outcome.index)
   if (decision.claims.predicate.invocationId !== invocationId || decision.claims.txn !== outcome.claims.txn)
     throw new Finding('PAIR', 'the outcome names the decision of another run', outcome.index)
@@ -51,7 +54,7 @@ export function checkUse(decision: CheckedDecision, approval: CheckedApproval): 
   if (planOf(approval) !== planOf(decision)) fail('the approval is for another plan')
   if (given.invocationId !== mine.invocationId) fail('the approval is for another run')
   if (given.requirement !== mine.requirement) fail('the approval answers another requirement')
-  if (approval.index >= decision.index || approval.claims.toe > decision.claims.toe)
+  if (approval.index >= decision.index || approval.claims.iat > decision.claims.iat)
     fail('the approval came after the decision')
 }
 

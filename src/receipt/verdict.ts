@@ -25,6 +25,7 @@ export type VerdictCode =
   | 'DANGLING'
   | 'APPROVAL_BIND'
   | 'APPROVAL_SIG'
+  | 'UNKNOWN_APPROVER'
   | 'POLICY_EPOCH'
   | 'DISCLOSURE'
   | 'TWIN'
@@ -36,6 +37,7 @@ const milder: ReadonlyMap<VerdictCode, VerdictClass> = new Map([
   ['KEYS', 'UNTRUSTED'],
   ['UNKNOWN_KEY', 'UNTRUSTED'],
   ['UNKNOWN_KIND', 'UNTRUSTED'],
+  ['UNKNOWN_APPROVER', 'UNTRUSTED'],
   ['GAP', 'INCOMPLETE'],
   ['STALE', 'INCOMPLETE'],
   ['DANGLING', 'INCOMPLETE'],

@@ -57,7 +57,8 @@ function createWalk(trust: Trust, evidence: LogEvidence) {
   const digests: string[] = []
   const approvers = approverKeys(evidence.approvers ?? [])
   const statements = new Map((evidence.statements ?? []).map((jws) => [digestOf(jws) as string, jws]))
-  const checked = new Set<string>()
+  let unsigned = 0
+  let newest = 0
   let origin: string | null = null
 
   return {
@@ -65,7 +66,7 @@ function createWalk(trust: Trust, evidence: LogEvidence) {
       if (index > frontier.size)
         throw new Finding('GAP', `the entry at index ${frontier.size} is missing`, frontier.size)
       const receipt = checkReceipt(jws, learning)
-      const { iss, jti, predicate } = receipt.claims
+      const { iss, iat, jti, predicate } = receipt.claims
       if (
         index < frontier.size ||
         predicate.log.size !== index ||
@@ -78,14 +79,15 @@ function createWalk(trust: Trust, evidence: LogEvidence) {
       if (iss !== origin) throw new Finding('ISS', 'the issuer is not that of the log', index)
       if (ids.has(jti)) throw new Finding('REPLAY', 'a receipt id for the second time', index)
       ids.add(jti)
+      // The one writer of a log never signs with a time before its newest entry's, whatever its clock does.
+      if (iat < newest) throw new Finding('TIME', 'signed before the entry that stands before it', index)
+      newest = iat
       followKeys(receipt, learning, keys)
       meaning.take(receipt)
       if (isApproval(receipt)) {
         const statement = statements.get(receipt.claims.predicate.statement)
-        if (statement !== undefined) {
-          checkStatement(receipt, statement, approvers)
-          checked.add('APPROVER')
-        }
+        if (statement !== undefined) checkStatement(receipt, statement, approvers)
+        if (statement === undefined || approvers.length === 0) unsigned++
       }
       kinds[predicate.kind] = (kinds[predicate.kind] ?? 0) + 1
       if (evidence.held !== undefined) digests.push(receipt.digest)
@@ -100,9 +102,17 @@ function createWalk(trust: Trust, evidence: LogEvidence) {
         at: null,
         key: null,
         words: null,
-        checked: [...checked, ...(evidence.held === undefined ? [] : ['HELD'])],
+        checked: [
+          ...(kinds['approval'] !== undefined && unsigned === 0 ? ['APPROVER'] : []),
+          ...(evidence.held === undefined ? [] : ['HELD']),
+        ],
         refersTo: [],
-        notShown: [...issuerNotShown(origin, trust), oneLogOnly, ...neverShown],
+        notShown: [
+          ...issuerNotShown(origin, trust),
+          ...(unsigned === 0 ? [] : [`that a person signed each approval: ${unsigned} could not be checked`]),
+          oneLogOnly,
+          ...neverShown,
+        ],
         log: { size: frontier.size, root: frontier.root().toString('base64'), kinds },
       }
     },

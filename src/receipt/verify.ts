@@ -81,12 +81,14 @@ function checkRelated(receipt: Checked, trust: Trust, evidence: Evidence, checke
       given.add(approval.digest)
       checked.push('APPROVAL')
     }
-  if (isApproval(receipt))
+  if (isApproval(receipt)) {
+    const approvers = approverKeys(evidence.approvers ?? [])
     for (const statement of evidence.statements ?? []) {
-      checkStatement(receipt, statement, approverKeys(evidence.approvers ?? []))
+      checkStatement(receipt, statement, approvers)
       given.add(receipt.claims.predicate.statement)
-      checked.push('APPROVER')
+      checked.push(approvers.length > 0 ? 'APPROVER' : 'STATEMENT')
     }
+  }
   return given
 }
 

@@ -2,7 +2,7 @@ import { openTrust } from '../../src/receipt/trust.ts'
 import type { Report } from '../../src/receipt/verdict.ts'
 import { verifyLog } from '../../src/receipt/verify-log.ts'
 import { verifyReceipt } from '../../src/receipt/verify.ts'
-import type { Case } from './cases.ts'
+import type { Case } from './cases/case.ts'
 
 /** Puts a case of the corpus to the verifier, from plain JSON. */
 export function verifyCase({ receipt, log, trust, evidence = {} }: Omit<Case, 'verdict' | 'code'>): Report {

@@ -2,8 +2,8 @@ import { execFileSync, spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { buildCases } from './cases.ts'
-import type { Case } from './cases.ts'
+import { buildCases } from './cases/cases.ts'
+import type { Case } from './cases/case.ts'
 import { verifyCase } from './run-case.ts'
 
 const folder = join(import.meta.dirname, '..', 'vectors', 'receipts')

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { generateKey, signCompact } from '../../src/jws.ts'
 import { verifyCase } from './run-case.ts'
-import { buildCases } from './cases.ts'
+import { buildCases } from './cases/cases.ts'
 import { sampleLog } from './sample.ts'
 
 describe('writ verify', () => {

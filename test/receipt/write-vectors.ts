@@ -1,6 +1,6 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { buildCases } from './cases.ts'
+import { buildCases } from './cases/cases.ts'
 
 /**
  * Writes the public corpus: `node test/receipt/write-vectors.ts`. Its keys are made for the occasion and thrown away, so

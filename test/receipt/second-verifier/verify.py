@@ -12,7 +12,7 @@ import sys
 import ed25519
 
 CLASSES = {
-    "UNTRUSTED": {"KEY_WEAK", "NO_TRUST", "KEYS", "UNKNOWN_KEY", "UNKNOWN_KIND"},
+    "UNTRUSTED": {"KEY_WEAK", "NO_TRUST", "KEYS", "UNKNOWN_KEY", "UNKNOWN_KIND", "UNKNOWN_APPROVER"},
     "INCOMPLETE": {"GAP", "STALE", "DANGLING"},
     "EQUIVOCATION": {"FORK"},
 }
@@ -433,7 +433,8 @@ def check_pair(outcome, decision):
     reference = outcome.predicate["decisionRef"]
     need(reference["index"] < outcome.index, "ORDER")
     need(reference == {"digest": decision.digest, "index": decision.index}, "PAIR")
-    need(outcome.claims["toe"] >= decision.claims["toe"], "ORDER")
+    need(outcome.claims["iat"] >= decision.claims["iat"], "ORDER")
+    need(outcome.claims["toe"] >= decision.claims["toe"] - 86400, "ORDER")
     need(outcome.predicate["invocationId"] == decision.predicate["invocationId"] and outcome.claims["txn"] == decision.claims["txn"], "PAIR")
     need(outcome.predicate["effect"] == "none" or decision.predicate["result"] == "allow", "ORDER")
 
@@ -442,7 +443,7 @@ def check_use(decision, approval):
     mine, given = decision.predicate, approval.predicate
     need(given["verdict"] == "approve" and approval.plan == decision.plan, "APPROVAL_BIND")
     need(given["invocationId"] == mine["invocationId"] and given["requirement"] == mine["requirement"], "APPROVAL_BIND")
-    need(approval.index < decision.index and approval.claims["toe"] <= decision.claims["toe"], "APPROVAL_BIND")
+    need(approval.index < decision.index and approval.claims["iat"] <= decision.claims["iat"], "APPROVAL_BIND")
 
 
 def check_statement(receipt, jws, approvers):
@@ -450,11 +451,13 @@ def check_statement(receipt, jws, approvers):
     try:
         kid, payload, signed, signature = parse_compact(jws, "writ-approval+jwt")
         key = next((Key.of(x) for x in approvers if thumbprint(x) == kid), None)
-        need(key is not None and key.verify(signed, signature), "SIG")
+        stranger = key is None and bool(approvers)
+        need(key is None or key.verify(signed, signature), "SIG")
         statement = parse_object(payload)
         need(statement.get("typ") == "writ-approval/v1" and canonical(statement) == payload, "SIG")
     except Bad:
         raise Bad("APPROVAL_SIG") from None
+    need(not stranger, "UNKNOWN_APPROVER")
     predicate, claims = receipt.predicate, receipt.claims
     bound = {
         "log_origin": claims["iss"],
@@ -550,6 +553,7 @@ class Log:
         need(not self.receipts or self.receipts[0].claims["iss"] == receipt.claims["iss"], "ISS")
         need(receipt.claims["jti"] not in self.ids, "REPLAY")
         self.ids.add(receipt.claims["jti"])
+        need(not self.receipts or receipt.claims["iat"] >= self.receipts[-1].claims["iat"], "TIME")
         if receipt.kind == "key":
             for entry in receipt.change:
                 self.trust.keys[entry["kid"]] = entry
