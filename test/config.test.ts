@@ -151,12 +151,7 @@ describe('writ.yaml', () => {
   })
 
   test('a missing file is "no_config"', () => {
-    try {
-      loadConfig(join(folder, 'absent.yaml'))
-      expect.unreachable()
-    } catch (error) {
-      expect(error).toMatchObject({ code: 'no_config' })
-    }
+    expect(() => loadConfig(join(folder, 'absent.yaml'))).toThrow(expect.objectContaining({ code: 'no_config' }))
   })
 })
 

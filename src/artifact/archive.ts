@@ -60,6 +60,7 @@ function collect(packed: number) {
       if (++entries > maxEntries) throw new WritError('too_large', `the archive has more than ${maxEntries} entries`)
       const stripped = name.replace(/^(?:\.\/)+/, '')
       const path = folder ? stripped.replace(/\/$/, '') : stripped
+      if (!Number.isSafeInteger(size) || size < 0) throw invalid(`entry ${showPath(name)}: its size is not a number`)
       if (folder && (path === '' || path === '.')) return null
       const problem = pathProblem(path)
       if (problem !== null) throw invalid(`entry ${showPath(name)}: ${problem}`)
@@ -69,7 +70,6 @@ function collect(packed: number) {
         return null
       }
       if (paths.length >= maxFiles) throw new WritError('too_large', `the archive has more than ${maxFiles} files`)
-      if (!Number.isSafeInteger(size) || size < 0) throw invalid(`entry ${showPath(name)}: its size is not a number`)
       total += size
       if (total > limit)
         throw new WritError(
@@ -137,7 +137,8 @@ function tarEntry(header: Header, taken: ReturnType<typeof collect>): string | n
     throw invalid(`entry ${showPath(name)}: only regular files and folders are taken, this is ${kindOf(type)}`)
   // A file that names a link is a file to some unpackers and a link to others.
   if (header.linkname) throw invalid(`entry ${showPath(name)}: it carries the name of a link`)
-  return taken.admit(name, type === 'directory', header.size ?? 0)
+  // The parser makes null of a size field it cannot read, and would wait for ever for such an entry to end.
+  return taken.admit(name, type === 'directory', header.size ?? Number.NaN)
 }
 
 function kindOf(type: Header['type']): string {

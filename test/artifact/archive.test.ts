@@ -9,7 +9,7 @@ type TarEntry = Partial<Header> & { readonly name: string; readonly text?: strin
 
 async function tar(...entries: readonly TarEntry[]): Promise<Buffer> {
   const packer = pack()
-  for (const { text, ...header } of entries) packer.entry(header as Header, text ?? '')
+  for (const { text, ...header } of entries) packer.entry(header, text ?? '')
   packer.finalize()
   const chunks: Buffer[] = []
   for await (const chunk of packer) chunks.push(chunk as Buffer)
@@ -330,6 +330,10 @@ describe('[G-archive] hostile tars', () => {
     ['a size beyond the archive', Buffer.from('00000777777\0')],
     ['an enormous size', Buffer.from([0x80, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff])],
     ['a size that is no number', Buffer.from('zzzzzzzzzzz\0')],
+    [
+      'a size in neither form, which tar-stream would wait on for ever',
+      Buffer.from([0xa6, ...Buffer.from('0000000005\0')]),
+    ],
   ])('%s is refused', async (_what, sizeField) => {
     expect(['invalid_archive', 'too_large']).toContain(
       (await refusal(rawTar(rawHeader('a', 1, '0', { sizeField }), Buffer.from('x')))).code,
@@ -339,18 +343,28 @@ describe('[G-archive] hostile tars', () => {
   test('a pax size that differs from the header is not believed into other entries', async () => {
     for (const size of ['-1', '99999999999999999999', 'x', '1e9', '']) {
       const archive = rawTar(...paxHeader({ size }), rawHeader('a', 1, '0'), Buffer.from('x'))
-      const outcome = await unpackArchive(archive).catch((error: unknown) => error)
-      if (outcome instanceof WritError) expect(['invalid_archive', 'too_large']).toContain(outcome.code)
-      else expect(outcome).toMatchObject([{ path: 'a', bytes: Buffer.from('x') }])
+      const outcome = await readable(archive).catch((error: unknown) =>
+        error instanceof WritError ? 'refused' : error,
+      )
+      expect([[['a', 'x', false]], 'refused']).toContainEqual(outcome)
     }
   })
 
   test('cut off anywhere, it is refused or complete, and always answers', async () => {
     const whole = await tar({ name: 'a', text: 'x'.repeat(700) }, { name: 'b', text: 'y' })
     for (const length of [512, 600, 1024, 1535, 1536, 1600, 2048, 2500]) {
-      const outcome = await unpackArchive(whole.subarray(0, length)).catch((error: unknown) => error)
-      if (outcome instanceof WritError) expect(outcome.code).toBe('invalid_archive')
-      else expect(outcome).toMatchObject([{ path: 'a' }])
+      const outcome = await unpackArchive(whole.subarray(0, length)).then(
+        (files) => files.map((file) => [file.path, file.bytes.length]),
+        (error: unknown) => (error instanceof WritError ? error.code : error),
+      )
+      expect([
+        [['a', 700]],
+        [
+          ['a', 700],
+          ['b', 1],
+        ],
+        'invalid_archive',
+      ]).toContainEqual(outcome)
     }
   })
 
@@ -413,7 +427,7 @@ describe('[G-archive] hostile zips', () => {
     ['an offset to no entry', { name: 'l', text: 'x', offset: 3 }],
   ] as const)('%s is refused', async (_what, entry) => {
     const error = await refusal(zip({ name: 'fine', text: 'fine' }, entry))
-    expect(error.code === 'invalid_archive' || error.code === 'too_large', error.message).toBe(true)
+    expect(['invalid_archive', 'too_large']).toContain(error.code)
     expect(error.message).toMatch(/^[\u0020-\u007e…]+$/)
   })
 

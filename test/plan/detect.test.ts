@@ -1,4 +1,4 @@
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { Digest } from '../../src/digest.ts'
 import { detect, manifestPaths, maxManifestBytes, scriptRuntime } from '../../src/plan/detect.ts'
@@ -102,7 +102,7 @@ describe('detection', () => {
       ['make', 'all'],
     ],
   ] as const)('knows the project %j', (files, runtime, install, run, build) => {
-    const kind = one(files as unknown as Record<string, string>)
+    const kind = one(files)
     expect(kind).toMatchObject({ runtime, problem: null })
     expect(kind?.install).toEqual(install)
     expect(kind?.test).toEqual(run)

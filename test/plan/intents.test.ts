@@ -30,7 +30,7 @@ describe('inputs of an intent', () => {
     [{ args: 'x' }, '"inputs.args" must be array'],
     [{ args: ['a', 5] }, '"inputs.args.1" must be string'],
     [{ args: Array.from({ length: 101 }, () => 'a') }, '"inputs.args" must NOT have more than 100 items'],
-    [{ constructor: 1 } as JsonObject, '"inputs" has an unknown member "constructor"; it takes script, args, stdin'],
+    [{ constructor: 1 }, '"inputs" has an unknown member "constructor"; it takes script, args, stdin'],
     [
       JSON.parse('{"__proto__": 1}') as JsonObject,
       '"inputs" has an unknown member "__proto__"; it takes script, args, stdin',
@@ -53,14 +53,12 @@ describe('inputs of an intent', () => {
     const intent = own({
       properties: { constructor: { type: 'string' } },
       required: ['constructor'],
-    } as unknown as JsonObject)
+    })
     expect(inputProblem(intent, {})).toBe('"inputs" lacks "constructor"')
     expect(
       inputProblem(intent, Object.assign(Object.create(null) as object, { constructor: 'x' }) as JsonObject),
     ).toBeNull()
-    expect(filledInputs(own({ properties: { toString: { type: 'string' } } } as unknown as JsonObject), {}).size).toBe(
-      0,
-    )
+    expect(filledInputs(own({ properties: { toString: { type: 'string' } } }), {}).size).toBe(0)
   })
 
   test('defaults fill what the caller left out, and only that', () => {
