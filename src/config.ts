@@ -32,7 +32,7 @@ export interface Config {
   readonly idle_stop_s: number
 }
 
-export const configName = 'writ.yaml'
+const configName = 'writ.yaml'
 
 const subject = z
   .string()

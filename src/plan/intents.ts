@@ -5,7 +5,7 @@ import type { TaskFile } from '../request/task.ts'
 import { nearest } from '../yaml.ts'
 
 /** A step as a recipe writes it: `${inputs.NAME}` as a whole argument is replaced, nothing else is. */
-export interface StepTemplate {
+interface StepTemplate {
   readonly title: string
   readonly argv: readonly string[]
   readonly success: readonly number[]
@@ -25,7 +25,7 @@ export interface Intent {
   readonly files: readonly TaskFile[]
 }
 
-export const builtinNames = ['run_script', 'install_and_test', 'build'] as const
+const builtinNames = ['run_script', 'install_and_test', 'build'] as const
 export type BuiltinName = (typeof builtinNames)[number]
 
 const strings: JsonObject = { type: 'array', maxItems: 100, items: { type: 'string', maxLength: 4096 } }
@@ -151,11 +151,11 @@ export function argumentProblem(argument: string, schema: JsonObject): string | 
   return null
 }
 
-export function propertiesOf(schema: JsonObject): JsonObject {
+function propertiesOf(schema: JsonObject): JsonObject {
   return isObject(schema.properties) ? schema.properties : {}
 }
 
-export function isObject(value: Json | undefined): value is JsonObject {
+function isObject(value: Json | undefined): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 

@@ -46,7 +46,7 @@ export function chooseProgram(question: Question): Program {
 }
 
 /** True for the executors of this release; the others parse in a catalog and are never available. */
-export function runnable(kind: ExecutorKind): boolean {
+function runnable(kind: ExecutorKind): boolean {
   switch (kind) {
     case 'isolate':
       return true

@@ -3,7 +3,7 @@ import { limitNames } from './limits.ts'
 import type { Limits } from './plan.ts'
 
 /** Executors there are and will be. Only those of `runnableKinds` run in this release. */
-export const executorKinds = ['isolate', 'docker', 'ssh', 'kubernetes', 'http', 'process'] as const
+const executorKinds = ['isolate', 'docker', 'ssh', 'kubernetes', 'http', 'process'] as const
 export type ExecutorKind = (typeof executorKinds)[number]
 
 export const runtimes = ['javascript', 'typescript', 'python', 'shell', 'go', 'rust'] as const

@@ -12,7 +12,7 @@ export const maxTaskBytes = 64 * 1024 * 1024
 const maxParts = 64
 
 /** One file that came out of an archive. */
-export interface UnpackedFile {
+interface UnpackedFile {
   readonly path: string
   readonly bytes: Uint8Array
   readonly executable: boolean
@@ -27,7 +27,7 @@ export interface FileChanges {
   readonly under?: string | undefined
 }
 
-export interface ChangedFile {
+interface ChangedFile {
   readonly path: string
   readonly sha256: string
   readonly size: number
