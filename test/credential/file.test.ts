@@ -55,10 +55,10 @@ describe('the file source', () => {
 
   it('does not pass one credential off as another when files are renamed', async () => {
     const source = openFileSource({ dir, identityFile })
-    await source.set('staging', Secret.ingest('staging', 'staging-value'))
-    await source.set('production', Secret.ingest('production', 'production-value'))
-    await rename(join(dir, 'production.age'), join(dir, 'staging.age'))
-    await expect(lease('staging')).rejects.toMatchObject({ code: 'credential_unavailable' })
+    await source.set('staging-1', Secret.ingest('a', 'staging-value'))
+    await source.set('release-1', Secret.ingest('b', 'release-value'))
+    await rename(join(dir, 'release-1.age'), join(dir, 'staging-1.age'))
+    await expect(lease('staging-1')).rejects.toMatchObject({ code: 'credential_unavailable' })
   })
 
   it('gives nothing from a file that is cut, changed, too large or encrypted for someone else', async () => {

@@ -112,7 +112,21 @@ describe('the redactor', () => {
     const redactor = redactorOf({ short: 'abcdefgh', long: 'efghijklmnop', part: 'abcdefghij' })
     expect(redacted(redactor, '<abcdefghijklmnop>')).toBe('<[REDACTED:long]>')
     expect(redacted(redactor, '<abcdefgh>')).toBe('<[REDACTED:short]>')
+    expect(redacted(redactorOf({ long: 'abcdefghijkl', short: 'ijklmnop' }), '<abcdefghijklmnop>')).toBe(
+      '<[REDACTED:long]>',
+    )
     expect(redacted(redactor, '<abcdefghabcdefgh>')).toBe('<[REDACTED:short][REDACTED:short]>')
+  })
+
+  it('finds a secret inside of the beginning of a longer one', () => {
+    const redactor = redactorOf({ inner: 'bcdefghi', outer: 'abcdefghiZZZZ' })
+    expect(redacted(redactor, '<abcdefghi!>')).toBe('<a[REDACTED:inner]!>')
+    expect(redacted(redactor, '<abcdefghiZZZZ>')).toBe('<[REDACTED:outer]>')
+  })
+
+  it('knows where a secret began after any number of interrupted beginnings', () => {
+    const redactor = redactorOf({ token: 'aaaaaaab' })
+    expect(redacted(redactor, `${'a\n'.repeat(5000)}b!`)).toBe(`${'a\n'.repeat(4993)}[REDACTED:token]!`)
   })
 
   it('finds a secret that overlaps itself across a chunk border', () => {
