@@ -106,11 +106,11 @@ function parseHeader(bytes: Buffer, typ: JwsTyp): CompactJws['header'] {
 }
 
 /** The claims, under the rules for what is signed: I-JSON, integers only, no `__proto__`. Throws `JwsError` `JSON`. */
-export function parsePayload(bytes: Uint8Array): JsonObject {
-  return object(bytes, 'payload')
+export function parsePayload(payload: Uint8Array | string): JsonObject {
+  return object(payload, 'payload')
 }
 
-function object(bytes: Uint8Array, name: string): JsonObject {
+function object(bytes: Uint8Array | string, name: string): JsonObject {
   try {
     const value = parseIJson(bytes, { maxBytes: hardLimit, maxDepth: 16, allowFraction: false, refuseProto: true })
     if (value !== null && typeof value === 'object' && !Array.isArray(value)) return value as JsonObject

@@ -52,7 +52,7 @@ function keyFor(keys: Keys, account: Account, index: number): SigningKey {
 
 function selfCheck(text: string): void {
   try {
-    readClaims(parsePayload(Buffer.from(text)))
+    readClaims(parsePayload(text))
   } catch (error) {
     if (error instanceof JwsError || error instanceof ProfileError)
       throw new WritError('internal', 'an account that cannot be put into a receipt', { cause: error })

@@ -6,6 +6,7 @@ import { digestJson, digestOf } from '../../src/digest.ts'
 import type { JsonObject } from '../../src/digest.ts'
 import {
   approvalAccount,
+  approvalsUsed,
   approversAccount,
   decisionAccount,
   denialsAccount,
@@ -15,7 +16,7 @@ import {
 import { openSigner } from '../../src/receipt/sign.ts'
 import { openTrust } from '../../src/receipt/trust.ts'
 import { verifyReceipt } from '../../src/receipt/verify.ts'
-import { inert } from '../../src/receipt/words.ts'
+import { formatReport, inert } from '../../src/receipt/words.ts'
 import {
   SampleLog,
   generation,
@@ -293,6 +294,53 @@ describe('a receipt', () => {
       jws: null,
     }
     expect(approvalAccount(asked.run, verdict).clear['statement']).toBe(digestJson(verdict.statement))
+  })
+
+  it('lists of all answers of a run those that said yes to the requirement of the decision, and none where none was asked', () => {
+    const fork = log.fork(5)
+    const yes = sampleVerdict(asked.run, parts.approver, log.origin, log.nowMs)
+    const answers = [
+      fork.add(approvalAccount(asked.run, yes)),
+      fork.add(approvalAccount(asked.run, { ...yes, statement: { ...yes.statement, verdict: 'reject' } })),
+      fork.add(
+        approvalAccount(asked.run, { ...yes, statement: { ...yes.statement, requirement: digestOf('earlier') } }),
+      ),
+    ]
+    const used = approvalsUsed([...answers, plain.decision], yes.statement.requirement)
+    expect(used).toEqual(answers.slice(0, 1).map(ref))
+    expect(approvalsUsed([...answers, plain.decision], null)).toEqual([])
+    const asks = decisionAccount(asked.run, sampleDecision('allow', log.nowMs, true), generation.digest, used)
+    const plainly = decisionAccount(asked.run, sampleDecision('allow', log.nowMs), generation.digest, used)
+    expect([asks.clear['approvals'], plainly.clear['approvals']]).toEqual([used, []])
+  })
+
+  it('counts codes together that a policy spelled as no code is, so that none of them stops the receipt', () => {
+    const counts = { denied: 1, 'Not A Code': 2, '': 3, ['__proto__']: 4, ['x'.repeat(99)]: 5 }
+    const account = denialsAccount({ from_ms: 0, until_ms: 1, counts, inputs: [digestOf('a')], callers: ['ada'] })
+    expect(account.clear['counts']).toEqual({ denied: 1, other: 14 })
+    expect(verifyReceipt(log.fork(2).add(account).jws, trust).verdict).toBe('VALID:SIGNED')
+  })
+
+  it('reads on a terminal as who, what, allowed by, ran in, end, what was not given and what it does not show', () => {
+    const report = verifyReceipt(asked.outcome.jws, trust)
+    const text = formatReport(report)
+    expect(text).toMatch(/^VALID:SIGNED\n/)
+    for (const line of [
+      `key        ${log.keys.receiptKey(7).kid} (receipt), pinned by its root`,
+      'who        ada, through agent assistant-7',
+      `what       the end of ${asked.run.execution}, task ${asked.run.plan.task.id}`,
+      `allowed by the decision at index 6 (${asked.decision.digest})`,
+      'ran in     isolation process',
+      'end        failed: its end was observed; exits 0; 120 bytes of output',
+      `not given  the decision at index 6 (${asked.decision.digest})`,
+      'not shown  that no action went past Writ',
+    ])
+      expect(text).toContain(`  ${line}`)
+    const decision = formatReport(verifyReceipt(asked.decision.jws, openTrust({ own: log.keys.jwt })))
+    expect(decision).toContain('self-pinned: this machine vouches for itself')
+    expect(decision).toContain(`allowed by policy generation 1 (${generation.digest}), with the approvals at index 5`)
+    const bad = formatReport(verifyReceipt(`${asked.outcome.jws.slice(0, -1)}=`, trust))
+    expect(bad).toBe('INVALID ENCODING\n  why        a character outside base64url\n  trust      pinned by its root\n')
   })
 
   it('cannot repaint a terminal', () => {
