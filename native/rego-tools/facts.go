@@ -49,6 +49,9 @@ type rule struct {
 	Annotations []annotation `json:"annotations"`
 	// Keys are those of the element's literal object; null when the element is not one.
 	Keys []named `json:"keys"`
+	// BareInput are references to the input in the element outside template strings, by the key they stand under: where
+	// one is undefined, the element is, while a template string says so and stays.
+	BareInput []named `json:"bare_input"`
 	// Named tells whether the element says "rule": rego.metadata.rule().
 	Named bool `json:"named"`
 	// Phases the rule can hold in, by what it and the rules it needs demand of input.phase.
@@ -172,7 +175,7 @@ func ruleName(r *ast.Rule) string {
 func ruleFacts(r *ast.Rule, module *ast.Module, phases *phases) rule {
 	f := rule{
 		place: at(r.Location), Name: ruleName(r), Ref: r.Head.Ref().String(), Form: form(r), Else: r.Else != nil,
-		Annotations: []annotation{}, Phases: phases.names(phases.own(r)), UnknownPhases: phases.unknown(r),
+		Annotations: []annotation{}, BareInput: []named{}, Phases: phases.names(phases.own(r)), UnknownPhases: phases.unknown(r),
 	}
 	for _, a := range module.Annotations {
 		if a.Scope != "rule" || ast.NewAnnotationsRef(a).GetRule() != r {
@@ -199,6 +202,17 @@ func ruleFacts(r *ast.Rule, module *ast.Module, phases *phases) rule {
 			return
 		}
 		f.Keys = append(f.Keys, named{place: at(k.Location), Name: string(key)})
+		ast.WalkTerms(v, func(t *ast.Term) bool {
+			switch inner := t.Value.(type) {
+			case *ast.TemplateString:
+				return true
+			case ast.Ref:
+				if inner[0].Equal(ast.InputRootDocument) {
+					f.BareInput = append(f.BareInput, named{place: at(t.Location), Name: string(key)})
+				}
+			}
+			return false
+		})
 		if call, ok := v.Value.(ast.Call); ok && string(key) == "rule" && len(call) == 1 {
 			f.Named = call[0].String() == ast.RegoMetadataRule.Name
 		}

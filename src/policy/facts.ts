@@ -12,6 +12,7 @@ const rule = z.object({
   else: z.boolean(),
   annotations: z.array(z.object({ ...place, title: z.string(), custom: z.record(z.string(), z.unknown()).nullable() })),
   keys: z.array(named).nullable(),
+  bare_input: z.array(named),
   named: z.boolean(),
   phases: z.array(z.string()),
   unknown_phases: z.array(named),

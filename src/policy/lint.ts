@@ -151,6 +151,8 @@ function checkPhases(one: Rule, report: Report): void {
 
 /** A rule outside the sets whose name is close to one: a misspelt `deny` would deny nothing. */
 function checkName(one: Rule, report: Report): void {
+  if (one.name === 'rego')
+    report(one, 'reserved_name', '"rego" is the name of what rules are named by; call the rule otherwise')
   const near = nearest(one.name)
   if (one.form === 'set' && near !== undefined)
     report(one, 'misspelt_set', `"${one.name}" is no set of a pack; did you mean "${near}"?`)
@@ -207,6 +209,13 @@ function checkElement(set: SetName, one: Rule, report: Report): void {
   for (const key of one.keys) {
     if (!known.includes(key.name))
       report(key, 'unknown_key', `"${set}" has no "${key.name}"; it has ${known.join(', ')}`)
+  }
+  for (const bare of one.bare_input.filter(({ name }) => name === 'message')) {
+    report(
+      bare,
+      'bare_message',
+      'where this is undefined the whole rule is: write the message as a string template, $"{input. …}"',
+    )
   }
   for (const name of required) {
     if (!one.keys.some((key) => key.name === name)) report(one, 'missing_key', `an element of "${set}" needs "${name}"`)

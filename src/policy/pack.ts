@@ -127,6 +127,12 @@ export async function readPack(attachment: Attachment): Promise<Read> {
     if (files.length >= maxPackFiles) return refuse(path, 'too_large', `the pack has more than ${maxPackFiles} files`)
     const text = decode(await readFile(path))
     if (text === null) return refuse(path, 'not_text', 'the file is not UTF-8 text')
+    if (isTestFile(virtual)) {
+      for (const { line, set } of setsIn(text)) {
+        const message = `a rule of "${set}" in a test file is never in force; move it to a file not named *_test.rego`
+        findings.push({ file: path, line, column: 1, level: 'error', code: 'rule_in_test', message })
+      }
+    }
     files.push({ path: virtual, text })
   }
 
@@ -170,6 +176,15 @@ export async function readPack(attachment: Attachment): Promise<Read> {
   }
   if (findings.some((finding) => finding.level === 'error')) return { ok: false, findings }
   return { ok: true, source: { attachment, files } }
+}
+
+/** Lines that begin a rule of an output set. By text: test files are no part of what is compiled. */
+function setsIn(text: string): readonly { readonly line: number; readonly set: string }[] {
+  const begins = new RegExp(`^\\s*(${setNames.join('|')})\\s+contains\\b`)
+  return text.split('\n').flatMap((line, index) => {
+    const set = begins.exec(line)?.[1]
+    return set === undefined ? [] : [{ line: index + 1, set }]
+  })
 }
 
 function decode(bytes: Uint8Array): string | null {

@@ -258,7 +258,7 @@ describe('the generated module', () => {
       rule(
         'warn',
         'W1',
-        `, "message": $"{regex.match("a+", "aa")} {glob.match("*", [], "x")} {net.cidr_contains("10.0.0.0/8", "10.1.1.1")}"`,
+        `, "message": $"{regex.match("a+", "aa")} {glob.match("*", [], "x")} {net.cidr_contains("10.0.0.0/8", "10.1.1.1")} {input.resource.properties.labels.gone}"`,
       ),
     ].join('\n')
     await writeFile(join(path, 'whole.rego'), text)
@@ -278,7 +278,7 @@ describe('the generated module', () => {
       credential: [{ rule: named('C1', 'credential'), name: 'x', lane: null, exposure: null }],
       sandbox: [{ rule: named('S1', 'sandbox'), isolation: null, egress: 'closed' }],
       obligation: [{ rule: named('O1', 'obligation'), type: 'notify', properties: {} }],
-      warn: [{ rule: named('W1', 'warning'), message: 'true true true' }],
+      warn: [{ rule: named('W1', 'warning'), message: 'true true true <undefined>' }],
     })
   })
 })

@@ -83,6 +83,9 @@ deny contains {"rule": rego.metadata.rule()} if input.phase == "egress"
 # METADATA
 # custom: {id: "A 5", remedy: x}
 limit contains {"rule": rego.metadata.rule()} if input.phase == "egress"
+
+${meta('A6')}
+deny contains {"rule": rego.metadata.rule(), "message": input.resource.properties.labels.env} if input.phase == "egress"
 `,
         },
         'guard',
@@ -221,6 +224,19 @@ deny contains {"rule": rego.metadata.rule()} if {
 late if input.phase in {"execution", "egress"}
 `,
       }),
+      await pack('spoof', {
+        's.rego': `package writ.pack.spoof
+
+rego.metadata.rule() := {"custom": {"id": "ORG-001"}}
+
+${meta('S1')}
+grant contains {"rule": rego.metadata.rule()} if input.phase == "request"
+`,
+      }),
+      await pack('misplaced', {
+        'm.rego': 'package writ.pack.misplaced\n\np := 1\n',
+        'load_test.rego': `package writ.pack.misplaced\n\n${meta('M1')}\ndeny contains {"rule": rego.metadata.rule()}\n`,
+      }),
       await pack('broken', { 'x.rego': 'package writ.pack.broken\n\ndeny contains {\n', 'sub/y.rego': 'deny\n' }),
     ]
     const compiled = await compilePacks(packs, { cacheDir })
@@ -238,6 +254,7 @@ late if input.phase in {"execution", "egress"}
       'a.rego:25 metadata_remedy',
       'a.rego:30 metadata_id',
       'a.rego:32 missing_key',
+      'a.rego:37 bare_message',
     ])
     expect(message('unknown_key')).toBe('"warn" has no "mesage"; it has rule, message')
   })
@@ -281,6 +298,14 @@ late if input.phase in {"execution", "egress"}
 
   test('a phase that does not exist, and phases that exclude each other, are errors', () => {
     expect(of('unphased')).toEqual(['u.rego:6 unknown_phase', 'u.rego:11 no_phase'])
+  })
+
+  test('a pack cannot name its rules by a function of its own', () => {
+    expect(of('spoof').length).toBeGreaterThan(0)
+  })
+
+  test('a rule of a set in a test file, where it would never be in force, is an error', () => {
+    expect(of('misplaced')).toEqual(['load_test.rego:6 rule_in_test'])
   })
 
   test('a file that does not parse is named with its line', () => {
