@@ -13,6 +13,7 @@ import { merge } from '../../src/policy/merge.ts'
 import type { Merged } from '../../src/policy/decision.ts'
 import { parseOutput } from '../../src/policy/output.ts'
 import { setNames } from '../../src/policy/pack.ts'
+import { runWasi } from '../../src/policy/wasi.ts'
 import type { Attachment, CompiledPack, PackOutput, Phase, PolicyInput } from '../../src/policy/policy.ts'
 import { checkPacks, compilePacks, explainPack, formatFiles, testPacks } from '../../src/policy/tools.ts'
 import { caller, input } from './fixtures/input.ts'
@@ -341,11 +342,41 @@ describe('the schemas', () => {
   })
 })
 
-test('the committed tools are the ones whose digest is listed', async () => {
-  const packed = await readFile(join(root, 'native', 'rego-tools', 'rego-tools.wasm.br'))
-  const listed = await readFile(join(root, 'native', 'rego-tools', 'rego-tools.wasm.sha256'), 'utf8')
-  expect(createHash('sha256').update(brotliDecompressSync(packed)).digest('hex')).toBe(listed.trim())
+describe('the committed tools', () => {
+  const file = join(root, 'native', 'rego-tools', 'rego-tools.wasm')
+  const wasm = brotliDecompressSync(readFileSync(`${file}.br`))
+
+  test('are the ones whose digest is listed', () => {
+    expect(createHash('sha256').update(wasm).digest('hex')).toBe(readFileSync(`${file}.sha256`, 'utf8').trim())
+  })
+
+  test('know each built-in of the allow-list as it stands there, and no other that modules have of their own', async () => {
+    const stdin = Buffer.from('{"verb":"capabilities"}')
+    const run = await runWasi(await WebAssembly.compile(wasm), { args: ['t'], env: [], stdin, maxStdout: 1e6 })
+    const { capabilities } = JSON.parse(Buffer.from(run.stdout).toString('utf8')) as { capabilities: Capabilities }
+    const listed = JSON.parse(readFileSync(join(root, 'policies', 'capabilities.json'), 'utf8')) as Capabilities
+    expect(listed.features).toEqual(capabilities.features)
+    expect(listed.builtins).toEqual(capabilities.builtins.map(bare))
+  })
 })
+
+interface Capabilities {
+  readonly builtins: readonly { readonly name: string; readonly decl: unknown }[]
+  readonly features: readonly string[]
+}
+
+/** Without what is only for reading: a dropped `relation` once made `walk` find nothing, in silence. */
+function bare({ name, decl, ...rest }: Capabilities['builtins'][number]): unknown {
+  const reading = new Set(['description', 'categories'])
+  const marks = Object.fromEntries(Object.entries(rest).filter(([key]) => !reading.has(key)))
+  const strip = (value: unknown): unknown => {
+    if (Array.isArray(value)) return value.map(strip)
+    if (typeof value !== 'object' || value === null) return value
+    const kept = Object.entries(value).filter(([key]) => !reading.has(key) && key !== 'name')
+    return Object.fromEntries(kept.map(([key, member]) => [key, strip(member)]))
+  }
+  return { name, decl: strip(decl), ...marks }
+}
 
 test('[G-policy-pure] the allow-list has no clock, network, randomness, token or host function', async () => {
   const { builtins } = JSON.parse(await readFile(join(root, 'policies', 'capabilities.json'), 'utf8')) as {
