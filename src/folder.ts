@@ -10,7 +10,8 @@ export interface Folder {
   readonly ledger: string
   readonly artifacts: string
   readonly outputs: string
-  readonly cache: string
+  /** Compiled packs, and every module that ever decided, for replay. */
+  readonly policy: string
   readonly log: string
   readonly mcpSocket: string
   readonly controlSocket: string
@@ -29,7 +30,7 @@ export function folderOf(data: string, uid: number = process.getuid?.() ?? 0): F
     ledger: join(data, 'ledger.db'),
     artifacts: join(data, 'artifacts'),
     outputs: join(data, 'output'),
-    cache: join(data, 'cache'),
+    policy: join(data, 'policy'),
     log: join(data, 'broker.log'),
     mcpSocket: join(sockets, 'mcp.sock'),
     controlSocket: join(sockets, 'control.sock'),
@@ -38,7 +39,7 @@ export function folderOf(data: string, uid: number = process.getuid?.() ?? 0): F
 
 /** Makes the folders, and refuses one that others could have put there before us. */
 export function makeFolder(folder: Folder): void {
-  for (const path of [folder.root, folder.artifacts, folder.outputs, folder.cache, join(folder.mcpSocket, '..')]) {
+  for (const path of [folder.root, folder.artifacts, folder.outputs, folder.policy, join(folder.mcpSocket, '..')]) {
     mkdirSync(path, { recursive: true, mode: 0o700 })
   }
   const sockets = lstatSync(join(folder.mcpSocket, '..'))

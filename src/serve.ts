@@ -17,6 +17,8 @@ import { lockFolder } from './ledger/sqlite/lock.ts'
 import { openSqliteLedger } from './ledger/sqlite/sqlite.ts'
 import { listenMcp } from './mcp/socket.ts'
 import { answerWithKey, showApproval } from './path/answer.ts'
+import { openAvailability } from './path/availability.ts'
+import { openPace } from './path/pace.ts'
 import { openChanges } from './path/changes.ts'
 import { openBroker } from './path/open.ts'
 import type { Parts } from './path/parts.ts'
@@ -70,11 +72,13 @@ export async function serve(config: Config, options: { readonly log: Logger; rea
   const engine = openEngine({ threads: 1 })
   const generations = await openGenerations({
     attachments: () => live.policies,
-    cacheDir: folder.cache,
+    cacheDir: folder.policy,
     engine,
     compile: compilePacks,
-    last: ledger.views.generation()?.number ?? 0,
+    last: ledger.views.generation(),
     onChange: async (generation) => {
+      // Unchanged since the broker ran last: already accounted for.
+      if (ledger.views.generation()?.digest === generation.digest) return
       const packs = generation.packs.map(({ pack, layer, kind, digest }) => ({ pack, layer, kind, digest }))
       await ledger.append(
         { kind: 'generation', number: generation.number, digest: generation.digest, packs },
@@ -104,6 +108,8 @@ export async function serve(config: Config, options: { readonly log: Logger; rea
     origin: signer.origin,
     maxRunning: 4,
     changes: openChanges(),
+    availability: openAvailability(host, systemClock),
+    deniedPace: openPace(systemClock, 60),
     log,
   }
   const runner = openRunner(parts)

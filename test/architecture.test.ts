@@ -13,7 +13,7 @@ const composition = ['main.ts', 'config.ts', 'broker.ts', 'recover.ts', 'serve.t
 
 /** Each dangerous built-in and each third-party package, and the only places that may import it. */
 const homes: Readonly<Record<string, readonly string[]>> = {
-  'node:child_process': ['start.ts', 'policy/tools.ts', 'execution/child.ts', 'executor/', 'cli/'],
+  'node:child_process': ['start.ts', 'policy/tools-process.ts', 'execution/child.ts', 'executor/', 'cli/'],
   'node:net': ['start.ts', 'mcp/', 'control/', 'execution/', 'executor/', 'egress/', 'plan/', 'approval/agent.ts'],
   'node:http': ['egress/'],
   'node:https': ['egress/'],

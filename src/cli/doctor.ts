@@ -65,7 +65,7 @@ async function configured(file: string): Promise<Area[]> {
     { area: 'configuration', findings: [{ level: 'ok', what: file, fix: null }, attempt('catalog', () => `${String(loadCatalog(config.catalog, config.limits).targets.size)} targets in the catalog`)] },
     { area: 'keys', findings: keyFindings(config) },
   ]
-  const policy = await checkPacks(config.policies, { cacheDir: folder.cache }).catch((failure: unknown) => [{ level: 'error' as const, file: '', line: 0, message: problem(failure).what }])
+  const policy = await checkPacks(config.policies, { cacheDir: folder.policy }).catch((failure: unknown) => [{ level: 'error' as const, file: '', line: 0, message: problem(failure).what }])
   areas.push({
     area: 'policy',
     findings:

@@ -16,7 +16,7 @@ import { show, table } from './print.ts'
 async function attachments(context: Context, dirs: readonly string[]): Promise<{ readonly packs: readonly Attachment[]; readonly cacheDir: string }> {
   const file = findConfig({ flag: context.configFlag, env: context.env, cwd: context.cwd })
   const config = file === null || !existsSync(file) ? null : loadConfig(file)
-  const cacheDir = config === null ? join(tmpdir(), `writ-policy-${String(process.getuid?.() ?? 0)}`) : folderOf(config.data).cache
+  const cacheDir = config === null ? join(tmpdir(), `writ-policy-${String(process.getuid?.() ?? 0)}`) : folderOf(config.data).policy
   mkdirSync(cacheDir, { recursive: true, mode: 0o700 })
   if (dirs.length === 0) {
     if (config === null) throw new WritError('no_config', 'There is no writ.yaml here or in a folder above.', { remedy: 'Name the folder of a pack, or run "writ init".' })

@@ -4,7 +4,7 @@ import type { Decision } from '../policy/policy.ts'
 import type { Caller } from '../request/caller.ts'
 import { isMine, notFound, type Parts } from './parts.ts'
 import type { Refusals } from './refusals.ts'
-import { policyArguments, type PolicyResource, resourceOf } from './resource.ts'
+import { policyArguments, type PolicyResource, resourceOf, targetResource } from './resource.ts'
 
 /** Phase `request`: every message is decided before anything looks at it, reads, listings and discovery included. */
 export async function admit(parts: Parts, refusals: Refusals, caller: Caller, message: Message): Promise<Admission> {
@@ -55,4 +55,10 @@ export async function decideRequest(parts: Parts, caller: Caller, message: Messa
       counters: parts.ledger.views.counters(caller.tenant, caller.subject.id, nowMs),
     }),
   )
+}
+
+/** Whether a target may be shown to the caller: an item of a listing is decided like anything else, as action `view`. */
+export async function mayView(parts: Parts, caller: Caller, ref: string): Promise<boolean> {
+  const decision = await decideRequest(parts, caller, { name: 'view', arguments: {} }, targetResource(parts.catalog(), caller, ref))
+  return decision.effect === 'allow'
 }

@@ -13,7 +13,9 @@ import type { Ledger } from '../ledger/ledger.ts'
 import type { Catalog } from '../plan/catalog.ts'
 import type { Policy, Reason } from '../policy/policy.ts'
 import type { Caller } from '../request/caller.ts'
+import type { Availability } from './availability.ts'
 import type { Changes } from './changes.ts'
+import type { Pace } from './pace.ts'
 
 /** What the path is made of. Everything that can be exchanged is an interface of the folder it comes from. */
 export interface Parts {
@@ -33,6 +35,8 @@ export interface Parts {
   readonly origin: string
   readonly maxRunning: number
   readonly changes: Changes
+  readonly availability: () => Promise<Availability>
+  readonly deniedPace: Pace
   readonly log: Logger
 }
 

@@ -6,13 +6,12 @@ import { parseId } from '../id.ts'
 import { describeTarget } from '../plan/resolve.ts'
 import type { Arguments } from '../request/call.ts'
 import type { Caller } from '../request/caller.ts'
-import { decideRequest } from './admit.ts'
+import { decideRequest, mayView } from './admit.ts'
 import { showApproval } from './answer.ts'
 import { closeWithoutRun } from './close.ts'
 import { isMine, type Parts } from './parts.ts'
-import { approvalResource, artifactUri, parseUri, resourceOf, targetResource } from './resource.ts'
+import { approvalResource, artifactUri, parseUri, resourceOf } from './resource.ts'
 import type { Runner } from './run.ts'
-import { availability } from './submit.ts'
 import { inTurn } from './turn.ts'
 import { approvalView, executionView, nextOf } from './view.ts'
 
@@ -22,7 +21,7 @@ const progressEveryMs = 5_000
 /** Every target the caller may see: an item of a listing is decided like anything else, as action `view`. */
 export async function listTargets(parts: Parts, caller: Caller, args: Arguments['list_targets']): Promise<Results['list_targets']> {
   const catalog = parts.catalog()
-  const able = await availability(parts)
+  const able = await parts.availability()
   if (args.target_ref !== undefined) {
     if (!(await mayView(parts, caller, args.target_ref))) throw new WritError('unknown_target', 'There is no such target among yours.')
     const target = describeTarget(catalog, args.target_ref, able)
@@ -38,11 +37,6 @@ export async function listTargets(parts: Parts, caller: Caller, args: Arguments[
     targets,
     next: targets.length === 0 ? { tell_user: 'You may use no target here; ask the operator of this Writ.' } : { tool: 'list_targets', arguments: { target_ref: targets[0]?.target_ref ?? '' } },
   }
-}
-
-async function mayView(parts: Parts, caller: Caller, ref: string): Promise<boolean> {
-  const decision = await decideRequest(parts, caller, { name: 'view', arguments: {} }, targetResource(parts.catalog(), caller, ref))
-  return decision.effect === 'allow'
 }
 
 export async function getStatus(parts: Parts, caller: Caller, args: Arguments['get_status'], waiting: Waiting): Promise<Results['get_status']> {

@@ -28,10 +28,6 @@ export type Started =
   | { readonly kind: 'foreseen'; readonly task: Task; readonly plan: PlanView; readonly decision: Decision }
   | { readonly kind: 'execution'; readonly id: ExecutionId; readonly existing: boolean }
 
-/** Denied executions a tenant may cause in a minute before further ones are refused unevaluated. */
-const deniedPerMinute = 60
-const deniedAt = new Map<string, number[]>()
-
 /** One plan runs once: what has run, or may still run, is returned and not repeated. */
 export async function startExecution(parts: Parts, runner: Runner, caller: Caller, args: Arguments['start_execution']): Promise<Started> {
   return await inTurn(`task ${args.task_id}`, async () => {
@@ -49,11 +45,11 @@ export async function startExecution(parts: Parts, runner: Runner, caller: Calle
       throw new WritError('invalid_arguments', '"again" needs a fresh "idempotency_key", so that a repeated call cannot run twice.')
 
     const latest = parts.ledger.views.executions({ tenant: task.tenant, task: task.id }, 1)[0] ?? null
-    const unchanged = latest !== null && (await stillThePlan(parts, task, latest))
+    const unchanged = latest !== null && (await stillThePlan(parts, caller, task, latest))
     if (latest !== null && unchanged && (!isFinal(latest.state) || (latest.ran && args.again !== true)))
       return { kind: 'execution', id: latest.id, existing: true }
 
-    const frozen = await resolveTask(parts, task, randomBytes(16).toString('hex'))
+    const frozen = await resolveTask(parts, caller, task, randomBytes(16).toString('hex'))
     if (frozen.state === 'incomplete') return { kind: 'incomplete', task, missing: frozen.missing }
     if (latest !== null && !isFinal(latest.state) && latest.state !== 'running') await closeWithoutRun(parts, latest, 'superseded', 'task_changed')
     const id = await begin(parts, runner, caller, task, frozen, key === undefined ? null : { key, request })
@@ -62,17 +58,17 @@ export async function startExecution(parts: Parts, runner: Runner, caller: Calle
 }
 
 async function foresight(parts: Parts, caller: Caller, task: Task): Promise<Started> {
-  const resolution = await resolveTask(parts, task, '0'.repeat(32))
+  const resolution = await resolveTask(parts, caller, task, '0'.repeat(32))
   if (resolution.state === 'incomplete') return { kind: 'incomplete', task, missing: resolution.missing }
   const decision = await foresee(parts, caller, task, resolution)
   return { kind: 'foreseen', task, plan: planView(resolution.plan, resolution.digest), decision }
 }
 
 /** The plan of the newest execution, made again with its own nonce, has the same digest: nothing it stands on changed. */
-async function stillThePlan(parts: Parts, task: Task, latest: Execution): Promise<boolean> {
+async function stillThePlan(parts: Parts, caller: Caller, task: Task, latest: Execution): Promise<boolean> {
   const plan = parts.ledger.views.plan(latest.plan)
   if (plan === null) return false
-  const again = await resolveTask(parts, task, plan.nonce)
+  const again = await resolveTask(parts, caller, task, plan.nonce)
   // The revision counts uploads; files put back as they were make the same plan.
   return again.state === 'ready' && digestJson({ ...again.plan, task: plan.task }) === latest.plan
 }
@@ -85,7 +81,7 @@ async function begin(
   frozen: Extract<Resolution, { state: 'ready' }>,
   idempotency: { readonly key: string; readonly request: ReturnType<typeof digestJson> } | null,
 ): Promise<ExecutionId> {
-  refuseFlood(parts, caller)
+  if (!parts.deniedPace.room(caller.tenant)) throw new WritError('rate_limited', 'Too many denied executions in the last minute.')
   if (parts.ledger.room() === 'low') throw new WritError('no_space', 'the data folder has no room for the records of another run')
   const execution = newId('exec')
   const nowMs = parts.clock.now()
@@ -138,7 +134,7 @@ async function begin(
       break
     case 'deny':
     case 'error':
-      noteDenied(parts, caller)
+      parts.deniedPace.note(caller.tenant)
       await parts.ledger.append(...opening, { kind: 'state', execution, state: 'denied', ran: false, reasons: decision.reasons })
       break
   }
@@ -194,15 +190,4 @@ function withoutApprovers(decision: Decision): Decision {
       },
     ],
   }
-}
-
-function refuseFlood(parts: Parts, caller: Caller): void {
-  const since = parts.clock.monotonic() - 60_000
-  const recent = (deniedAt.get(caller.tenant) ?? []).filter((at) => at > since)
-  deniedAt.set(caller.tenant, recent)
-  if (recent.length >= deniedPerMinute) throw new WritError('rate_limited', 'Too many denied executions in the last minute.')
-}
-
-function noteDenied(parts: Parts, caller: Caller): void {
-  deniedAt.set(caller.tenant, [...(deniedAt.get(caller.tenant) ?? []), parts.clock.monotonic()])
 }

@@ -12,6 +12,7 @@ import type { Caller } from '../request/caller.ts'
 import { applyFiles } from '../request/files.ts'
 import { newTask, reviseTask } from '../request/submit.ts'
 import type { Task } from '../request/task.ts'
+import { mayView } from './admit.ts'
 import { targetResource } from './resource.ts'
 import type { Parts } from './parts.ts'
 import { inTurn } from './turn.ts'
@@ -31,6 +32,7 @@ export async function submitTask(parts: Parts, caller: Caller, args: Arguments['
         return await describe(parts, caller, task)
       }
     }
+    await checkTarget(parts, caller, args)
     const { files } = await applyFiles([], { files: args.files }, bytesOf(parts), putBytes(parts))
     const task = newTask(caller, args, { id: newId('task'), nowMs: parts.clock.now(), files })
     await parts.ledger.append(
@@ -39,6 +41,14 @@ export async function submitTask(parts: Parts, caller: Caller, args: Arguments['
     )
     return await describe(parts, caller, task)
   })
+}
+
+/** A target the caller may not see and one that does not exist are refused in the same words. */
+async function checkTarget(parts: Parts, caller: Caller, args: Arguments['submit_task']): Promise<void> {
+  const target = parts.catalog().targets.get(args.target_ref)
+  if (target === undefined || !(await mayView(parts, caller, args.target_ref))) throw new WritError('unknown_target', '"target_ref" names no target of yours.')
+  if (!target.intents.includes(args.execution_intent))
+    throw new WritError('unknown_intent', `"execution_intent" has to be one of this target's: ${target.intents.join(', ')}.`)
 }
 
 export async function uploadArtifact(parts: Parts, caller: Caller, args: Arguments['upload_artifact']): Promise<Results['upload_artifact']> {
@@ -85,28 +95,20 @@ async function* one(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
 }
 
 /** Resolves a task against the catalog as it stands; reads only the few manifest files detection looks at. */
-export async function resolveTask(parts: Parts, task: Task, nonce: string): Promise<Resolution> {
+export async function resolveTask(parts: Parts, caller: Caller, task: Task, nonce: string): Promise<Resolution> {
   const contents = new Map<string, string>()
   for (const path of manifestPaths(task.files, task.inputs)) {
     const file = task.files.find((candidate) => candidate.path === path)
     if (file !== undefined && file.size <= 262_144) contents.set(path, (await parts.artifacts.read(file.sha256, 262_144)).toString('utf8'))
   }
-  return resolve({ task, contents, catalog: parts.catalog(), nonce, availability: await availability(parts) })
-}
-
-/** Which executors this machine has, from their own checks; asked once and then again every minute. */
-let known: { readonly at: number; readonly of: Parts['host']; readonly value: ReadonlyMap<string, { available: boolean; why: string }> } | null = null
-
-export async function availability(parts: Parts): Promise<ReadonlyMap<string, { available: boolean; why: string }>> {
-  const now = parts.clock.monotonic()
-  if (known !== null && known.of === parts.host && now - known.at < 60_000) return known.value
-  const value = new Map<string, { available: boolean; why: string }>()
-  for (const { executor, findings } of await parts.host.check()) {
-    const problem = findings.find((finding) => finding.level === 'problem')
-    value.set(executor, { available: problem === undefined, why: problem?.what ?? '' })
-  }
-  known = { at: now, of: parts.host, value }
-  return value
+  const catalog = parts.catalog()
+  const able = await parts.availability()
+  const resolution = resolve({ task, contents, catalog, nonce, availability: able })
+  if (resolution.state === 'ready') return resolution
+  // What is missing may name other targets that would do: only those the caller may see.
+  const visible = new Set<string>()
+  for (const ref of catalog.targets.keys()) if (await mayView(parts, caller, ref)) visible.add(ref)
+  return resolve({ task, contents, catalog, nonce, availability: able, visible })
 }
 
 /** What policy would say of the plan if it were started now; recorded nowhere. */
@@ -130,7 +132,7 @@ export async function foresee(parts: Parts, caller: Caller, task: Task, resoluti
 const previewNonce = '0'.repeat(32)
 
 async function describe(parts: Parts, caller: Caller, task: Task): Promise<Results['submit_task']> {
-  const resolution = await resolveTask(parts, task, previewNonce)
+  const resolution = await resolveTask(parts, caller, task, previewNonce)
   if (resolution.state === 'incomplete')
     return {
       task_id: task.id,

@@ -15,8 +15,8 @@ export interface GenerationsOptions {
   readonly cacheDir: string
   readonly engine: Engine
   readonly compile: typeof compilePacks
-  /** Number of the last generation there was; 0 in a new data folder. */
-  readonly last: number
+  /** The last generation there was, or null in a new data folder: unchanged packs are that one again. */
+  readonly last: { readonly number: number; readonly digest: Digest } | null
   /** After the generation is in force. Where it rejects, `reload` rejects and the generation stays. */
   onChange(generation: Generation): void | Promise<void>
   /** An edit that was refused, with file and line. The generation before stays in force. */
@@ -90,7 +90,7 @@ function fault(error: unknown): PolicyFinding {
 /** Compiles and loads the attached packs, then follows their folders: an edit is in force within a second. */
 export async function openGenerations(options: GenerationsOptions): Promise<Generations> {
   const stop = new AbortController()
-  let number = options.last
+  let number = options.last?.number ?? 0
   let current: Generation | null = null
   let refused: readonly PolicyFinding[] = []
   let warnings: readonly PolicyFinding[] = []
@@ -119,7 +119,8 @@ export async function openGenerations(options: GenerationsOptions): Promise<Gene
       warnings = compiled.warnings
       return { ok: true, generation: current, changed: false }
     }
-    const generation: Generation = { number: number + 1, digest, packs }
+    const same = current === null && options.last?.digest === digest
+    const generation: Generation = { number: same ? number : number + 1, digest, packs }
     try {
       for (const pack of packs) await keepModule(options.cacheDir, pack)
       await options.engine.load(generation)

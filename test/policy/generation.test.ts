@@ -1,3 +1,4 @@
+import { digestOf } from '../../src/digest.ts'
 import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
@@ -35,7 +36,7 @@ async function start(more: Partial<GenerationsOptions> = {}): Promise<Generation
     cacheDir: cacheDir(),
     engine,
     compile: compilePacks,
-    last: 0,
+    last: null,
     onChange: (generation) => {
       changes.push(generation)
     },
@@ -73,7 +74,7 @@ afterEach(async () => {
 describe('generations', () => {
   it('are numbered on from the last one there was, and put in force', async () => {
     await write(granting)
-    const packs = await start({ last: 41 })
+    const packs = await start({ last: { number: 41, digest: digestOf("another") } })
     expect(packs.status()).toMatchObject({
       generation: { number: 42 },
       refused: [],

@@ -1,0 +1,26 @@
+import type { Clock } from '../clock.ts'
+import type { RunHost } from '../execution/job.ts'
+
+export type Availability = ReadonlyMap<string, { readonly available: boolean; readonly why: string }>
+
+const freshMs = 60_000
+
+/** Which executors this machine has, by their own checks; one question at a time, and its answer holds for a minute. */
+export function openAvailability(host: RunHost, clock: Clock): () => Promise<Availability> {
+  let asked: { readonly at: number; readonly answer: Promise<Availability> } | null = null
+  const ask = async (): Promise<Availability> => {
+    const able = new Map<string, { available: boolean; why: string }>()
+    for (const { executor, findings } of await host.check()) {
+      const problem = findings.find((finding) => finding.level === 'problem')
+      able.set(executor, { available: problem === undefined, why: problem?.what ?? '' })
+    }
+    // No executor at all means that the run host could not be asked: ask again next time.
+    if (able.size === 0) asked = null
+    return able
+  }
+  return async () => {
+    const now = clock.monotonic()
+    if (asked === null || now - asked.at > freshMs) asked = { at: now, answer: ask() }
+    return await asked.answer
+  }
+}
