@@ -24,7 +24,8 @@ export interface Trust {
 }
 
 /**
- * Trust from what `writ verify` was given: `root` a thumbprint, `file` the bytes of a key file (`keys.jwt` or a JWKS),
+ * Trust from what `writ verify` was given: `root` a thumbprint, `file` the bytes of a key file (`keys.jwt`, a JWKS, or what
+ * `writ keys --json` prints),
  * `own` the key set of this machine's configuration. Without `root` and `file` it is the configuration's own word
  * (`self`); with nothing at all, trust in nobody. Keys that cannot be used (a set another root signed, a file that is
  * none) make every verdict `UNTRUSTED` `KEYS`.
@@ -42,7 +43,11 @@ export function openTrust(given: {
   try {
     if (given.file !== undefined) {
       const text = Buffer.from(given.file).toString('latin1').trim()
-      return text.startsWith('{') ? fromJwks(given.file, root, issuer) : fromKeySet(text, root, pin, issuer)
+      if (!text.startsWith('{')) return fromKeySet(text, root, pin, issuer)
+      const file = readKeyFile(given.file)
+      // The set a root signed is worth more than the list beside it.
+      const { key_set: signed } = file
+      return typeof signed === 'string' ? fromKeySet(signed, root, pin, issuer) : fromJwks(file, root, issuer)
     }
     if (given.own !== undefined) return fromKeySet(given.own.trim(), root, pin, issuer)
     return root === null ? nobody : { ...nobody, refusal: 'the root is named, and no key set was given' }
@@ -58,24 +63,24 @@ function fromKeySet(jws: string, root: string | null, pin: Trust['pin'], issuer:
 }
 
 /** RFC 7517 §5: keys of other kinds and members that are not known are passed over; a private key is not. */
-function fromJwks(bytes: Uint8Array, root: string | null, issuer: string | null): Trust {
-  const keys = trusted(parseKeyEntries(readJwks(bytes).filter(isEd25519).map(knownMembers)))
+function fromJwks(file: JsonObject, root: string | null, issuer: string | null): Trust {
+  const list = file['keys']
+  if (!Array.isArray(list)) throw new JwsError('JSON', 'the key file holds no list of keys')
+  const keys = trusted(parseKeyEntries((list as readonly Json[]).filter(isEd25519).map(knownMembers)))
   const named = [...keys.values()].find(({ entry }) => (root === null ? entry.role === 'root' : entry.kid === root))
   if (root !== null && named === undefined) throw new JwsError('KID', 'the key file does not hold the root demanded')
   return { pin: 'jwks', root: named?.key ?? null, keys, issuer, refusal: null }
 }
 
-function readJwks(bytes: Uint8Array): readonly Json[] {
+function readKeyFile(bytes: Uint8Array): JsonObject {
   try {
     const file = parseIJson(bytes, { maxBytes: 1024 * 1024, refuseProto: true })
-    const keys =
-      file !== null && typeof file === 'object' && !Array.isArray(file) ? (file as JsonObject)['keys'] : undefined
-    if (Array.isArray(keys)) return keys as readonly Json[]
+    if (file !== null && typeof file === 'object' && !Array.isArray(file)) return file as JsonObject
   } catch (error) {
     if (!(error instanceof WritError)) throw error
     throw new JwsError('JSON', `the key file is ${error.message}`)
   }
-  throw new JwsError('JSON', 'the key file holds no list of keys')
+  throw new JwsError('JSON', 'the key file is not a JSON object')
 }
 
 function isEd25519(key: Json): key is JsonObject {

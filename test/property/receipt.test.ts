@@ -85,3 +85,40 @@ describe('any changed bit', () => {
     )
   })
 })
+
+describe('verification', () => {
+  const { log, plain } = sampleLog()
+  const trust = openTrust({ own: log.keys.jwt })
+  const text = fc.oneof(fc.string({ unit: 'binary' }), fc.json(), fc.constant(plain.decision.jws), fc.base64String())
+
+  it('answers, and says no, whatever it is given', () => {
+    fc.assert(
+      fc.property(text, text, fc.option(text), (receipt, other, root) => {
+        const strange = openTrust({ file: Buffer.from(other), root: root ?? undefined })
+        const beside = { twin: other, related: [other], statements: [other], disclosures: [other], approvers: [other] }
+        const reports = [
+          verifyReceipt(`x${receipt}`, trust),
+          verifyReceipt(receipt, strange),
+          verifyReceipt(
+            plain.decision.jws,
+            openTrust({
+              file: Buffer.from(JSON.stringify({ keys: [other, null, { kty: 'OKP', crv: 'Ed25519', x: other }] })),
+            }),
+          ),
+          verifyLog(
+            [
+              { index: 0, jws: receipt },
+              { index: Number.NaN, jws: other },
+            ],
+            trust,
+            { held: [other], statements: [other] },
+          ),
+          verifyReceipt(plain.decision.jws, trust, { ...beside, disclosures: [`${other}x`] }),
+          verifyReceipt(plain.decision.jws, trust, { twin: other }),
+        ]
+        expect(reports.map(isValid)).toEqual(reports.map(() => false))
+      }),
+      { numRuns: 200 },
+    )
+  })
+})

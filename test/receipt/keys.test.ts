@@ -55,7 +55,7 @@ describe('the keys folder', () => {
     expect(readdirSync(dir)).toEqual(left)
   })
 
-  it('opens and signs with the root offline, but for the genesis', () => {
+  it('opens and signs with the root offline, but for the genesis [G-root-offline]', () => {
     initKeys(dir, startMs)
     rmSync(join(dir, 'root.pem'))
     const keys = openKeys(dir)
@@ -111,7 +111,7 @@ describe('the keys folder', () => {
     expect(messages.join('\n')).not.toContain(tmpdir())
   })
 
-  it('changes the receipt key and keeps the fingerprint; nothing but the key receipt may stand at the change', () => {
+  it('changes the receipt key and keeps the fingerprint; nothing but the key receipt may stand at the change [G-key-epochs]', () => {
     const log = new SampleLog()
     log.add(policyAccount(generation, log.nowMs))
     const before = log.keys

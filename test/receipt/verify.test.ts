@@ -4,7 +4,7 @@ import { verifyCase } from './run-case.ts'
 import { buildCases } from './cases/cases.ts'
 import { sampleLog } from './sample.ts'
 
-describe('writ verify', () => {
+describe('writ verify [G-strict-verify]', () => {
   const parts = sampleLog()
 
   it.each(buildCases(parts).map((each) => [each.title, each] as const))('%s', (_, each) => {

@@ -42,6 +42,15 @@ function honest(log: SampleLog, { plain, asked }: SampleParts): readonly Draft[]
     },
     { title: 'control: a key file', ...valid, receipt: decision.jws, trust: { file: JSON.stringify(log.keys.jwks()) } },
     {
+      title: 'control: the root and the key file that "writ keys --json" prints',
+      ...valid,
+      receipt: decision.jws,
+      trust: {
+        root: log.keys.fingerprint(),
+        file: JSON.stringify({ root_thumbprint: '', key_set: log.keys.jwt, jwks: log.keys.jwks() }),
+      },
+    },
+    {
       title: 'control: a key file of an ordinary issuer',
       ...valid,
       receipt: decision.jws,

@@ -202,17 +202,19 @@ class Trust:
     def __init__(self, given):
         self.root, self.keys, self.refused, self.any = None, {}, False, bool(given)
         try:
-            if "file" in given and given["file"].lstrip().startswith("{"):
-                self.from_jwks(given["file"], given.get("root"))
-            elif "file" in given or "own" in given:
-                self.root, self.keys = open_key_set(given.get("file", given.get("own")).strip(), given.get("root"))
+            text, root = given.get("file", given.get("own", "")).strip(), given.get("root")
+            file = strict_json(text.encode(), fractions=True) if text.startswith("{") else {"key_set": text}
+            if isinstance(file.get("key_set"), str) and text:
+                self.root, self.keys = open_key_set(file["key_set"], root)
+            elif text:
+                self.from_jwks(file, root)
             else:
                 need("root" not in given, "KEYS")
         except Bad:
             self.refused = True
 
-    def from_jwks(self, text, root):
-        file = strict_json(text.encode(), fractions=True)
+    def from_jwks(self, file, root):
+        need(isinstance(file.get("keys"), list), "JSON")
         kept = []
         for jwk in file["keys"]:
             need("d" not in jwk, "HEADER")
