@@ -40,7 +40,7 @@ function cli(args: readonly string[], options: { readonly input?: string; readon
 type Fields = Record<string, unknown>
 
 async function call(client: Client, tool: string, args: Fields): Promise<Fields> {
-  const result = await client.callTool({ name: tool, arguments: args as never }, { timeout: 60_000 })
+  const result = await client.callTool({ name: tool, arguments: args }, { timeout: 60_000 })
   return (result.structuredContent ?? {}) as Fields
 }
 

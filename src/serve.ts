@@ -55,7 +55,7 @@ export async function serve(config: Config, options: { readonly log: Logger; rea
   const keys = openKeys(config.keys)
   const signer = openSigner(keys, { issuer: config.issuer })
   const ledger = openSqliteLedger({ path: folder.ledger, signer, clock: systemClock })
-  const artifacts = await openFileStore(folder.artifacts)
+  const artifacts = openFileStore(folder.artifacts)
   const outputs = openOutputStore(folder.outputs)
 
   // The genesis of a new log, and the receipt of a key change that was made while no broker ran.

@@ -24,7 +24,7 @@ export function openChanges(): Changes {
   const running = new Map<ExecutionId, Progress>()
   let waiting = 0
   const wake = (execution: ExecutionId): void => {
-    for (const listener of [...(listeners.get(execution) ?? [])]) listener()
+    for (const listener of Array.from(listeners.get(execution) ?? [])) listener()
   }
   return {
     wake,

@@ -18,7 +18,7 @@ const sentences = {
 
 export type ClosingCode = keyof typeof sentences
 
-export function closingReason(code: ClosingCode): Reason {
+function closingReason(code: ClosingCode): Reason {
   const [message, remedy] = sentences[code]
   return { code, message, remedy, ref: newId('dec') }
 }

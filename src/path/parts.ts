@@ -1,12 +1,11 @@
 import type { Logger } from 'pino'
-import type { ApprovalId, DecisionId, ExecutionId, TaskId } from '../id.ts'
+import type { DecisionId } from '../id.ts'
 import { newId } from '../id.ts'
 import type { Approver } from '../approval/approval.ts'
 import type { ArtifactStore } from '../artifact/artifact.ts'
 import type { Clock } from '../clock.ts'
 import type { CredentialSource } from '../credential/credential.ts'
 import { WritError } from '../error.ts'
-import type { Execution } from '../execution/execution.ts'
 import type { RunHost } from '../execution/job.ts'
 import type { OutputStore } from '../execution/output.ts'
 import type { Ledger } from '../ledger/ledger.ts'
@@ -68,4 +67,3 @@ export function isMine(caller: Caller, owned: { readonly tenant: string; readonl
   return owned.tenant === caller.tenant && owned.owner === caller.subject.id
 }
 
-export type { ApprovalId, Execution, ExecutionId, TaskId }

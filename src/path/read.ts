@@ -15,7 +15,7 @@ import type { Runner } from './run.ts'
 import { inTurn } from './turn.ts'
 import { approvalView, executionView, nextOf } from './view.ts'
 
-export const maxWaitMs = 50_000
+const maxWaitMs = 50_000
 const progressEveryMs = 5_000
 
 /** Every target the caller may see: an item of a listing is decided like anything else, as action `view`. */

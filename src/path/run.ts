@@ -153,7 +153,7 @@ function pinned(decision: Decision, approval: Approval | null): Decision {
 }
 
 /** Who a plan runs for, with the roles held now: a role lost since the start no longer counts. */
-export function callerOf(parts: Parts, plan: Plan): Caller {
+function callerOf(parts: Parts, plan: Plan): Caller {
   return {
     tenant: plan.tenant,
     subject: { type: 'user', id: plan.task.owner },
@@ -180,7 +180,7 @@ function executionInput(parts: Parts, caller: Caller, plan: Plan, execution: Exe
   })
 }
 
-export function approverRoles(parts: Parts, subject: string, evidence: string): readonly string[] {
+function approverRoles(parts: Parts, subject: string, evidence: string): readonly string[] {
   if (evidence === 'bearer') return parts.rolesOf(subject)
   return parts.approvers().find((approver) => approver.subject === subject)?.roles ?? []
 }
@@ -290,7 +290,7 @@ async function* chunk(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
 }
 
 /** Outcome → state, as contracts/execution.md has it: what ended a run is what Writ saw. */
-export function stateOf(outcome: Outcome, plan: Plan): FinalState {
+function stateOf(outcome: Outcome, plan: Plan): FinalState {
   switch (outcome.end) {
     case 'not_started':
       return 'failed'

@@ -1,4 +1,4 @@
-import { digestJson, digestOf, type Json } from '../digest.ts'
+import { digestJson, digestOf } from '../digest.ts'
 import { WritError } from '../error.ts'
 import { newId, parseId } from '../id.ts'
 import type { PlanView, Results } from '../execution/result.ts'
@@ -138,7 +138,7 @@ async function describe(parts: Parts, caller: Caller, task: Task): Promise<Resul
       task_id: task.id,
       state: 'incomplete',
       missing: resolution.missing,
-      next: { tool: 'upload_artifact', arguments: { task_id: task.id } as { readonly [key: string]: Json } },
+      next: { tool: 'upload_artifact', arguments: { task_id: task.id } },
     }
   const decision = await foresee(parts, caller, task, resolution)
   const plan: PlanView = planView(resolution.plan, resolution.digest)
