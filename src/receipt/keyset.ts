@@ -21,7 +21,7 @@ export interface KeySet {
   readonly keys: readonly KeyEntry[]
 }
 
-export const keysAudience = 'urn:writ:aud:keys'
+const keysAudience = 'urn:writ:aud:keys'
 /** A key set may grow with the rotations of many years. */
 const maxKeySetBytes = 512 * 1024
 

@@ -47,7 +47,7 @@ const common = {
   _sd: z.array(hash).min(1).max(16).optional(),
 }
 
-export const decisionPredicate = z.strictObject({
+const decisionPredicate = z.strictObject({
   ...common,
   kind: z.literal('decision'),
   invocationId: z.string().max(64),
@@ -64,7 +64,7 @@ export const decisionPredicate = z.strictObject({
   approvals: list(reference),
 })
 
-export const approvalPredicate = z.strictObject({
+const approvalPredicate = z.strictObject({
   ...common,
   kind: z.literal('approval'),
   invocationId: z.string().max(64),
@@ -75,7 +75,7 @@ export const approvalPredicate = z.strictObject({
   requirement: digest,
 })
 
-export const outcomePredicate = z.strictObject({
+const outcomePredicate = z.strictObject({
   ...common,
   kind: z.literal('outcome'),
   invocationId: z.string().max(64),
@@ -115,7 +115,7 @@ const denialsPredicate = z.strictObject({
   inputs: z.strictObject({ root: z.string().regex(/^[A-Za-z0-9+/]{43}=$/), count: index }),
 })
 
-export const policyPredicate = z.strictObject({
+const policyPredicate = z.strictObject({
   ...common,
   kind: z.literal('policy'),
   what: z.enum(['generation', 'approvers']),
@@ -125,7 +125,7 @@ export const policyPredicate = z.strictObject({
   count: index.optional(),
 })
 
-export const keyPredicate = z.strictObject({
+const keyPredicate = z.strictObject({
   ...common,
   kind: z.literal('key'),
   reason: code,
@@ -180,7 +180,6 @@ const claims = z.strictObject({
 })
 
 export type Claims = z.infer<typeof claims>
-export type Predicate = Claims['predicate']
 export type DecisionPredicate = z.infer<typeof decisionPredicate>
 export type ApprovalPredicate = z.infer<typeof approvalPredicate>
 export type OutcomePredicate = z.infer<typeof outcomePredicate>

@@ -24,7 +24,7 @@ import { createFrontier } from '../../src/receipt/tree.ts'
 
 export const startMs = Date.UTC(2026, 10, 23, 12)
 
-export const requirement: Requirement = {
+const requirement: Requirement = {
   stages: [{ id: 'owner', roles: ['approver'], min: 1 }],
   exclude: ['agent', 'subject'],
   evidence: ['key'],
