@@ -111,7 +111,8 @@ export function openArtifacts(
 export function safePath(path: string): string | null {
   const name = path.normalize('NFC')
   // eslint-disable-next-line no-control-regex -- control characters are exactly what must be refused
-  if (name === '' || Buffer.byteLength(name) > 512 || /[\u0000-\u001f\u007f\\]/.test(name)) return null
+  if (name === '' || !name.isWellFormed() || Buffer.byteLength(name) > 512 || /[\u0000-\u001f\u007f\\]/.test(name))
+    return null
   // Bidirectional and zero-width characters make a name read as another one.
   if (/[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/.test(name)) return null
   return name.split('/').every((part) => part !== '' && part !== '.' && part !== '..' && Buffer.byteLength(part) <= 255)

@@ -160,6 +160,10 @@ export function openBridge(around: Surroundings, outputs: Map<string, Buffer>, l
         return 'refused'
       }
     },
+    /** Timers that have not run: while there are some, a step whose entry has ended is not over. */
+    get pending(): number {
+      return timers.size
+    },
     /** Nothing of the step wakes after this. */
     close(): void {
       closed = true
@@ -174,7 +178,7 @@ export function outputName(path: string): string | null {
   if (!path.startsWith('/out/')) return null
   const name = path.slice('/out/'.length).normalize('NFC')
   // eslint-disable-next-line no-control-regex -- control characters are exactly what must be refused
-  if (Buffer.byteLength(name) > 512 || /[\u0000-\u001f\u007f\\]/.test(name)) return null
+  if (!name.isWellFormed() || Buffer.byteLength(name) > 512 || /[\u0000-\u001f\u007f\\]/.test(name)) return null
   return name.split('/').every((part) => part !== '' && part !== '.' && part !== '..') ? name : null
 }
 

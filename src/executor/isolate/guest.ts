@@ -69,6 +69,8 @@ export async function openGuest(memoryMb: number, fatal: () => void): Promise<Gu
   }
 }
 
+/** Runs the guest's side of the prelude with these arguments. */
+type Wake = (...args: readonly unknown[]) => Promise<unknown>
 type Deliver = ivm.Reference<(...args: unknown[]) => unknown>
 
 interface GuestRun {
@@ -96,11 +98,27 @@ function startRun(isolate: ivm.Isolate, context: ivm.Context, deliver: Deliver, 
     settle({ why: 'exited', exit: 1, reason: 'guest_error' })
   }
 
-  async function turn(...args: readonly unknown[]): Promise<void> {
-    await deliver.apply(undefined, args as never[], { timeout: step.timeoutMs })
+  let finished = false
+  let turns = 0
+  const fetches = new Set<number>()
+  /** Lets the guest run once, microtasks included. A step ends when its entry has ended and nothing is left to wait for. */
+  async function turn<T>(run: () => Promise<T>): Promise<T> {
+    turns++
+    let failed = true
+    try {
+      const value = await run()
+      failed = false
+      return value
+    } finally {
+      turns--
+      if (!failed && finished && !over && turns === 0 && fetches.size === 0 && bridge.pending === 0)
+        settle({ why: 'exited', exit: 0, reason: null })
+    }
   }
-  const later = (...args: readonly unknown[]): void => {
-    if (!over) turn(...args).catch(fail)
+  const wake: Wake = async (...args) =>
+    await turn(async () => await deliver.apply(undefined, args as never[], { timeout: step.timeoutMs }))
+  const later: Wake = async (...args) => {
+    if (!over) await wake(...args).catch(fail)
   }
 
   const bridge = openBridge(
@@ -109,22 +127,31 @@ function startRun(isolate: ivm.Isolate, context: ivm.Context, deliver: Deliver, 
       get congested() {
         return step.io.congested
       },
-      fetch: step.io.fetch,
-      unfetch: step.io.unfetch,
-      wake: (id) => later('timer', id, ''),
+      fetch(id, ...request) {
+        fetches.add(id)
+        step.io.fetch(id, ...request)
+      },
+      unfetch(id) {
+        fetches.delete(id)
+        step.io.unfetch(id)
+      },
+      wake: (id) => void later('timer', id, ''),
       exit: (code) => settle({ why: 'exited', exit: code, reason: null }),
-      done: () => settle({ why: 'exited', exit: 0, reason: null }),
+      done() {
+        finished = true
+      },
       exhausted: () => settle({ why: 'callback_quota' }),
     },
     step.outputs,
     step.limits,
   )
   step.answers((id, header, body) => {
-    if (header === '') later('failed', id, 'the request was not answered')
-    else later('answer', id, header, copyIn(body))
+    if (!fetches.delete(id)) return
+    if (header === '') void later('failed', id, 'the request was not answered')
+    else void later('answer', id, header, copyIn(body))
   })
 
-  start(isolate, context, step, turn).catch(fail)
+  turn(async () => await start(isolate, context, step, wake)).catch(fail)
   return {
     bridge,
     end,
@@ -143,18 +170,13 @@ function startRun(isolate: ivm.Isolate, context: ivm.Context, deliver: Deliver, 
   }
 }
 
-async function start(
-  isolate: ivm.Isolate,
-  context: ivm.Context,
-  step: GuestStep,
-  turn: (...args: readonly unknown[]) => Promise<void>,
-): Promise<void> {
-  await turn('begin', 0, JSON.stringify(step.begin))
+async function start(isolate: ivm.Isolate, context: ivm.Context, step: GuestStep, wake: Wake): Promise<void> {
+  await wake('begin', 0, JSON.stringify(step.begin))
   const entryText = sourceOf(step.files, step.entry)
   const compiled = await compileEntry(isolate, step.entry, entryText)
   if (compiled.kind === 'script') {
     const main = await compiled.script.run(context, { reference: true, timeout: step.timeoutMs })
-    await turn('main', 0, '', main.derefInto({ release: true }))
+    await wake('main', 0, '', main.derefInto({ release: true }))
     return
   }
   const paths = new Map<ivm.Module, string>([[compiled.module, step.entry]])

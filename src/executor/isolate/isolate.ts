@@ -46,6 +46,7 @@ export function createIsolateExecutor(options: IsolateOptions): Executor & { rea
       if (io.signal.aborted) return { end: 'stopped', by: abortedBy(io.signal), steps: [] }
       const worker = await pool.take(plan.limits.memory_mb)
       try {
+        if (io.signal.aborted) return { end: 'stopped', by: abortedBy(io.signal), steps: [] }
         await io.started(0)
         return await runIn(worker, job, io, files)
       } finally {
@@ -80,9 +81,10 @@ export function createIsolateExecutor(options: IsolateOptions): Executor & { rea
     const onAbort = (): void => stop(abortedBy(io.signal))
     io.signal.addEventListener('abort', onAbort)
     if (io.signal.aborted) onAbort()
+    const cpuBefore = observe(worker.child.pid).cpuS
     const watch = setInterval(() => {
       const seen = observe(worker.child.pid)
-      if (seen.cpuS > plan.limits.cpu_s) stop('time')
+      if (seen.cpuS - cpuBefore > plan.limits.cpu_s) stop('time')
       if (worker.cage.kind === 'rlimit' && seen.privateMb > plan.limits.memory_mb + workerShareMb) stop('memory')
     }, watchMs)
 

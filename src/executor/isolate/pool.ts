@@ -33,7 +33,7 @@ export interface Pool {
   take(memoryMb: number): Promise<Worker>
   /** Kills a worker and resolves when it is seen gone. */
   end(worker: Worker): Promise<void>
-  /** Pids of the workers that wait. */
+  /** Pids of the workers that wait for a run, or will soon. */
   readonly waiting: readonly number[]
   close(): Promise<void>
 }
@@ -53,10 +53,10 @@ export function openPool(options: PoolOptions): Pool {
   let count = 0
   let memoryMb = 256
   const spares: Promise<Worker>[] = []
-  const ready = new Set<Worker>()
   const live = new Set<Worker>()
+  const busy = new Set<Worker>()
 
-  function start(): Promise<Worker> {
+  async function start(): Promise<Worker> {
     const cage = options.cages.make(`${options.prefix}${process.pid}-${count++}`)
     cage.limit(memoryMb + workerShareMb)
     const shift = cage.joins.map((_, at) => `echo $$ > "$${at + 1}" || exit 97`).join('; ')
@@ -88,7 +88,7 @@ export function openPool(options: PoolOptions): Pool {
     })
     if (child === null) {
       void cage.remove()
-      return Promise.reject(new WritError('target_unavailable', 'the sandbox could not be started'))
+      throw new WritError('target_unavailable', 'the sandbox could not be started')
     }
     const { promise, resolve, reject } = Promise.withResolvers<Worker>()
     const worker: Worker = {
@@ -102,7 +102,6 @@ export function openPool(options: PoolOptions): Pool {
       }),
       take(header) {
         if (header.t === 'ready') resolve(worker)
-        ready.add(worker)
       },
     }
     live.add(worker)
@@ -110,11 +109,11 @@ export function openPool(options: PoolOptions): Pool {
     void child.exited.then(() => {
       clearTimeout(late)
       live.delete(worker)
-      ready.delete(worker)
-      void cage.remove()
+      // One that was taken keeps its group until `end`: the run asks it whether the kernel killed in there.
+      if (!busy.delete(worker)) void cage.remove()
       reject(new WritError('target_unavailable', 'the sandbox did not start', { cause: child.complaint() }))
     })
-    return promise.finally(() => clearTimeout(late))
+    return await promise.finally(() => clearTimeout(late))
   }
 
   function fill(): void {
@@ -143,8 +142,9 @@ export function openPool(options: PoolOptions): Pool {
       memoryMb = wanted
       const spare = spares.shift()
       setTimeout(fill, refillMs).unref()
-      const worker = await (spare ?? start()).catch(() => start())
-      ready.delete(worker)
+      let worker = await (spare ?? start()).catch(start)
+      if (!live.has(worker)) worker = await start()
+      busy.add(worker)
       worker.cage.limit(wanted + workerShareMb)
       return worker
     },
@@ -155,7 +155,7 @@ export function openPool(options: PoolOptions): Pool {
       await worker.cage.remove()
     },
     get waiting() {
-      return [...ready].map((worker) => worker.child.pid)
+      return [...live].filter((worker) => !busy.has(worker)).map((worker) => worker.child.pid)
     },
     async close() {
       open = false

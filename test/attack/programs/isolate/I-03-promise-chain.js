@@ -1,0 +1,3 @@
+console.log('before')
+const again = () => Promise.resolve().then(again)
+again()

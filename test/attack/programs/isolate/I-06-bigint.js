@@ -1,0 +1,3 @@
+console.log('before')
+let value = 3n
+for (;;) value = value * value

@@ -1,0 +1,4 @@
+console.log('before')
+Promise.resolve().then(function again() {
+  Promise.resolve().then(again)
+})

@@ -1,0 +1,5 @@
+setTimeout(() => {
+  console.log('timer')
+  for (;;);
+}, 5)
+await new Promise(() => {})

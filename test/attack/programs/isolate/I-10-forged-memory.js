@@ -1,0 +1,1 @@
+throw new Error('Isolate was disposed during execution due to memory limit')

@@ -1,0 +1,2 @@
+import done from 'writ:done'
+console.log(done)

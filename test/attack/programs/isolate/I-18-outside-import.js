@@ -1,0 +1,2 @@
+import secret from '../../../../etc/passwd'
+console.log(secret)

@@ -1,0 +1,4 @@
+enum Colour {
+  Red,
+}
+console.log(Colour.Red)
