@@ -22,9 +22,22 @@ function build() {
     const go = spawnSync(
       'go',
       ['build', '-mod=readonly', '-trimpath', '-buildvcs=false', '-ldflags=-s -w -buildid=', '-o', out, './rego-tools'],
-      { cwd: native, stdio: 'inherit', env: { ...process.env, GOOS: 'wasip1', GOARCH: 'wasm', CGO_ENABLED: '0', GOFLAGS: '', GOWASM: '', GOEXPERIMENT: '' } },
+      {
+        cwd: native,
+        stdio: 'inherit',
+        env: {
+          ...process.env,
+          GOOS: 'wasip1',
+          GOARCH: 'wasm',
+          CGO_ENABLED: '0',
+          GOFLAGS: '',
+          GOWASM: '',
+          GOEXPERIMENT: '',
+        },
+      },
     )
-    if (go.error?.code === 'ENOENT') throw new Error('Go is not installed; native/go.mod names the version that is needed')
+    if (go.error?.code === 'ENOENT')
+      throw new Error('Go is not installed; native/go.mod names the version that is needed')
     if (go.status !== 0) throw new Error(`go build ended with ${go.status}`)
     return readFileSync(out)
   } finally {
