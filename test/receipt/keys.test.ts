@@ -11,7 +11,7 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { beforeEach, describe, expect, it } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { generateKey } from '../../src/jws.ts'
 import { policyAccount } from '../../src/receipt/account.ts'
 import { initKeys, openKeys, rotate } from '../../src/receipt/keys.ts'
@@ -24,8 +24,9 @@ import { SampleLog, generation, startMs } from './sample.ts'
 describe('the keys folder', () => {
   let dir = ''
   beforeEach(() => {
-    dir = join(mkdtempSync(join(tmpdir(), 'writ-keys-')), 'keys')
+    dir = join(mkdtempSync(join(tmpdir(), 'writ-receipt-test-')), 'keys')
   })
+  afterEach(() => rmSync(join(dir, '..'), { recursive: true, force: true }))
 
   it('holds three keys and their set, readable by nobody else [G-key-files-private]', () => {
     const keys = initKeys(dir, startMs)

@@ -1,4 +1,4 @@
-import { cpSync, mkdtempSync } from 'node:fs'
+import { cpSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Statement, Verdict } from '../../src/approval/approval.ts'
@@ -21,6 +21,9 @@ import { dueAccount, openSigner } from '../../src/receipt/sign.ts'
 import { createFrontier } from '../../src/receipt/tree.ts'
 
 /** Values like those of a running broker, and a log that only grows, for the tests of receipts. */
+
+const folders = mkdtempSync(join(tmpdir(), 'writ-receipt-test-'))
+process.once('exit', () => rmSync(folders, { recursive: true, force: true }))
 
 export const startMs = Date.UTC(2026, 10, 23, 12)
 
@@ -172,7 +175,7 @@ export class SampleLog {
   #nowMs = startMs
 
   constructor(from?: SampleLog, size = 0) {
-    this.dir = join(mkdtempSync(join(tmpdir(), 'writ-keys-')), 'keys')
+    this.dir = join(mkdtempSync(join(folders, 'log-')), 'keys')
     if (from === undefined) {
       this.keys = initKeys(this.dir, startMs)
       this.due()
