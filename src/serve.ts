@@ -8,7 +8,7 @@ import { systemClock } from './clock.ts'
 import { type Config, loadConfig } from './config.ts'
 import { serveControl } from './control/control.ts'
 import { openSources } from './credential/sources.ts'
-import { digestJson, type Json, type JsonObject } from './digest.ts'
+import { digestJson, digestOf, type Json, type JsonObject } from './digest.ts'
 import { WritError } from './error.ts'
 import { openOutputStore } from './execution/output.ts'
 import { startRunHost } from './execution/host.ts'
@@ -89,7 +89,11 @@ export async function serve(config: Config, options: { readonly log: Logger; rea
     onRefused: (findings) => log.error({ findings: findings.slice(0, 20) }, 'a policy edit was refused; the earlier generation stays in force'),
   })
 
-  const host = startRunHost({ onExit: (code) => log.error({ code }, 'the run host ended; it is started again') })
+  const host = startRunHost({
+    // The same for every broker of this folder: what one that was killed left behind is the next one's to sweep.
+    owner: digestOf(`${signer.origin}\n${folder.root}`).slice('sha256:'.length, 'sha256:'.length + 16),
+    onExit: (code) => log.error({ code }, 'the run host ended; it is started again'),
+  })
   const sources = openSources({
     env: options.env,
     file: { dir: config.credentials, identityFile: join(config.keys, 'credentials.age') },
