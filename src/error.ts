@@ -66,11 +66,6 @@ export class WritError extends Error {
 
 export const errorCodes = Object.keys(catalogue) as readonly ErrorCode[]
 
-/** Marks what the types say cannot happen; a compile error where a union member is forgotten. */
-export function unreachable(value: never): never {
-  throw new WritError('internal', `unexpected ${typeof value}`)
-}
-
 /** The `code` of a Node system error (`ENOENT` …), or null for anything else. */
 export function systemCode(error: unknown): string | null {
   return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : null

@@ -24,7 +24,6 @@ import { openBroker } from './path/open.ts'
 import type { Parts } from './path/parts.ts'
 import { openRefusals } from './path/refusals.ts'
 import { openRunner } from './path/run.ts'
-import { executionView } from './path/view.ts'
 import { type Catalog, loadCatalog } from './plan/catalog.ts'
 import { openEngine } from './policy/engine.ts'
 import { openGenerations } from './policy/generation.ts'
@@ -215,8 +214,7 @@ export async function serve(config: Config, options: { readonly log: Logger; rea
       await admitLocal('cancel_execution', { execution_id: execution })
       const result = await broker.call(localCaller(), 'cancel_execution', { execution_id: execution }, { signal: AbortSignal.timeout(10_000), progress: () => undefined })
       if (result.error !== undefined) throw new WritError('denied', result.error.message, { remedy: result.error.remedy })
-      const id = ledger.views.executions({}, 100_000).find((candidate) => candidate.id === execution)
-      return id === undefined ? {} : (executionView(parts, id) as unknown as JsonObject)
+      return result as unknown as JsonObject
     },
   })
 

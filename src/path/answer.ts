@@ -1,8 +1,7 @@
-import { randomBytes } from 'node:crypto'
 import type { Approval, Approver, Statement, Verdict } from '../approval/approval.ts'
 import { payloadOf } from '../approval/payload.ts'
 import { standing } from '../approval/requirement.ts'
-import { checkStatement, readStatement } from '../approval/statement.ts'
+import { checkStatement, newNonce, readStatement } from '../approval/statement.ts'
 import { digestOf } from '../digest.ts'
 import { WritError } from '../error.ts'
 import { parseId } from '../id.ts'
@@ -70,7 +69,7 @@ export async function answerInChat(parts: Parts, runner: Runner, caller: Caller,
       verdict: args.verdict,
       shown: digestOf(payload),
       reason: args.reason,
-      nonce: randomBytes(16).toString('hex'),
+      nonce: newNonce(),
       issued_at: Math.floor(nowMs / 1000),
       expires_at: Math.floor(approval.expires_at_ms / 1000),
       max_uses: 1,

@@ -1,25 +1,19 @@
 import { answerable, inputApprovals, openApproval } from '../approval/requirement.ts'
 import { type Permit, settle, spend } from '../approval/permit.ts'
 import type { Approval } from '../approval/approval.ts'
-import { endLease, leaseCredentials } from '../credential/lease.ts'
-import type { Lease } from '../credential/credential.ts'
-import { newPlaceholder } from '../credential/placeholder.ts'
 import { WritError } from '../error.ts'
-import { isFinal, type Execution, type FinalState, type OutputFile, type RunReport } from '../execution/execution.ts'
-import type { Outcome, RunEnd } from '../execution/job.ts'
-import type { OutputWriter } from '../execution/output.ts'
-import { type ExecutionId, type LeaseId, newId } from '../id.ts'
+import type { Execution } from '../execution/execution.ts'
+import type { ExecutionId } from '../id.ts'
 import type { Entry } from '../ledger/ledger.ts'
-import { narrowLimits } from '../plan/limits.ts'
 import type { Plan } from '../plan/plan.ts'
 import { usedEntriesChanged } from '../plan/resolve.ts'
 import { buildInput } from '../policy/input.ts'
 import type { Decision, PolicyInput, Reason } from '../policy/policy.ts'
 import type { Caller } from '../request/caller.ts'
-import { closeWithoutRun, outcomeOf } from './close.ts'
-import { type Parts, reasonOf } from './parts.ts'
+import { closeWithoutRun } from './close.ts'
+import { execute } from './execute.ts'
+import type { Parts } from './parts.ts'
 import { targetResource } from './resource.ts'
-import { bytesOf } from './submit.ts'
 import { decided } from './start.ts'
 import { inTurn } from './turn.ts'
 
@@ -183,172 +177,4 @@ function executionInput(parts: Parts, caller: Caller, plan: Plan, execution: Exe
 function approverRoles(parts: Parts, subject: string, evidence: string): readonly string[] {
   if (evidence === 'bearer') return parts.rolesOf(subject)
   return parts.approvers().find((approver) => approver.subject === subject)?.roles ?? []
-}
-
-/** Steps 3 to 6 of the order of effects. Whatever happens in between, an outcome receipt is committed before any result is. */
-async function execute(parts: Parts, permit: Permit, input: PolicyInput): Promise<void> {
-  const { execution, plan, decision } = permit
-  const writer = parts.outputs.writer(execution, plan.limits.output_kb * 1024)
-  const files: OutputFile[] = []
-  let lease: Lease | null = null
-  let end: RunEnd
-  try {
-    lease = await leaseFor(parts, permit)
-    end = await dispatch(parts, permit, input, lease, writer, files)
-  } catch (failure) {
-    const error = failure instanceof WritError ? failure : new WritError('internal', 'the run could not be prepared', { cause: failure })
-    end = { outcome: { end: 'not_started', error }, counts: nothingCounted }
-  }
-  const output = await writer.close()
-  const revocation = lease === null ? null : await endLease(lease)
-  const outcome = end.outcome
-  const state = stateOf(outcome, plan)
-  const ran = outcome.end !== 'not_started'
-  const report: RunReport = {
-    steps: outcome.end === 'not_started' ? [] : outcome.steps,
-    files: files.toSorted((a, b) => (a.path < b.path ? -1 : 1)),
-    output: { bytes: output.bytes, dropped_bytes: output.dropped_bytes + end.counts.dropped_bytes, redactions: end.counts.redactions, sha256: output.sha256 },
-    egress: end.counts.egress,
-    isolation_applied: end.counts.isolation_applied,
-    reason: reasonCode(outcome, state),
-    withheld_files: end.counts.withheld_files,
-  }
-  const row = parts.ledger.views.execution(execution)
-  if (row === null || isFinal(row.state)) return
-  await committed(parts, [
-    ...(lease === null ? [] : [{ kind: 'lease_ended' as const, lease: lease.id, revocation: revocation ?? 'pending' }]),
-    { kind: 'outcome', execution, report },
-    { kind: 'state', execution, state, ran, reasons: reasonsOf(parts, outcome, decision) },
-    { kind: 'sign', execution, account: outcomeOf(parts, row, { status: state, ran, report, revocation: revocation ?? 'done' }) },
-  ])
-  parts.changes.wake(execution)
-}
-
-const nothingCounted: RunEnd['counts'] = {
-  egress: { allowed: 0, blocked: 0, refusals: [] },
-  isolation_applied: 'host',
-  withheld_files: 0,
-  redactions: 0,
-  dropped_bytes: 0,
-}
-
-async function leaseFor(parts: Parts, permit: Permit): Promise<Lease | null> {
-  const asked = permit.plan.credentials.map((credential) => credential.name)
-  const names = asked.filter((name) => permit.decision.credentials.includes(name))
-  if (names.length === 0) return null
-  const id: LeaseId = newId('lease')
-  await parts.ledger.append({ kind: 'lease_intended', lease: id, execution: permit.execution, credentials: names })
-  try {
-    const lease = await leaseCredentials(permit.plan, names, parts.sources, permit.execution, {
-      id,
-      wallS: permit.plan.limits.wall_s,
-      signal: AbortSignal.timeout(30_000),
-    })
-    const ends = lease.secrets.map((secret) => secret.expires_at_ms).filter((at) => at !== null)
-    await parts.ledger.append({ kind: 'leased', lease: id, expires_at_ms: ends.length === 0 ? null : Math.min(...ends) })
-    return lease
-  } catch (failure) {
-    // All or nothing: what a source gave before another failed has been given back by then.
-    await parts.ledger.append({ kind: 'lease_ended', lease: id, revocation: 'done' })
-    throw failure
-  }
-}
-
-async function dispatch(parts: Parts, permit: Permit, input: PolicyInput, lease: Lease | null, writer: OutputWriter, files: OutputFile[]): Promise<RunEnd> {
-  const { execution, plan, digest, decision } = permit
-  const generation = parts.policy.generation
-  if (generation === null) throw new WritError('policy_unavailable', 'there is no policy in force')
-  const placeholders = Object.fromEntries((lease?.secrets ?? []).map((secret) => [secret.name, newPlaceholder()]))
-  const limits = narrowLimits(plan.limits, decision.limits)
-  return await parts.host.run(
-    {
-      job: { execution, plan: { ...plan, limits }, plan_digest: digest, placeholders },
-      secrets: lease?.secrets.map((secret) => secret.value) ?? [],
-      generation,
-      egress_input: { ...input, phase: 'egress', action: { name: 'fetch', properties: { arguments: {} } } },
-    },
-    bytesOf(parts),
-    {
-      started(step) {
-        parts.changes.progress(execution, { step: step + 1, of: plan.steps.length, title: plan.steps[step]?.title ?? '' })
-      },
-      output(step, stream, bytes) {
-        writer.write(step, stream, bytes)
-        parts.changes.wake(execution)
-      },
-      async file(path, bytes) {
-        const stored = await parts.artifacts.put(chunk(bytes), limits.artifact_kb * 1024)
-        files.push({ path, sha256: stored.sha256, size: stored.size })
-      },
-    },
-  )
-}
-
-// eslint-disable-next-line typescript/require-await -- the store takes an asynchronous stream
-async function* chunk(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
-  yield bytes
-}
-
-/** Outcome → state, as contracts/execution.md has it: what ended a run is what Writ saw. */
-function stateOf(outcome: Outcome, plan: Plan): FinalState {
-  switch (outcome.end) {
-    case 'not_started':
-      return 'failed'
-    case 'exited': {
-      const all = outcome.steps.length === plan.steps.length
-      const good = outcome.steps.every((step, at) => step.exit !== null && (plan.steps[at]?.success ?? []).includes(step.exit))
-      return all && good ? 'succeeded' : 'failed'
-    }
-    case 'stopped':
-      return outcome.by === 'time' ? 'timed_out' : outcome.by === 'cancel' ? 'cancelled' : 'failed'
-    case 'unknown':
-      return 'unknown'
-  }
-}
-
-function reasonCode(outcome: Outcome, state: FinalState): string | null {
-  switch (outcome.end) {
-    case 'not_started':
-      return outcome.error.code
-    case 'exited':
-      return state === 'succeeded' ? null : (outcome.reason ?? 'exit_status')
-    case 'stopped':
-      return outcome.by
-    case 'unknown':
-      return 'run_host_lost'
-  }
-}
-
-function reasonsOf(parts: Parts, outcome: Outcome, decision: Decision): readonly Reason[] {
-  switch (outcome.end) {
-    case 'not_started':
-      return [reasonOf(parts, outcome.error)]
-    case 'exited':
-      return []
-    case 'stopped':
-      return [
-        {
-          code: outcome.by,
-          message: { time: 'The run was ended at its time limit.', memory: 'The run was ended at its memory limit.', output: 'The run was ended at its output limit.', cancel: 'The run was cancelled.' }[outcome.by],
-          remedy: outcome.by === 'cancel' ? 'Start again when you want it to run.' : 'Make the work smaller, or ask the operator for a higher limit.',
-          ref: decision.id,
-        },
-      ]
-    case 'unknown':
-      return [{ code: 'run_host_lost', message: 'Writ lost the run before it saw how it ended.', remedy: 'Look at the target before you start it again.', ref: decision.id }]
-  }
-}
-
-/** No receipt, no result: an outcome that cannot be written now is tried again until it can be. */
-async function committed(parts: Parts, entries: readonly Entry[]): Promise<void> {
-  for (let pause = 100; ; pause = Math.min(pause * 2, 10_000)) {
-    try {
-      await parts.ledger.append(...entries)
-      return
-    } catch (failure) {
-      if (!(failure instanceof WritError) || (failure.code !== 'no_space' && failure.code !== 'ledger_unavailable')) throw failure
-      parts.log.error({ err: failure }, 'an outcome waits for the ledger')
-      await new Promise((resolve) => setTimeout(resolve, pause))
-    }
-  }
 }
