@@ -1,10 +1,10 @@
 import * as fc from 'fast-check'
-import { describe, expect, it } from 'vitest'
+import { afterAll, describe, expect, it } from 'vitest'
 import { openTrust } from '../../src/receipt/trust.ts'
 import { isValid } from '../../src/receipt/verdict.ts'
 import { verifyLog } from '../../src/receipt/verify-log.ts'
 import { verifyReceipt } from '../../src/receipt/verify.ts'
-import { sampleLog } from '../receipt/sample.ts'
+import { removeFolders, sampleLog } from '../receipt/sample.ts'
 
 function flip(text: string, bit: number): string {
   const bytes = Buffer.from(text, 'latin1')
@@ -12,6 +12,8 @@ function flip(text: string, bit: number): string {
   bytes[at] = (bytes[at] ?? 0) ^ (1 << (bit & 7))
   return bytes.toString('latin1')
 }
+
+afterAll(removeFolders)
 
 describe('any changed bit', () => {
   const { log, plain } = sampleLog()

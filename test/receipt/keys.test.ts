@@ -11,7 +11,7 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { generateKey } from '../../src/jws.ts'
 import { policyAccount } from '../../src/receipt/account.ts'
 import { initKeys, openKeys, rotate } from '../../src/receipt/keys.ts'
@@ -19,7 +19,9 @@ import { openSigner } from '../../src/receipt/sign.ts'
 import { createFrontier } from '../../src/receipt/tree.ts'
 import { openTrust } from '../../src/receipt/trust.ts'
 import { verifyLog } from '../../src/receipt/verify-log.ts'
-import { SampleLog, generation, startMs } from './sample.ts'
+import { SampleLog, generation, removeFolders, startMs } from './sample.ts'
+
+afterAll(removeFolders)
 
 describe('the keys folder', () => {
   let dir = ''

@@ -23,7 +23,11 @@ import { createFrontier } from '../../src/receipt/tree.ts'
 /** Values like those of a running broker, and a log that only grows, for the tests of receipts. */
 
 const folders = mkdtempSync(join(tmpdir(), 'writ-receipt-test-'))
-process.once('exit', () => rmSync(folders, { recursive: true, force: true }))
+
+/** Removes the key folders of every log made here; for `afterAll`. */
+export function removeFolders(): void {
+  rmSync(folders, { recursive: true, force: true })
+}
 
 export const startMs = Date.UTC(2026, 10, 23, 12)
 

@@ -1,7 +1,7 @@
 import * as fc from 'fast-check'
 import { createLocalJWKSet, jwtVerify } from 'jose'
 import type { JSONWebKeySet } from 'jose'
-import { describe, expect, it } from 'vitest'
+import { afterAll, describe, expect, it } from 'vitest'
 import { digestJson, digestOf } from '../../src/digest.ts'
 import type { JsonObject } from '../../src/digest.ts'
 import {
@@ -21,6 +21,7 @@ import {
   SampleLog,
   generation,
   ref,
+  removeFolders,
   sampleDecision,
   sampleLog,
   samplePlan,
@@ -40,6 +41,8 @@ function disclosed(disclosures: readonly string[]): Record<string, unknown> {
     ),
   ) as Record<string, unknown>
 }
+
+afterAll(removeFolders)
 
 describe('a receipt', () => {
   const parts = sampleLog()

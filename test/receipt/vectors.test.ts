@@ -1,10 +1,11 @@
 import { execFileSync, spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe, expect, it } from 'vitest'
+import { afterAll, describe, expect, it } from 'vitest'
 import type { Case } from './cases/case.ts'
 import { verifyCase } from './run-case.ts'
 import { corpus } from './write-vectors.ts'
+import { removeFolders } from './sample.ts'
 
 const folder = join(import.meta.dirname, '..', 'vectors', 'receipts')
 const read = (name: string): unknown => JSON.parse(readFileSync(join(folder, name), 'utf8'))
@@ -13,6 +14,8 @@ type Stored = Omit<Case, 'log' | 'trust' | 'verdict' | 'code'> & {
   readonly log?: [number, number][]
 }
 type Answers = Record<string, { readonly verdict: string; readonly code: string | null }>
+
+afterAll(removeFolders)
 
 describe('the corpus of receipts', () => {
   const entries = read('entries.json') as string[]

@@ -1,8 +1,10 @@
-import { describe, expect, it } from 'vitest'
+import { afterAll, describe, expect, it } from 'vitest'
 import { generateKey, signCompact } from '../../src/jws.ts'
 import { verifyCase } from './run-case.ts'
 import { buildCases } from './cases/cases.ts'
-import { sampleLog } from './sample.ts'
+import { removeFolders, sampleLog } from './sample.ts'
+
+afterAll(removeFolders)
 
 describe('writ verify [G-strict-verify]', () => {
   const parts = sampleLog()

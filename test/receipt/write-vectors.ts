@@ -1,6 +1,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { buildCases } from './cases/cases.ts'
+import { removeFolders } from './sample.ts'
 
 /**
  * The public corpus, file by file. `node test/receipt/write-vectors.ts` writes a new one: its keys are made for the
@@ -39,4 +40,5 @@ if (import.meta.main) {
   const folder = join(import.meta.dirname, '..', 'vectors', 'receipts')
   mkdirSync(folder, { recursive: true })
   for (const [name, text] of Object.entries(corpus())) writeFileSync(join(folder, name), text)
+  removeFolders()
 }
