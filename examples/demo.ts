@@ -18,7 +18,12 @@ const bold = (text: string): string => (colour ? `\u001b[1m${text}\u001b[0m` : t
 const dim = (text: string): string => (colour ? `\u001b[2m${text}\u001b[0m` : text)
 const say = (text = ''): void => void process.stdout.write(`${text}\n`)
 const step = (text: string): void => say(`\n${bold(text)}`)
-const indent = (text: string): string => text.trimEnd().split('\n').map((line) => `    ${line}`).join('\n')
+const indent = (text: string): string =>
+  text
+    .trimEnd()
+    .split('\n')
+    .map((line) => `    ${line}`)
+    .join('\n')
 
 interface Ran {
   readonly code: number
@@ -26,12 +31,20 @@ interface Ran {
 }
 
 /** Runs the command line as a person would, and shows it. `secret` goes in over a pipe. */
-function cli(args: readonly string[], options: { readonly input?: string; readonly fd3?: string; readonly quiet?: boolean } = {}): Ran {
+function cli(
+  args: readonly string[],
+  options: { readonly input?: string; readonly fd3?: string; readonly quiet?: boolean } = {},
+): Ran {
   if (options.quiet !== true) say(`  $ writ ${args.join(' ')}`)
   const passphrase = options.fd3 === undefined ? undefined : join(folder, '.passphrase')
   if (passphrase !== undefined) writeFileSync(passphrase, options.fd3 ?? '', { mode: 0o600 })
   const command = passphrase === undefined ? `exec "$@"` : `exec "$@" 3<'${passphrase}'`
-  const done = spawnSync('/bin/sh', ['-c', command, 'sh', process.execPath, writ, ...args], { cwd: folder, input: options.input ?? '', encoding: 'utf8', maxBuffer: 16 * 1024 * 1024 })
+  const done = spawnSync('/bin/sh', ['-c', command, 'sh', process.execPath, writ, ...args], {
+    cwd: folder,
+    input: options.input ?? '',
+    encoding: 'utf8',
+    maxBuffer: 16 * 1024 * 1024,
+  })
   if (passphrase !== undefined) rmSync(passphrase)
   if (done.status === null) throw new Error(`writ ${args[0] ?? ''} was ended by ${done.signal ?? 'something'}`)
   return { code: done.status, out: done.stdout + done.stderr }
@@ -49,7 +62,10 @@ function must(holds: boolean, what: string): asserts holds {
 }
 
 /** Submits, starts, waits for the end; the way every agent goes. */
-async function runTask(client: Client, task: Fields): Promise<{ readonly started: Fields; readonly result: Fields | null }> {
+async function runTask(
+  client: Client,
+  task: Fields,
+): Promise<{ readonly started: Fields; readonly result: Fields | null }> {
   const submitted = await call(client, 'submit_task', task)
   must(typeof submitted['task_id'] === 'string', `a task id, not ${JSON.stringify(submitted)}`)
   const started = await call(client, 'start_execution', { task_id: submitted['task_id'], wait_ms: 20_000 })
@@ -66,7 +82,9 @@ async function staging(token: string): Promise<Server> {
     const known = request.headers.authorization === `Bearer ${token}`
     response.writeHead(known ? 200 : 401, { 'content-type': 'application/json' })
     // An upstream that echoes what it was sent: the value is taken out again on the way back.
-    response.end(JSON.stringify(known ? { orders: 42, you_sent: request.headers.authorization } : { error: 'token needed' }))
+    response.end(
+      JSON.stringify(known ? { orders: 42, you_sent: request.headers.authorization } : { error: 'token needed' }),
+    )
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   return server
@@ -80,7 +98,11 @@ async function main(): Promise<void> {
 
   step('Set-up: a configuration, keys, an approver, a credential')
   must(cli(['init']).code === 0, 'writ init to succeed')
-  must(cli(['approvals', 'enroll', 'ada', '--role', 'approver', '--passphrase-fd', '3'], { fd3: 'correct horse battery' }).code === 0, 'an approver to be enrolled')
+  must(
+    cli(['approvals', 'enroll', 'ada', '--role', 'approver', '--passphrase-fd', '3'], { fd3: 'correct horse battery' })
+      .code === 0,
+    'an approver to be enrolled',
+  )
   appendFileSync(
     join(folder, 'catalog.yaml'),
     `
@@ -104,8 +126,18 @@ credentials:
   must(cli(['credentials', 'set', 'orders-token'], { input: token }).code === 0, 'the credential to be stored')
   say(dim('  An agent connects over MCP (stdio); the broker starts by itself.'))
   const client = new Client({ name: 'writ-demo', version: '1' }, { versionNegotiation: { mode: 'auto' } })
-  await client.connect(new StdioClientTransport({ command: process.execPath, args: [writ, 'mcp'], cwd: folder, env: { PATH: process.env['PATH'] ?? '' }, stderr: 'inherit' }))
-  say(`  connected, protocol ${client.getNegotiatedProtocolVersion() ?? '?'}; ${String((await client.listTools()).tools.length)} tools`)
+  await client.connect(
+    new StdioClientTransport({
+      command: process.execPath,
+      args: [writ, 'mcp'],
+      cwd: folder,
+      env: { PATH: process.env['PATH'] ?? '' },
+      stderr: 'inherit',
+    }),
+  )
+  say(
+    `  connected, protocol ${client.getNegotiatedProtocolVersion() ?? '?'}; ${String((await client.listTools()).tools.length)} tools`,
+  )
 
   step('1. JavaScript over an uploaded data file: allowed at once')
   const first = await runTask(client, {
@@ -115,12 +147,23 @@ credentials:
     execution_intent: 'run_script',
     inputs: { script: 'sum.js' },
     files: [
-      { path: 'sum.js', content: "const rows = writ.readText('sales.csv').trim().split('\\n').slice(1)\nconst total = rows.reduce((sum, row) => sum + Number(row.split(',')[1]), 0)\nconsole.log(`total ${total}`)\nexport default { rows: rows.length, total }\n" },
+      {
+        path: 'sum.js',
+        content:
+          "const rows = writ.readText('sales.csv').trim().split('\\n').slice(1)\nconst total = rows.reduce((sum, row) => sum + Number(row.split(',')[1]), 0)\nconsole.log(`total ${total}`)\nexport default { rows: rows.length, total }\n",
+      },
       { path: 'sales.csv', content: 'region,amount\nnorth,120\nsouth,80\neast,55\n' },
     ],
   })
-  must(first.result?.['state'] === 'succeeded' && tail(first.result).includes('total 255'), `success, not ${JSON.stringify(first.result ?? first.started)}`)
-  say(indent(`state  succeeded\noutput ${tail(first.result).trim()}\nfiles  ${JSON.stringify((first.result['files'] as Fields[]).map((file) => file['path']))}\nreceipt ${String((first.result['receipt'] as Fields)['receipt_id'])}`))
+  must(
+    first.result?.['state'] === 'succeeded' && tail(first.result).includes('total 255'),
+    `success, not ${JSON.stringify(first.result ?? first.started)}`,
+  )
+  say(
+    indent(
+      `state  succeeded\noutput ${tail(first.result).trim()}\nfiles  ${JSON.stringify((first.result['files'] as Fields[]).map((file) => file['path']))}\nreceipt ${String((first.result['receipt'] as Fields)['receipt_id'])}`,
+    ),
+  )
 
   step('2. A production target: waits for a person, then runs by itself')
   const second = await runTask(client, {
@@ -135,13 +178,16 @@ credentials:
   const approval = second.started['approval'] as Fields
   const id = String(approval['approval_id'])
   say(indent(`state  awaiting_approval\nthe agent is told: ${String((second.started['next'] as Fields)['tell_user'])}`))
-  const approved = cli(['approvals', 'approve', id, '--passphrase-fd', '3', '--reason', 'reviewed in the demo'], { fd3: 'correct horse battery' })
+  const approved = cli(['approvals', 'approve', id, '--passphrase-fd', '3', '--reason', 'reviewed in the demo'], {
+    fd3: 'correct horse battery',
+  })
   must(approved.code === 0, `the approval to be taken: ${approved.out}`)
   say(dim(indent(approved.out.split('\n').slice(0, 18).join('\n'))))
   say(indent('…'))
   const execution = String(second.started['execution_id'])
   let status = await call(client, 'get_status', { execution_id: execution, wait_ms: 20_000 })
-  while (status['final'] !== true) status = await call(client, 'get_status', { execution_id: execution, wait_ms: 20_000 })
+  while (status['final'] !== true)
+    status = await call(client, 'get_status', { execution_id: execution, wait_ms: 20_000 })
   must(status['state'] === 'succeeded', `success after approval, not ${JSON.stringify(status)}`)
   say(indent(`state  succeeded\noutput ${tail(await call(client, 'get_result', { execution_id: execution })).trim()}`))
 
@@ -173,8 +219,17 @@ deny contains {"rule": rego.metadata.rule()} if {
   })
   must(third.started['state'] === 'denied', `a denial by the new rule, not ${JSON.stringify(third.started)}`)
   const reason = (third.started['reasons'] as Fields[])[0] ?? {}
-  say(indent(`state   denied\ncode    ${String(reason['code'])}\nwhy     ${String(reason['message'])}\nremedy  ${String(reason['remedy'])}\nref     ${String(reason['ref'])}`))
-  const own = await call(client, 'respond_to_approval', { approval_id: id, plan_digest: String(approval['plan_digest']), verdict: 'approve', reason: 'I approve myself' })
+  say(
+    indent(
+      `state   denied\ncode    ${String(reason['code'])}\nwhy     ${String(reason['message'])}\nremedy  ${String(reason['remedy'])}\nref     ${String(reason['ref'])}`,
+    ),
+  )
+  const own = await call(client, 'respond_to_approval', {
+    approval_id: id,
+    plan_digest: String(approval['plan_digest']),
+    verdict: 'approve',
+    reason: 'I approve myself',
+  })
   must(own['error'] !== undefined, 'an agent that approves its own run to be refused')
   say(indent(`and an agent that approves its own run is refused: ${String((own['error'] as Fields)['message'])}`))
 
@@ -193,7 +248,10 @@ deny contains {"rule": rego.metadata.rule()} if {
       },
     ],
   })
-  must(fourth.result?.['state'] === 'succeeded' && tail(fourth.result).includes('answer 200'), `an answer of the service, not ${JSON.stringify(fourth.result ?? fourth.started)}`)
+  must(
+    fourth.result?.['state'] === 'succeeded' && tail(fourth.result).includes('answer 200'),
+    `an answer of the service, not ${JSON.stringify(fourth.result ?? fourth.started)}`,
+  )
   must(!JSON.stringify(fourth.result).includes(token), 'the token to be nowhere in the result')
   say(indent(tail(fourth.result)))
   say(indent('The service saw the real token; the script, its output and the agent only ever saw a placeholder.'))
@@ -203,7 +261,9 @@ deny contains {"rule": rego.metadata.rule()} if {
   const verified = cli(['verify', '--root', fingerprint])
   must(verified.code === 0, `the log to verify: ${verified.out}`)
   say(indent(verified.out.split('\n').slice(0, 6).join('\n')))
-  const jws = cli(['receipts', 'show', '--jws', String((first.result['receipt'] as Fields)['receipt_id'])], { quiet: true }).out.trim()
+  const jws = cli(['receipts', 'show', '--jws', String((first.result['receipt'] as Fields)['receipt_id'])], {
+    quiet: true,
+  }).out.trim()
   const at = jws.indexOf('.') + 40
   const flipped = jws.slice(0, at) + (jws[at] === 'A' ? 'B' : 'A') + jws.slice(at + 1)
   writeFileSync(join(folder, 'flipped.jws'), flipped)
@@ -216,7 +276,9 @@ deny contains {"rule": rego.metadata.rule()} if {
   cli(['stop'], { quiet: true })
   upstream.close()
   say(`\n${dim(`Done in ${((performance.now() - begun) / 1000).toFixed(1)} s. Nothing is left behind.`)}`)
-  say(`What to do next, with Claude Code, Claude Desktop, VS Code or OpenClaw: ${pathToFileURL(join(root, 'README.md')).href}#first-use`)
+  say(
+    `What to do next, with Claude Code, Claude Desktop, VS Code or OpenClaw: ${pathToFileURL(join(root, 'README.md')).href}#first-use`,
+  )
 }
 
 try {
@@ -232,7 +294,10 @@ try {
 
 function readLog(): string {
   try {
-    return readFileSync(join(folder, '.writ', 'broker.log'), 'utf8').split('\n').slice(-6).join('\n')
+    return readFileSync(join(folder, '.writ', 'broker.log'), 'utf8')
+      .split('\n')
+      .slice(-6)
+      .join('\n')
   } catch {
     return ''
   }

@@ -32,5 +32,7 @@ export interface Broker {
   call<T extends ToolName>(caller: Caller, tool: T, args: Arguments[T], waiting: Waiting): Promise<Results[T]>
   /** `writ://receipts/…` and `writ://artifacts/…`; null for unknown and forbidden alike. */
   readResource(caller: Caller, uri: string): Promise<Resource | null>
-  listResources(caller: Caller): Promise<readonly { readonly uri: string; readonly name: string; readonly mime: string }[]>
+  listResources(
+    caller: Caller,
+  ): Promise<readonly { readonly uri: string; readonly name: string; readonly mime: string }[]>
 }

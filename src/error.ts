@@ -7,7 +7,10 @@ export type Fault = 'caller' | 'operator' | 'writ'
  */
 const catalogue = {
   // caller
-  malformed_message: ['caller', 'Send one well-formed JSON-RPC 2.0 message: no duplicate keys, no lone surrogates, depth at most 64, size at most 4 MiB.'],
+  malformed_message: [
+    'caller',
+    'Send one well-formed JSON-RPC 2.0 message: no duplicate keys, no lone surrogates, depth at most 64, size at most 4 MiB.',
+  ],
   method_not_allowed: ['caller', 'Use one of the methods this server lists.'],
   unknown_tool: ['caller', 'Call tools/list and use one of the tools it names.'],
   invalid_arguments: ['caller', 'Correct the field the message names and call again.'],
@@ -25,18 +28,30 @@ const catalogue = {
   // operator
   invalid_config: ['operator', 'Correct writ.yaml at the place the message names.'],
   invalid_catalog: ['operator', 'Correct catalog.yaml at the place the message names.'],
-  invalid_policy: ['operator', 'Correct the policy at the place the message names; "writ policy check" shows all findings.'],
+  invalid_policy: [
+    'operator',
+    'Correct the policy at the place the message names; "writ policy check" shows all findings.',
+  ],
   policy_unavailable: ['operator', 'Run "writ status" and "writ policy check".'],
   no_config: ['operator', 'Run "writ init", or name a configuration with --config or WRIT_CONFIG.'],
   broker_running: ['operator', 'Another broker holds this data folder; "writ status" shows it, "writ stop" ends it.'],
-  broker_unreachable: ['operator', 'Run "writ doctor"; the broker writes why it stopped to broker.log in the data folder.'],
+  broker_unreachable: [
+    'operator',
+    'Run "writ doctor"; the broker writes why it stopped to broker.log in the data folder.',
+  ],
   target_unavailable: ['operator', 'Run "writ doctor" on the machine of the broker.'],
   credential_unavailable: ['operator', 'Run "writ credentials list"; set the value with "writ credentials set NAME".'],
   invalid_secret: ['operator', 'Give a value of at least 8 printable bytes without line breaks.'],
   key_unavailable: ['operator', 'Run "writ init", or restore the keys folder from your backup.'],
   no_space: ['operator', 'Free space on the disk that holds the data folder.'],
-  ledger_unavailable: ['operator', 'Check the disk and the permissions of the data folder; another program may hold the database.'],
-  ledger_corrupt: ['operator', 'Stop the broker and restore the data folder from a backup; "writ verify --log" shows the first bad entry.'],
+  ledger_unavailable: [
+    'operator',
+    'Check the disk and the permissions of the data folder; another program may hold the database.',
+  ],
+  ledger_corrupt: [
+    'operator',
+    'Stop the broker and restore the data folder from a backup; "writ verify --log" shows the first bad entry.',
+  ],
   invalid_key: ['operator', 'Give an Ed25519 key made by "writ init" or "writ approvals enroll".'],
   approval_refused: ['operator', 'Read the reason in the message.'],
   usage: ['operator', 'See --help.'],

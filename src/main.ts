@@ -3,7 +3,11 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { WritError } from './error.ts'
 
-const version = (JSON.parse(readFileSync(join(dirname(dirname(fileURLToPath(import.meta.url))), 'package.json'), 'utf8')) as { readonly version: string }).version
+const version = (
+  JSON.parse(readFileSync(join(dirname(dirname(fileURLToPath(import.meta.url))), 'package.json'), 'utf8')) as {
+    readonly version: string
+  }
+).version
 
 /** The relay and the broker are started often and by machines, so each loads only what it is made of. */
 async function main(argv: readonly string[]): Promise<number> {
@@ -15,7 +19,10 @@ async function main(argv: readonly string[]): Promise<number> {
 }
 
 /** `--config F` and nothing else but the flags a command knows. */
-function options(argv: readonly string[], flags: readonly string[]): { readonly config: string | undefined; readonly flags: ReadonlySet<string> } {
+function options(
+  argv: readonly string[],
+  flags: readonly string[],
+): { readonly config: string | undefined; readonly flags: ReadonlySet<string> } {
   const found = new Set<string>()
   let config: string | undefined
   for (let at = 0; at < argv.length; at++) {
@@ -28,7 +35,10 @@ function options(argv: readonly string[], flags: readonly string[]): { readonly 
   return { config, flags: found }
 }
 
-function configFile(find: (where: { flag?: string | undefined; env: NodeJS.ProcessEnv; cwd: string }) => string | null, flag: string | undefined): string {
+function configFile(
+  find: (where: { flag?: string | undefined; env: NodeJS.ProcessEnv; cwd: string }) => string | null,
+  flag: string | undefined,
+): string {
   const file = find({ flag, env: process.env, cwd: process.cwd() })
   if (file === null) throw new WritError('no_config', 'There is no writ.yaml here or in a folder above.')
   return file
@@ -45,7 +55,8 @@ async function relayMain(argv: readonly string[]): Promise<number> {
   const file = configFile(findConfig, config)
   const folder = folderOf(loadConfig(file).data)
   await relay({
-    connect: async () => await connectOrStart({ configFile: file, socket: folder.mcpSocket, logFile: folder.log, env: process.env }),
+    connect: async () =>
+      await connectOrStart({ configFile: file, socket: folder.mcpSocket, logFile: folder.log, env: process.env }),
     stdin: process.stdin,
     stdout: process.stdout,
     report: complain,
@@ -54,14 +65,24 @@ async function relayMain(argv: readonly string[]): Promise<number> {
 }
 
 async function serveMain(argv: readonly string[]): Promise<number> {
-  const [{ findConfig, loadConfig }, { serve }, { pino }, { heldExit }] = await Promise.all([import('./config.ts'), import('./serve.ts'), import('pino'), import('./start.ts')])
+  const [{ findConfig, loadConfig }, { serve }, { pino }, { heldExit }] = await Promise.all([
+    import('./config.ts'),
+    import('./serve.ts'),
+    import('pino'),
+    import('./start.ts'),
+  ])
   const { config, flags } = options(argv, ['--detached'])
   const detached = flags.has('--detached')
   // Detached, standard output is the log file the starter opened.
-  const log = pino({ base: { pid: process.pid }, timestamp: pino.stdTimeFunctions.isoTime }, pino.destination({ fd: detached ? 1 : 2, sync: true }))
+  const log = pino(
+    { base: { pid: process.pid }, timestamp: pino.stdTimeFunctions.isoTime },
+    pino.destination({ fd: detached ? 1 : 2, sync: true }),
+  )
   try {
     const file = configFile(findConfig, config)
-    const env = new Map(Object.entries(process.env).flatMap(([name, value]) => (value === undefined ? [] : [[name, value] as const])))
+    const env = new Map(
+      Object.entries(process.env).flatMap(([name, value]) => (value === undefined ? [] : [[name, value] as const])),
+    )
     const served = await serve(loadConfig(file), { log, env, version, idle: detached })
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => void served.stop())
     await served.stopped
@@ -75,7 +96,8 @@ async function serveMain(argv: readonly string[]): Promise<number> {
 
 function complain(failure: unknown): void {
   if (failure instanceof WritError) process.stderr.write(`writ: ${failure.message}\n      ${failure.remedy}\n`)
-  else process.stderr.write(`writ: ${failure instanceof Error ? (failure.stack ?? failure.message) : String(failure)}\n`)
+  else
+    process.stderr.write(`writ: ${failure instanceof Error ? (failure.stack ?? failure.message) : String(failure)}\n`)
 }
 
 try {

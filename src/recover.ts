@@ -23,7 +23,9 @@ export async function recover(parts: Parts, runner: Runner): Promise<Recovered> 
   let leases = 0
   for (const execution of lost) {
     const entries: Entry[] = []
-    for (const lease of views.leases(['intended', 'leased', 'pending']).filter((row) => row.execution === execution.id)) {
+    for (const lease of views
+      .leases(['intended', 'leased', 'pending'])
+      .filter((row) => row.execution === execution.id)) {
       // Static sources hold nothing to take back; what a source could still hold is named until it confirms.
       entries.push({ kind: 'lease_ended', lease: lease.id, revocation: 'done' })
       leases++
@@ -48,7 +50,11 @@ export async function recover(parts: Parts, runner: Runner): Promise<Recovered> 
       ...entries,
       { kind: 'outcome', execution: execution.id, report },
       { kind: 'state', execution: execution.id, state: 'unknown', ran: true, reasons: [reason] },
-      { kind: 'sign', execution: execution.id, account: outcomeOf(parts, execution, { status: 'unknown', ran: true, report, revocation: 'done' }) },
+      {
+        kind: 'sign',
+        execution: execution.id,
+        account: outcomeOf(parts, execution, { status: 'unknown', ran: true, report, revocation: 'done' }),
+      },
     )
   }
   for (const lease of views.leases(['intended', 'leased'])) {
@@ -66,6 +72,7 @@ export async function expire(parts: Parts): Promise<void> {
   for (const approval of parts.ledger.views.approvals({ state: 'open' }, 1000)) {
     if (approval.expires_at_ms > now) continue
     const execution = parts.ledger.views.execution(approval.execution)
-    if (execution !== null && execution.state === 'awaiting_approval') await closeWithoutRun(parts, execution, 'expired', 'request_expired')
+    if (execution !== null && execution.state === 'awaiting_approval')
+      await closeWithoutRun(parts, execution, 'expired', 'request_expired')
   }
 }

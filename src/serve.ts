@@ -45,7 +45,15 @@ export interface Served {
 }
 
 /** From configuration to a broker that answers: lock, ledger, keys, policy, run host, sockets, in that order. */
-export async function serve(config: Config, options: { readonly log: Logger; readonly env: ReadonlyMap<string, string>; readonly version: string; readonly idle: boolean }): Promise<Served> {
+export async function serve(
+  config: Config,
+  options: {
+    readonly log: Logger
+    readonly env: ReadonlyMap<string, string>
+    readonly version: string
+    readonly idle: boolean
+  },
+): Promise<Served> {
   const { log } = options
   const started = Date.now()
   const folder = folderOf(config.data)
@@ -58,7 +66,11 @@ export async function serve(config: Config, options: { readonly log: Logger; rea
   const outputs = openOutputStore(folder.outputs)
 
   // The genesis of a new log, and the receipt of a key change that was made while no broker ran.
-  for (let due = dueAccount(keys, ledger.views.logHead().size, Date.now()); due !== null; due = dueAccount(keys, ledger.views.logHead().size, Date.now()))
+  for (
+    let due = dueAccount(keys, ledger.views.logHead().size, Date.now());
+    due !== null;
+    due = dueAccount(keys, ledger.views.logHead().size, Date.now())
+  )
     await ledger.append({ kind: 'sign', execution: null, account: due })
 
   // What is read live is replaced as a whole, so every decision sees one consistent configuration.
@@ -85,7 +97,11 @@ export async function serve(config: Config, options: { readonly log: Logger; rea
       )
       log.info({ generation: generation.number }, 'a policy generation is in force')
     },
-    onRefused: (findings) => log.error({ findings: findings.slice(0, 20) }, 'a policy edit was refused; the earlier generation stays in force'),
+    onRefused: (findings) =>
+      log.error(
+        { findings: findings.slice(0, 20) },
+        'a policy edit was refused; the earlier generation stays in force',
+      ),
   })
 
   const host = startRunHost({
@@ -145,12 +161,24 @@ export async function serve(config: Config, options: { readonly log: Logger; rea
       log.error({ err: failure }, 'an edit of the configuration was refused; the earlier one stays in force')
     }
   }
-  const watcher = watchFiles([config.path, config.catalog], () => void reload().catch((failure: unknown) => log.error({ err: failure }, 'the configuration could not be read again')))
+  const watcher = watchFiles(
+    [config.path, config.catalog],
+    () =>
+      void reload().catch((failure: unknown) =>
+        log.error({ err: failure }, 'the configuration could not be read again'),
+      ),
+  )
 
   const done = Promise.withResolvers<void>()
   let stopping: Promise<void> | null = null
   let busyAt = Date.now()
-  const mcp = await listenMcp({ path: folder.mcpSocket, broker, callerOf: localCaller, log, changed: () => (busyAt = Date.now()) })
+  const mcp = await listenMcp({
+    path: folder.mcpSocket,
+    broker,
+    callerOf: localCaller,
+    log,
+    changed: () => (busyAt = Date.now()),
+  })
 
   const status = async (): Promise<JsonObject> => {
     const policy = generations.status()
@@ -204,16 +232,32 @@ export async function serve(config: Config, options: { readonly log: Logger; rea
     async approval(id) {
       await admitLocal('get_status', { approval_id: id })
       const shown = await showApproval(parts, id)
-      return { approval: shown.approval as unknown as Json, payload: shown.payload, origin: parts.origin, stages: standing(shown.approval).stages as unknown as Json }
+      return {
+        approval: shown.approval as unknown as Json,
+        payload: shown.payload,
+        origin: parts.origin,
+        stages: standing(shown.approval).stages as unknown as Json,
+      }
     },
     async answer(jws) {
       const approval = await answerWithKey(parts, runner, jws)
-      return { approval_id: approval.id, state: approval.state, execution_id: approval.execution, stages: standing(approval).stages as unknown as Json }
+      return {
+        approval_id: approval.id,
+        state: approval.state,
+        execution_id: approval.execution,
+        stages: standing(approval).stages as unknown as Json,
+      }
     },
     async cancel(execution) {
       await admitLocal('cancel_execution', { execution_id: execution })
-      const result = await broker.call(localCaller(), 'cancel_execution', { execution_id: execution }, { signal: AbortSignal.timeout(10_000), progress: () => undefined })
-      if (result.error !== undefined) throw new WritError('denied', result.error.message, { remedy: result.error.remedy })
+      const result = await broker.call(
+        localCaller(),
+        'cancel_execution',
+        { execution_id: execution },
+        { signal: AbortSignal.timeout(10_000), progress: () => undefined },
+      )
+      if (result.error !== undefined)
+        throw new WritError('denied', result.error.message, { remedy: result.error.remedy })
       return result as unknown as JsonObject
     },
   })
@@ -233,7 +277,11 @@ export async function serve(config: Config, options: { readonly log: Logger; rea
       lastFlush = Date.now()
       await refusals.flush()
     }
-    const waiting = mcp.connections() > 0 || runner.running > 0 || runner.queued > 0 || ledger.views.approvals({ state: 'open' }, 1).length > 0
+    const waiting =
+      mcp.connections() > 0 ||
+      runner.running > 0 ||
+      runner.queued > 0 ||
+      ledger.views.approvals({ state: 'open' }, 1).length > 0
     if (waiting) busyAt = Date.now()
     if (options.idle && Date.now() - busyAt > live.idle_stop_s * 1000) {
       log.info('idle with nothing pending: stopping')

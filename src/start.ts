@@ -28,11 +28,22 @@ export async function connectOrStart(options: StartOptions): Promise<Socket> {
   if (running !== null) return running
   mkdirSync(dirname(options.logFile), { recursive: true, mode: 0o700 })
   const log = openSync(options.logFile, 'a', 0o600)
-  const child = spawn(process.execPath, ['--disable-proto=delete', siblingModule(import.meta.url, './main'), 'serve', '--detached', '--config', options.configFile], {
-    detached: true,
-    stdio: ['ignore', log, log],
-    env: options.env,
-  })
+  const child = spawn(
+    process.execPath,
+    [
+      '--disable-proto=delete',
+      siblingModule(import.meta.url, './main'),
+      'serve',
+      '--detached',
+      '--config',
+      options.configFile,
+    ],
+    {
+      detached: true,
+      stdio: ['ignore', log, log],
+      env: options.env,
+    },
+  )
   closeSync(log)
   let ended: number | null = null
   child.on('exit', (code) => (ended = code ?? 1))
@@ -43,7 +54,8 @@ export async function connectOrStart(options: StartOptions): Promise<Socket> {
     await new Promise((resolve) => setTimeout(resolve, 15))
     const socket = await tryConnect(options.socket)
     if (socket !== null) return socket
-    if (ended !== null && ended !== heldExit) throw new WritError('broker_unreachable', `The broker did not start: ${lastComplaint(options.logFile)}`)
+    if (ended !== null && ended !== heldExit)
+      throw new WritError('broker_unreachable', `The broker did not start: ${lastComplaint(options.logFile)}`)
   }
   throw new WritError('broker_unreachable', 'The broker did not answer in time.')
 }

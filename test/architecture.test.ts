@@ -6,7 +6,20 @@ const root = resolve(import.meta.dirname, '..')
 const source = join(root, 'src')
 
 /** Folders in the order a request travels. A file imports from its own folder, from upstream, and from the base files. */
-const order = ['request', 'artifact', 'plan', 'policy', 'approval', 'credential', 'egress', 'execution', 'executor', 'receipt', 'ledger', 'path']
+const order = [
+  'request',
+  'artifact',
+  'plan',
+  'policy',
+  'approval',
+  'credential',
+  'egress',
+  'execution',
+  'executor',
+  'receipt',
+  'ledger',
+  'path',
+]
 const edges = ['mcp', 'control', 'cli']
 const base = ['error.ts', 'id.ts', 'clock.ts', 'digest.ts', 'module.ts', 'json.ts', 'jws.ts', 'yaml.ts']
 const composition = ['main.ts', 'config.ts', 'broker.ts', 'recover.ts', 'serve.ts', 'start.ts', 'folder.ts', 'relay.ts']
@@ -53,7 +66,11 @@ function walk(folder: string): string[] {
 
 const files: readonly File[] = walk(source).map((path) => {
   const text = readFileSync(path, 'utf8')
-  const imports = [...text.matchAll(/(?:^|\n)\s*(?:import|export)\b[^'"\n;]*?(?:\bfrom\s*)?['"]([^'"\n]+)['"]|import\(\s*['"]([^'"\n]+)['"]\s*\)|\}\s*from\s*['"]([^'"\n]+)['"]/g)].map((match) => match[1] ?? match[2] ?? match[3] ?? '')
+  const imports = [
+    ...text.matchAll(
+      /(?:^|\n)\s*(?:import|export)\b[^'"\n;]*?(?:\bfrom\s*)?['"]([^'"\n]+)['"]|import\(\s*['"]([^'"\n]+)['"]\s*\)|\}\s*from\s*['"]([^'"\n]+)['"]/g,
+    ),
+  ].map((match) => match[1] ?? match[2] ?? match[3] ?? '')
   return { path: relative(source, path), imports: [...new Set(imports)], text }
 })
 
@@ -67,7 +84,8 @@ function mayImport(from: string, to: string): boolean {
   const other = folderOf(to)
   if (own !== '' && own === other) return true
   if (composition.includes(from)) return true
-  if (edges.includes(own)) return other === '' ? composition.includes(to) : order.includes(other) || (own === 'cli' && other === 'control')
+  if (edges.includes(own))
+    return other === '' ? composition.includes(to) : order.includes(other) || (own === 'cli' && other === 'control')
   if (own === 'path') return to === 'broker.ts' || order.includes(other)
   if (own === '') return false
   return order.includes(other) && order.indexOf(other) < order.indexOf(own)
@@ -78,7 +96,12 @@ describe('the architecture', () => {
     for (const folder of [...order, ...edges]) expect(files.map((file) => folderOf(file.path))).toContain(folder)
     const known = new Set([...order, ...edges, ''])
     expect(files.map((file) => folderOf(file.path)).filter((folder) => !known.has(folder))).toEqual([])
-    expect(files.filter((file) => folderOf(file.path) === '').map((file) => file.path).filter((path) => !base.includes(path) && !composition.includes(path))).toEqual([])
+    expect(
+      files
+        .filter((file) => folderOf(file.path) === '')
+        .map((file) => file.path)
+        .filter((path) => !base.includes(path) && !composition.includes(path)),
+    ).toEqual([])
     expect(files.flatMap((file) => file.imports).length).toBeGreaterThan(200)
   })
 
@@ -99,7 +122,9 @@ describe('the architecture', () => {
         .filter((specifier) => !specifier.startsWith('.'))
         .filter((specifier) => {
           const name = Object.keys(homes).find((home) => specifier === home || specifier.startsWith(`${home}/`))
-          return name !== undefined && !(homes[name] ?? []).some((home) => file.path === home || file.path.startsWith(home))
+          return (
+            name !== undefined && !(homes[name] ?? []).some((home) => file.path === home || file.path.startsWith(home))
+          )
         })
         .map((specifier) => `${file.path} imports ${specifier}`),
     )
@@ -112,6 +137,10 @@ describe('the architecture', () => {
 
   it('keeps every file under 500 lines, and has no folder for what belongs nowhere', () => {
     expect(files.filter((file) => file.text.split('\n').length > 500).map((file) => file.path)).toEqual([])
-    expect(files.filter((file) => /(^|\/)(utils?|helpers?|common|shared|manager|handler)(\.ts|\/)/.test(file.path)).map((file) => file.path)).toEqual([])
+    expect(
+      files
+        .filter((file) => /(^|\/)(utils?|helpers?|common|shared|manager|handler)(\.ts|\/)/.test(file.path))
+        .map((file) => file.path),
+    ).toEqual([])
   })
 })

@@ -9,7 +9,9 @@ import { fileURLToPath } from 'node:url'
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
 const stamp = join(root, 'node_modules', '.writ-setup')
-const want = createHash('sha256').update(readFileSync(join(root, 'package-lock.json'))).digest('hex')
+const want = createHash('sha256')
+  .update(readFileSync(join(root, 'package-lock.json')))
+  .digest('hex')
 const have = existsSync(stamp) ? readFileSync(stamp, 'utf8') : null
 
 if (have !== want) {
@@ -38,10 +40,14 @@ if (script !== undefined) {
 function node24() {
   if (Number(process.versions.node.split('.')[0]) >= 24) return process.execPath
   try {
-    const manifest = createRequire(join(root, 'package.json')).resolve(`node-${process.platform}-${process.arch}/package.json`)
+    const manifest = createRequire(join(root, 'package.json')).resolve(
+      `node-${process.platform}-${process.arch}/package.json`,
+    )
     return join(dirname(manifest), 'bin', 'node')
   } catch {
-    process.stderr.write(`This is Node ${process.version} and no Node 24 comes as a package for ${process.platform}-${process.arch}: install Node 24 and try again.\n`)
+    process.stderr.write(
+      `This is Node ${process.version} and no Node 24 comes as a package for ${process.platform}-${process.arch}: install Node 24 and try again.\n`,
+    )
     process.exit(1)
   }
 }

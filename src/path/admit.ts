@@ -11,7 +11,12 @@ export async function admit(parts: Parts, refusals: Refusals, caller: Caller, me
   const resource = resourceOf(parts.ledger.views, parts.catalog(), caller, message)
   const decision = await decideRequest(parts, caller, message, resource)
   if (decision.effect === 'allow') return { allowed: true }
-  const reason = decision.reasons[0] ?? { code: 'denied', message: 'Policy denies this.', remedy: 'Quote the ref to the operator of this Writ.', ref: decision.id }
+  const reason = decision.reasons[0] ?? {
+    code: 'denied',
+    message: 'Policy denies this.',
+    remedy: 'Quote the ref to the operator of this Writ.',
+    ref: decision.id,
+  }
   try {
     await refusals.note(caller, reason.code, decision)
   } catch (unwritten) {
@@ -22,7 +27,12 @@ export async function admit(parts: Parts, refusals: Refusals, caller: Caller, me
 }
 
 /** A stranger's thing and a thing that does not exist are refused in the same words. */
-function seen(caller: Caller, resource: PolicyResource, ref: string, decision: Decision): Extract<Admission, { allowed: false }>['reason'] {
+function seen(
+  caller: Caller,
+  resource: PolicyResource,
+  ref: string,
+  decision: Decision,
+): Extract<Admission, { allowed: false }>['reason'] {
   const { owner, tenant } = resource.properties
   const mine = owner !== null && tenant !== null && isMine(caller, { owner, tenant })
   switch (resource.type) {
@@ -40,10 +50,22 @@ function seen(caller: Caller, resource: PolicyResource, ref: string, decision: D
       if (!mine) return notFound('file', decision.id)
       break
   }
-  return decision.reasons[0] ?? { code: 'denied', message: 'Policy denies this.', remedy: 'Quote the ref to the operator of this Writ.', ref }
+  return (
+    decision.reasons[0] ?? {
+      code: 'denied',
+      message: 'Policy denies this.',
+      remedy: 'Quote the ref to the operator of this Writ.',
+      ref,
+    }
+  )
 }
 
-export async function decideRequest(parts: Parts, caller: Caller, message: Message, resource: PolicyResource): Promise<Decision> {
+export async function decideRequest(
+  parts: Parts,
+  caller: Caller,
+  message: Message,
+  resource: PolicyResource,
+): Promise<Decision> {
   const nowMs = parts.clock.now()
   return await parts.policy.decide(
     buildInput({
@@ -59,6 +81,11 @@ export async function decideRequest(parts: Parts, caller: Caller, message: Messa
 
 /** Whether a target may be shown to the caller: an item of a listing is decided like anything else, as action `view`. */
 export async function mayView(parts: Parts, caller: Caller, ref: string): Promise<boolean> {
-  const decision = await decideRequest(parts, caller, { name: 'view', arguments: {} }, targetResource(parts.catalog(), caller, ref))
+  const decision = await decideRequest(
+    parts,
+    caller,
+    { name: 'view', arguments: {} },
+    targetResource(parts.catalog(), caller, ref),
+  )
   return decision.effect === 'allow'
 }

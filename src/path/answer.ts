@@ -19,7 +19,10 @@ import { bytesOf } from './submit.ts'
 import { inTurn } from './turn.ts'
 
 /** The approval with the text an approver has to be shown; its digest is what a statement's `shown` names. */
-export async function showApproval(parts: Parts, text: string): Promise<{ readonly approval: Approval; readonly payload: string }> {
+export async function showApproval(
+  parts: Parts,
+  text: string,
+): Promise<{ readonly approval: Approval; readonly payload: string }> {
   const approval = find(parts, text)
   const plan = parts.ledger.views.plan(approval.plan)
   if (plan === null) throw new WritError('ledger_corrupt', 'an approval without its plan')
@@ -39,24 +42,42 @@ export async function answerWithKey(parts: Parts, runner: Runner, jws: string): 
       origin: parts.origin,
       nowMs: parts.clock.now(),
     })
-    return await take(parts, runner, approval, { statement, by: by.subject, roles: by.roles, evidence: 'key', jws, at_ms: parts.clock.now() }, personOf(approval, by, parts))
+    return await take(
+      parts,
+      runner,
+      approval,
+      { statement, by: by.subject, roles: by.roles, evidence: 'key', jws, at_ms: parts.clock.now() },
+      personOf(approval, by, parts),
+    )
   })
 }
 
 /** `respond_to_approval`: a confirmation in chat, and recorded as such. Only where the requirement takes `bearer`. */
-export async function answerInChat(parts: Parts, runner: Runner, caller: Caller, args: Arguments['respond_to_approval']): Promise<Approval> {
+export async function answerInChat(
+  parts: Parts,
+  runner: Runner,
+  caller: Caller,
+  args: Arguments['respond_to_approval'],
+): Promise<Approval> {
   return await inTurn(`approval ${args.approval_id}`, async () => {
     const { approval, payload } = await showApproval(parts, args.approval_id)
-    if (args.plan_digest !== approval.plan) throw new WritError('plan_changed', '"plan_digest" is not the digest of the plan that waits.')
+    if (args.plan_digest !== approval.plan)
+      throw new WritError('plan_changed', '"plan_digest" is not the digest of the plan that waits.')
     if (!approval.requirement.evidence.includes('bearer'))
       throw new WritError('denied', 'This approval takes an approver’s own key, not a word in chat.', {
         remedy: `A person runs: writ approvals approve ${approval.id}`,
       })
     if (approval.excluded.subjects.includes(caller.subject.id) || approval.excluded.agents.includes(caller.agent.id))
-      throw new WritError('denied', 'Whoever asked for this run may not approve it.', { remedy: 'Ask another person with the role.' })
+      throw new WritError('denied', 'Whoever asked for this run may not approve it.', {
+        remedy: 'Ask another person with the role.',
+      })
     const roles = parts.rolesOf(caller.subject.id)
-    const stage = approval.requirement.stages.find((candidate) => candidate.roles.some((role) => roles.includes(role)) && !answered(approval, candidate.id, caller.subject.id))
-    if (stage === undefined) throw new WritError('denied', 'You hold no role this approval waits for.', { remedy: 'Ask a person who does.' })
+    const stage = approval.requirement.stages.find(
+      (candidate) =>
+        candidate.roles.some((role) => roles.includes(role)) && !answered(approval, candidate.id, caller.subject.id),
+    )
+    if (stage === undefined)
+      throw new WritError('denied', 'You hold no role this approval waits for.', { remedy: 'Ask a person who does.' })
     const nowMs = parts.clock.now()
     const statement: Statement = {
       typ: 'writ-approval/v1',
@@ -74,7 +95,13 @@ export async function answerInChat(parts: Parts, runner: Runner, caller: Caller,
       expires_at: Math.floor(approval.expires_at_ms / 1000),
       max_uses: 1,
     }
-    return await take(parts, runner, approval, { statement, by: caller.subject.id, roles, evidence: 'bearer', jws: null, at_ms: nowMs }, caller)
+    return await take(
+      parts,
+      runner,
+      approval,
+      { statement, by: caller.subject.id, roles, evidence: 'bearer', jws: null, at_ms: nowMs },
+      caller,
+    )
   })
 }
 
@@ -86,7 +113,9 @@ function find(parts: Parts, text: string): Approval {
 }
 
 function answered(approval: Approval, stage: string, by: string): boolean {
-  return approval.verdicts.some((verdict) => verdict.by === by || (verdict.statement.stage === stage && verdict.by === by))
+  return approval.verdicts.some(
+    (verdict) => verdict.by === by || (verdict.statement.stage === stage && verdict.by === by),
+  )
 }
 
 function personOf(approval: Approval, by: Approver, parts: Parts): Caller {
@@ -100,20 +129,32 @@ function personOf(approval: Approval, by: Approver, parts: Parts): Caller {
 }
 
 /** Phase `approval` decides whether this verdict may count at all; then verdict, receipt and what follows from it are one transaction. */
-async function take(parts: Parts, runner: Runner, approval: Approval, verdict: Verdict, person: Caller): Promise<Approval> {
+async function take(
+  parts: Parts,
+  runner: Runner,
+  approval: Approval,
+  verdict: Verdict,
+  person: Caller,
+): Promise<Approval> {
   const nowMs = parts.clock.now()
-  if (approval.state !== 'open') throw new WritError('approval_refused', `This approval is ${approval.state}; it takes no more verdicts.`)
+  if (approval.state !== 'open')
+    throw new WritError('approval_refused', `This approval is ${approval.state}; it takes no more verdicts.`)
   if (nowMs >= approval.expires_at_ms) throw new WritError('approval_refused', 'This approval has expired.')
-  if (approval.verdicts.some((earlier) => earlier.by === verdict.by)) throw new WritError('approval_refused', 'You have answered this approval already; one person fills one stage.')
+  if (approval.verdicts.some((earlier) => earlier.by === verdict.by))
+    throw new WritError('approval_refused', 'You have answered this approval already; one person fills one stage.')
   const execution = parts.ledger.views.execution(approval.execution)
   const plan = parts.ledger.views.plan(approval.plan)
   const task = execution === null ? null : parts.ledger.views.task(execution.task)
-  if (execution === null || plan === null || task === null) throw new WritError('ledger_corrupt', 'an approval without its execution')
+  if (execution === null || plan === null || task === null)
+    throw new WritError('ledger_corrupt', 'an approval without its execution')
   const decision = await parts.policy.decide(
     buildInput({
       phase: 'approval',
       caller: person,
-      action: { name: 'respond_to_approval', arguments: { approval_id: approval.id, verdict: verdict.statement.verdict } },
+      action: {
+        name: 'respond_to_approval',
+        arguments: { approval_id: approval.id, verdict: verdict.statement.verdict },
+      },
       resource: approvalResource(parts.ledger.views, approval.id),
       nowMs,
       counters: parts.ledger.views.counters(person.tenant, person.subject.id, nowMs),
@@ -148,7 +189,10 @@ async function take(parts: Parts, runner: Runner, approval: Approval, verdict: V
     {
       kind: 'sign',
       execution: execution.id,
-      account: approvalAccount({ execution: execution.id, plan, plan_digest: approval.plan, asserted: unasserted }, verdict),
+      account: approvalAccount(
+        { execution: execution.id, plan, plan_digest: approval.plan, asserted: unasserted },
+        verdict,
+      ),
     },
     ...then,
   )
@@ -156,5 +200,3 @@ async function take(parts: Parts, runner: Runner, approval: Approval, verdict: V
   parts.changes.wake(execution.id)
   return parts.ledger.views.approval(approval.id) ?? after
 }
-
-

@@ -8,8 +8,14 @@ import type { Account } from '../receipt/receipt.ts'
 import type { Parts } from './parts.ts'
 
 const sentences = {
-  task_changed: ['The files of the task changed before this run began.', 'Start again: the next run takes the files as they are now.'],
-  catalog_changed: ['The operator changed something this run was made from.', 'Start again: a new plan is made from what is in force now.'],
+  task_changed: [
+    'The files of the task changed before this run began.',
+    'Start again: the next run takes the files as they are now.',
+  ],
+  catalog_changed: [
+    'The operator changed something this run was made from.',
+    'Start again: a new plan is made from what is in force now.',
+  ],
   request_expired: ['Nobody approved in time.', 'Start again when an approver is there.'],
   expired_before_use: ['It was approved, and the time to begin ran out.', 'Start again and have it approved anew.'],
   rejected: ['An approver rejected this run.', 'Ask the approver why, change the task, and start again.'],
@@ -24,7 +30,12 @@ function closingReason(code: ClosingCode): Reason {
 }
 
 /** Ends an execution of which nothing has started: its approval, its state and its receipt in one transaction. */
-export async function closeWithoutRun(parts: Parts, execution: Execution, state: Extract<FinalState, 'denied' | 'rejected' | 'expired' | 'superseded' | 'cancelled'>, code: ClosingCode): Promise<void> {
+export async function closeWithoutRun(
+  parts: Parts,
+  execution: Execution,
+  state: Extract<FinalState, 'denied' | 'rejected' | 'expired' | 'superseded' | 'cancelled'>,
+  code: ClosingCode,
+): Promise<void> {
   await parts.ledger.append(...closingEntries(parts, execution, state, code))
   parts.changes.wake(execution.id)
 }
@@ -41,15 +52,29 @@ export function closingEntries(
     entries.push({ kind: 'approval_closed', approval: approval.id, state: closed, execute_by_ms: null })
   }
   entries.push({ kind: 'state', execution: execution.id, state, ran: false, reasons: [closingReason(code)] })
-  entries.push({ kind: 'sign', execution: execution.id, account: outcomeOf(parts, execution, { status: state, ran: false, report: null, revocation: 'done' }) })
+  entries.push({
+    kind: 'sign',
+    execution: execution.id,
+    account: outcomeOf(parts, execution, { status: state, ran: false, report: null, revocation: 'done' }),
+  })
   return entries
 }
 
 /** The account of how an execution ended. `report` is null where nothing ran. */
-export function outcomeOf(parts: Parts, execution: Execution, end: { readonly status: FinalState; readonly ran: boolean; readonly report: RunReport | null; readonly revocation: 'done' | 'pending' }): Account {
+export function outcomeOf(
+  parts: Parts,
+  execution: Execution,
+  end: {
+    readonly status: FinalState
+    readonly ran: boolean
+    readonly report: RunReport | null
+    readonly revocation: 'done' | 'pending'
+  },
+): Account {
   const plan = parts.ledger.views.plan(execution.plan)
   const decision = parts.ledger.views.receiptsOf(execution.id).findLast((receipt) => receipt.kind === 'decision')
-  if (plan === null || decision === undefined) throw new WritError('ledger_corrupt', 'an execution without its plan or its decision')
+  if (plan === null || decision === undefined)
+    throw new WritError('ledger_corrupt', 'an execution without its plan or its decision')
   return outcomeAccount(
     { execution: execution.id, plan, plan_digest: execution.plan, asserted: unasserted },
     { ...end, decision: { digest: decision.digest, index: decision.index }, at_ms: parts.clock.now() },

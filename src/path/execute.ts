@@ -26,7 +26,10 @@ export async function execute(parts: Parts, permit: Permit, input: PolicyInput):
     lease = await leaseFor(parts, permit)
     end = await dispatch(parts, permit, input, lease, writer, files)
   } catch (failure) {
-    const error = failure instanceof WritError ? failure : new WritError('internal', 'the run could not be prepared', { cause: failure })
+    const error =
+      failure instanceof WritError
+        ? failure
+        : new WritError('internal', 'the run could not be prepared', { cause: failure })
     end = { outcome: { end: 'not_started', error }, counts: nothingCounted }
   }
   const output = await writer.close()
@@ -37,7 +40,12 @@ export async function execute(parts: Parts, permit: Permit, input: PolicyInput):
   const report: RunReport = {
     steps: outcome.end === 'not_started' ? [] : outcome.steps,
     files: files.toSorted((a, b) => (a.path < b.path ? -1 : 1)),
-    output: { bytes: output.bytes, dropped_bytes: output.dropped_bytes + end.counts.dropped_bytes, redactions: end.counts.redactions, sha256: output.sha256 },
+    output: {
+      bytes: output.bytes,
+      dropped_bytes: output.dropped_bytes + end.counts.dropped_bytes,
+      redactions: end.counts.redactions,
+      sha256: output.sha256,
+    },
     egress: end.counts.egress,
     isolation_applied: end.counts.isolation_applied,
     reason: reasonCode(outcome, state),
@@ -49,7 +57,11 @@ export async function execute(parts: Parts, permit: Permit, input: PolicyInput):
     ...(lease === null ? [] : [{ kind: 'lease_ended' as const, lease: lease.id, revocation: revocation ?? 'pending' }]),
     { kind: 'outcome', execution, report },
     { kind: 'state', execution, state, ran, reasons: reasonsOf(parts, outcome, decision) },
-    { kind: 'sign', execution, account: outcomeOf(parts, row, { status: state, ran, report, revocation: revocation ?? 'done' }) },
+    {
+      kind: 'sign',
+      execution,
+      account: outcomeOf(parts, row, { status: state, ran, report, revocation: revocation ?? 'done' }),
+    },
   ])
   parts.changes.wake(execution)
 }
@@ -75,7 +87,11 @@ async function leaseFor(parts: Parts, permit: Permit): Promise<Lease | null> {
       signal: AbortSignal.timeout(30_000),
     })
     const ends = lease.secrets.map((secret) => secret.expires_at_ms).filter((at) => at !== null)
-    await parts.ledger.append({ kind: 'leased', lease: id, expires_at_ms: ends.length === 0 ? null : Math.min(...ends) })
+    await parts.ledger.append({
+      kind: 'leased',
+      lease: id,
+      expires_at_ms: ends.length === 0 ? null : Math.min(...ends),
+    })
     return lease
   } catch (failure) {
     // All or nothing: what a source gave before another failed has been given back by then.
@@ -84,7 +100,14 @@ async function leaseFor(parts: Parts, permit: Permit): Promise<Lease | null> {
   }
 }
 
-async function dispatch(parts: Parts, permit: Permit, input: PolicyInput, lease: Lease | null, writer: OutputWriter, files: OutputFile[]): Promise<RunEnd> {
+async function dispatch(
+  parts: Parts,
+  permit: Permit,
+  input: PolicyInput,
+  lease: Lease | null,
+  writer: OutputWriter,
+  files: OutputFile[],
+): Promise<RunEnd> {
   const { execution, plan, digest, decision } = permit
   const generation = parts.policy.generation
   if (generation === null) throw new WritError('policy_unavailable', 'there is no policy in force')
@@ -100,7 +123,11 @@ async function dispatch(parts: Parts, permit: Permit, input: PolicyInput, lease:
     bytesOf(parts),
     {
       started(step) {
-        parts.changes.progress(execution, { step: step + 1, of: plan.steps.length, title: plan.steps[step]?.title ?? '' })
+        parts.changes.progress(execution, {
+          step: step + 1,
+          of: plan.steps.length,
+          title: plan.steps[step]?.title ?? '',
+        })
       },
       output(step, stream, bytes) {
         writer.write(step, stream, bytes)
@@ -126,7 +153,9 @@ function stateOf(outcome: Outcome, plan: Plan): FinalState {
       return 'failed'
     case 'exited': {
       const all = outcome.steps.length === plan.steps.length
-      const good = outcome.steps.every((step, at) => step.exit !== null && (plan.steps[at]?.success ?? []).includes(step.exit))
+      const good = outcome.steps.every(
+        (step, at) => step.exit !== null && (plan.steps[at]?.success ?? []).includes(step.exit),
+      )
       return all && good ? 'succeeded' : 'failed'
     }
     case 'stopped':
@@ -159,13 +188,28 @@ function reasonsOf(parts: Parts, outcome: Outcome, decision: Decision): readonly
       return [
         {
           code: outcome.by,
-          message: { time: 'The run was ended at its time limit.', memory: 'The run was ended at its memory limit.', output: 'The run was ended at its output limit.', cancel: 'The run was cancelled.' }[outcome.by],
-          remedy: outcome.by === 'cancel' ? 'Start again when you want it to run.' : 'Make the work smaller, or ask the operator for a higher limit.',
+          message: {
+            time: 'The run was ended at its time limit.',
+            memory: 'The run was ended at its memory limit.',
+            output: 'The run was ended at its output limit.',
+            cancel: 'The run was cancelled.',
+          }[outcome.by],
+          remedy:
+            outcome.by === 'cancel'
+              ? 'Start again when you want it to run.'
+              : 'Make the work smaller, or ask the operator for a higher limit.',
           ref: decision.id,
         },
       ]
     case 'unknown':
-      return [{ code: 'run_host_lost', message: 'Writ lost the run before it saw how it ended.', remedy: 'Look at the target before you start it again.', ref: decision.id }]
+      return [
+        {
+          code: 'run_host_lost',
+          message: 'Writ lost the run before it saw how it ended.',
+          remedy: 'Look at the target before you start it again.',
+          ref: decision.id,
+        },
+      ]
   }
 }
 
@@ -176,7 +220,8 @@ async function committed(parts: Parts, entries: readonly Entry[]): Promise<void>
       await parts.ledger.append(...entries)
       return
     } catch (failure) {
-      if (!(failure instanceof WritError) || (failure.code !== 'no_space' && failure.code !== 'ledger_unavailable')) throw failure
+      if (!(failure instanceof WritError) || (failure.code !== 'no_space' && failure.code !== 'ledger_unavailable'))
+        throw failure
       parts.log.error({ err: failure }, 'an outcome waits for the ledger')
       await new Promise((resolve) => setTimeout(resolve, pause))
     }

@@ -7,7 +7,16 @@ import { WritError } from '../error.ts'
 import { admit } from './admit.ts'
 import { answerInChat } from './answer.ts'
 import { type Parts, reasonOf } from './parts.ts'
-import { cancelExecution, executionOf, getResult, getStatus, listResources, listTargets, readResource, statusOf } from './read.ts'
+import {
+  cancelExecution,
+  executionOf,
+  getResult,
+  getStatus,
+  listResources,
+  listTargets,
+  readResource,
+  statusOf,
+} from './read.ts'
 import type { Refusals } from './refusals.ts'
 import type { Runner } from './run.ts'
 import { startExecution } from './start.ts'
@@ -16,7 +25,9 @@ import { standing } from '../approval/requirement.ts'
 
 /** The broker as its edges see it: every method answers, and what went wrong stands in the answer. */
 export function openBroker(parts: Parts, runner: Runner, refusals: Refusals): Broker {
-  const tools: { readonly [T in ToolName]: (caller: Caller, args: Arguments[T], waiting: Waiting) => Promise<Results[T]> } = {
+  const tools: {
+    readonly [T in ToolName]: (caller: Caller, args: Arguments[T], waiting: Waiting) => Promise<Results[T]>
+  } = {
     list_targets: async (caller, args) => await listTargets(parts, caller, args),
     submit_task: async (caller, args) => await submitTask(parts, caller, args),
     upload_artifact: async (caller, args) => await uploadArtifact(parts, caller, args),
@@ -61,7 +72,13 @@ export function openBroker(parts: Parts, runner: Runner, refusals: Refusals): Br
   }
 }
 
-async function start(parts: Parts, runner: Runner, caller: Caller, args: Arguments['start_execution'], waiting: Waiting): Promise<Results['start_execution']> {
+async function start(
+  parts: Parts,
+  runner: Runner,
+  caller: Caller,
+  args: Arguments['start_execution'],
+  waiting: Waiting,
+): Promise<Results['start_execution']> {
   const started = await startExecution(parts, runner, caller, args)
   switch (started.kind) {
     case 'incomplete':
@@ -70,7 +87,13 @@ async function start(parts: Parts, runner: Runner, caller: Caller, args: Argumen
         state: 'incomplete',
         final: false,
         missing: started.missing,
-        error: reasonOf(parts, new WritError('task_incomplete', `The task cannot run yet: ${started.missing[0]?.what ?? 'something is missing'}.`)),
+        error: reasonOf(
+          parts,
+          new WritError(
+            'task_incomplete',
+            `The task cannot run yet: ${started.missing[0]?.what ?? 'something is missing'}.`,
+          ),
+        ),
         next: { tool: 'upload_artifact', arguments: { task_id: started.task.id } },
       }
     case 'foreseen':
@@ -90,13 +113,25 @@ async function start(parts: Parts, runner: Runner, caller: Caller, args: Argumen
   }
 }
 
-async function respond(parts: Parts, runner: Runner, caller: Caller, args: Arguments['respond_to_approval']): Promise<Results['respond_to_approval']> {
+async function respond(
+  parts: Parts,
+  runner: Runner,
+  caller: Caller,
+  args: Arguments['respond_to_approval'],
+): Promise<Results['respond_to_approval']> {
   const approval = await answerInChat(parts, runner, caller, args)
   return {
     approval_id: approval.id,
     state: approval.state,
-    stages: standing(approval).stages.map((stage) => ({ who: stage.roles.join(' or '), needed: stage.needed, have: stage.have })),
+    stages: standing(approval).stages.map((stage) => ({
+      who: stage.roles.join(' or '),
+      needed: stage.needed,
+      have: stage.have,
+    })),
     execution_id: approval.execution,
-    next: approval.state === 'satisfied' ? { tool: 'get_status', arguments: { execution_id: approval.execution, wait_ms: 20_000 } } : { tell_user: `The approval is ${approval.state}.` },
+    next:
+      approval.state === 'satisfied'
+        ? { tool: 'get_status', arguments: { execution_id: approval.execution, wait_ms: 20_000 } }
+        : { tell_user: `The approval is ${approval.state}.` },
   }
 }

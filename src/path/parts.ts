@@ -66,4 +66,3 @@ export function reasonOf(parts: Pick<Parts, 'log'>, failure: unknown): Reason {
 export function isMine(caller: Caller, owned: { readonly tenant: string; readonly owner: string }): boolean {
   return owned.tenant === caller.tenant && owned.owner === caller.subject.id
 }
-

@@ -19,11 +19,16 @@ const maxWaitMs = 50_000
 const progressEveryMs = 5_000
 
 /** Every target the caller may see: an item of a listing is decided like anything else, as action `view`. */
-export async function listTargets(parts: Parts, caller: Caller, args: Arguments['list_targets']): Promise<Results['list_targets']> {
+export async function listTargets(
+  parts: Parts,
+  caller: Caller,
+  args: Arguments['list_targets'],
+): Promise<Results['list_targets']> {
   const catalog = parts.catalog()
   const able = await parts.availability()
   if (args.target_ref !== undefined) {
-    if (!(await mayView(parts, caller, args.target_ref))) throw new WritError('unknown_target', 'There is no such target among yours.')
+    if (!(await mayView(parts, caller, args.target_ref)))
+      throw new WritError('unknown_target', 'There is no such target among yours.')
     const target = describeTarget(catalog, args.target_ref, able)
     if (target === null) throw new WritError('unknown_target', 'There is no such target among yours.')
     return { target, next: { tell_user: 'Submit work for this target with submit_task.' } }
@@ -31,15 +36,28 @@ export async function listTargets(parts: Parts, caller: Caller, args: Arguments[
   const targets = []
   for (const [ref, target] of catalog.targets) {
     if (!(await mayView(parts, caller, ref))) continue
-    targets.push({ target_ref: ref, about: target.about, intents: target.intents, available: able.get(target.executor)?.available ?? false })
+    targets.push({
+      target_ref: ref,
+      about: target.about,
+      intents: target.intents,
+      available: able.get(target.executor)?.available ?? false,
+    })
   }
   return {
     targets,
-    next: targets.length === 0 ? { tell_user: 'You may use no target here; ask the operator of this Writ.' } : { tool: 'list_targets', arguments: { target_ref: targets[0]?.target_ref ?? '' } },
+    next:
+      targets.length === 0
+        ? { tell_user: 'You may use no target here; ask the operator of this Writ.' }
+        : { tool: 'list_targets', arguments: { target_ref: targets[0]?.target_ref ?? '' } },
   }
 }
 
-export async function getStatus(parts: Parts, caller: Caller, args: Arguments['get_status'], waiting: Waiting): Promise<Results['get_status']> {
+export async function getStatus(
+  parts: Parts,
+  caller: Caller,
+  args: Arguments['get_status'],
+  waiting: Waiting,
+): Promise<Results['get_status']> {
   if (args.approval_id !== undefined) {
     const { approval, payload } = await showApproval(parts, args.approval_id)
     const execution = parts.ledger.views.execution(approval.execution)
@@ -48,12 +66,25 @@ export async function getStatus(parts: Parts, caller: Caller, args: Arguments['g
       ...executionView(parts, execution),
       approval: approvalView(approval),
       payload,
-      next: { tell_user: approval.state === 'open' ? approvalView(approval).how : `This approval is ${approval.state}.` },
+      next: {
+        tell_user: approval.state === 'open' ? approvalView(approval).how : `This approval is ${approval.state}.`,
+      },
     }
   }
-  const execution = args.execution_id !== undefined ? executionOf(parts, args.execution_id) : args.task_id !== undefined ? latestOf(parts, args.task_id) : null
+  const execution =
+    args.execution_id !== undefined
+      ? executionOf(parts, args.execution_id)
+      : args.task_id !== undefined
+        ? latestOf(parts, args.task_id)
+        : null
   if (execution !== null) return await statusOf(parts, execution, args, waiting)
-  if (args.task_id !== undefined) return { task_id: args.task_id, state: 'ready', final: false, next: { tool: 'start_execution', arguments: { task_id: args.task_id, wait_ms: 20_000 } } }
+  if (args.task_id !== undefined)
+    return {
+      task_id: args.task_id,
+      state: 'ready',
+      final: false,
+      next: { tool: 'start_execution', arguments: { task_id: args.task_id, wait_ms: 20_000 } },
+    }
   return await overview(parts, caller)
 }
 
@@ -61,8 +92,14 @@ async function overview(parts: Parts, caller: Caller): Promise<Results['get_stat
   const mine = parts.ledger.views.executions({ tenant: caller.tenant, owner: caller.subject.id }, 20)
   const waitingForYou = []
   for (const approval of parts.ledger.views.approvals({ tenant: caller.tenant, state: 'open' }, 50)) {
-    const decision = await decideRequest(parts, caller, { name: 'respond_to_approval', arguments: { approval_id: approval.id } }, approvalResource(parts.ledger.views, approval.id))
-    if (decision.effect === 'allow' && !approval.excluded.subjects.includes(caller.subject.id)) waitingForYou.push(approvalView(approval))
+    const decision = await decideRequest(
+      parts,
+      caller,
+      { name: 'respond_to_approval', arguments: { approval_id: approval.id } },
+      approvalResource(parts.ledger.views, approval.id),
+    )
+    if (decision.effect === 'allow' && !approval.excluded.subjects.includes(caller.subject.id))
+      waitingForYou.push(approvalView(approval))
   }
   return {
     recent: mine.map((execution) => ({
@@ -73,7 +110,10 @@ async function overview(parts: Parts, caller: Caller): Promise<Results['get_stat
       at: new Date(execution.changed_at_ms).toISOString(),
     })),
     waiting_for_you: waitingForYou,
-    next: mine[0] === undefined ? { tool: 'list_targets', arguments: {} } : { tool: 'get_status', arguments: { execution_id: mine[0].id } },
+    next:
+      mine[0] === undefined
+        ? { tool: 'list_targets', arguments: {} }
+        : { tool: 'get_status', arguments: { execution_id: mine[0].id } },
   }
 }
 
@@ -81,7 +121,11 @@ async function overview(parts: Parts, caller: Caller): Promise<Results['get_stat
 export async function statusOf(
   parts: Parts,
   found: Execution,
-  args: { readonly cursor?: string | undefined; readonly max_bytes?: number | undefined; readonly wait_ms?: number | undefined },
+  args: {
+    readonly cursor?: string | undefined
+    readonly max_bytes?: number | undefined
+    readonly wait_ms?: number | undefined
+  },
   waiting: Waiting,
 ): Promise<Results['get_status']> {
   const until = parts.clock.monotonic() + Math.min(args.wait_ms ?? 0, maxWaitMs)
@@ -99,7 +143,11 @@ export async function statusOf(
     }
     if (now >= nextProgress) {
       const progress = parts.changes.progressOf(execution.id)
-      waiting.progress(progress === null ? execution.state : `${execution.state}: step ${progress.step} of ${progress.of}, ${progress.title}`)
+      waiting.progress(
+        progress === null
+          ? execution.state
+          : `${execution.state}: step ${progress.step} of ${progress.of}, ${progress.title}`,
+      )
       nextProgress = now + progressEveryMs
     }
     await parts.changes.wait(execution.id, Math.min(until, nextProgress) - now, waiting.signal)
@@ -111,12 +159,25 @@ export async function getResult(parts: Parts, args: Arguments['get_result']): Pr
   const view = executionView(parts, execution)
   const report = execution.report
   if (!isFinal(execution.state)) return { ...view, next: nextOf(execution, view) }
-  if (args.file !== undefined) return { ...view, file: await filePart(parts, execution, args.file, args.offset ?? 0, args.max_bytes ?? 8192), next: { tell_user: 'This is a piece of the file asked for.' } }
+  if (args.file !== undefined)
+    return {
+      ...view,
+      file: await filePart(parts, execution, args.file, args.offset ?? 0, args.max_bytes ?? 8192),
+      next: { tell_user: 'This is a piece of the file asked for.' },
+    }
   // The result is released only with the receipt that accounts for it.
-  const receipt = parts.ledger.views.receiptsOf(execution.id).findLast((row) => row.kind === 'outcome' || row.kind === 'decision') ?? null
+  const receipt =
+    parts.ledger.views.receiptsOf(execution.id).findLast((row) => row.kind === 'outcome' || row.kind === 'decision') ??
+    null
   if (receipt === null) throw new WritError('internal', 'a final execution without a receipt')
   const failing = report?.steps.findIndex((step) => step.exit !== 0) ?? -1
-  const files = await Promise.all((report?.files ?? []).map(async (file) => ({ ...file, uri: artifactUri(execution.id, file.path), ...(await smallText(parts, file)) })))
+  const files = await Promise.all(
+    (report?.files ?? []).map(async (file) => ({
+      ...file,
+      uri: artifactUri(execution.id, file.path),
+      ...(await smallText(parts, file)),
+    })),
+  )
   return {
     ...view,
     ...(report === null
@@ -129,7 +190,10 @@ export async function getResult(parts: Parts, args: Arguments['get_result']): Pr
         }),
     receipt: { receipt_id: receipt.id, digest: receipt.digest, uri: `writ://receipts/${receipt.id}` },
     jws: receipt.jws,
-    next: view.state === 'succeeded' ? { tell_user: 'Done. The receipt accounts for this run; anyone can check it with "writ verify".' } : nextAfterFailure(execution),
+    next:
+      view.state === 'succeeded'
+        ? { tell_user: 'Done. The receipt accounts for this run; anyone can check it with "writ verify".' }
+        : nextAfterFailure(execution),
   }
 }
 
@@ -139,16 +203,28 @@ function nextAfterFailure(execution: Execution): NonNullable<Results['get_result
 }
 
 /** Text files of at most 4 KiB ride in the result itself. */
-async function smallText(parts: Parts, file: { readonly sha256: Parameters<Parts['artifacts']['read']>[0]; readonly size: number }): Promise<{ text?: string }> {
+async function smallText(
+  parts: Parts,
+  file: { readonly sha256: Parameters<Parts['artifacts']['read']>[0]; readonly size: number },
+): Promise<{ text?: string }> {
   if (file.size > 4096) return {}
   const bytes = await parts.artifacts.read(file.sha256, 4096)
   const text = bytes.toString('utf8')
   return Buffer.from(text, 'utf8').equals(bytes) && !text.includes('\u0000') ? { text } : {}
 }
 
-async function filePart(parts: Parts, execution: Execution, path: string, offset: number, maxBytes: number): Promise<NonNullable<Results['get_result']['file']>> {
+async function filePart(
+  parts: Parts,
+  execution: Execution,
+  path: string,
+  offset: number,
+  maxBytes: number,
+): Promise<NonNullable<Results['get_result']['file']>> {
   const file = execution.report?.files.find((candidate) => candidate.path === path)
-  if (file === undefined) throw new WritError('not_found', 'There is no such file among those of this execution.', { remedy: 'Take a path that get_result lists under "files".' })
+  if (file === undefined)
+    throw new WritError('not_found', 'There is no such file among those of this execution.', {
+      remedy: 'Take a path that get_result lists under "files".',
+    })
   const size = Math.min(maxBytes, 1_048_576)
   const from = Math.min(offset, file.size)
   const pieces: Buffer[] = []
@@ -162,14 +238,26 @@ async function filePart(parts: Parts, execution: Execution, path: string, offset
   const bytes = Buffer.concat(pieces)
   const text = bytes.toString('utf8')
   const plain = Buffer.from(text, 'utf8').equals(bytes) && !text.includes('\u0000')
-  return { path, offset: from, size: file.size, more: from + bytes.length < file.size, ...(plain ? { text } : { base64: bytes.toString('base64') }) }
+  return {
+    path,
+    offset: from,
+    size: file.size,
+    more: from + bytes.length < file.size,
+    ...(plain ? { text } : { base64: bytes.toString('base64') }),
+  }
 }
 
-export async function cancelExecution(parts: Parts, runner: Runner, args: Arguments['cancel_execution'], waiting: Waiting): Promise<Results['cancel_execution']> {
+export async function cancelExecution(
+  parts: Parts,
+  runner: Runner,
+  args: Arguments['cancel_execution'],
+  waiting: Waiting,
+): Promise<Results['cancel_execution']> {
   const execution = executionOf(parts, args.execution_id)
   await inTurn(`execution ${execution.id}`, async () => {
     const now = parts.ledger.views.execution(execution.id) ?? execution
-    if (now.state === 'awaiting_approval' || now.state === 'queued') await closeWithoutRun(parts, now, 'cancelled', 'cancelled')
+    if (now.state === 'awaiting_approval' || now.state === 'queued')
+      await closeWithoutRun(parts, now, 'cancelled', 'cancelled')
     else if (now.state === 'running') runner.cancel(now.id)
   })
   return await statusOf(parts, parts.ledger.views.execution(execution.id) ?? execution, { wait_ms: 5_000 }, waiting)
@@ -185,14 +273,20 @@ export function executionOf(parts: Parts, text: string): Execution {
 
 function latestOf(parts: Parts, text: string): Execution | null {
   const id = parseId('task', text)
-  if (id === null || parts.ledger.views.task(id) === null) throw new WritError('not_found', 'There is no such task among yours.')
+  if (id === null || parts.ledger.views.task(id) === null)
+    throw new WritError('not_found', 'There is no such task among yours.')
   return parts.ledger.views.executions({ task: id }, 1)[0] ?? null
 }
 
 export async function readResource(parts: Parts, caller: Caller, uri: string): Promise<Resource | null> {
   const parsed = parseUri(uri)
   if (parsed === null) return null
-  const decision = await decideRequest(parts, caller, { name: 'resources/read', arguments: { uri } }, resourceOf(parts.ledger.views, parts.catalog(), caller, { name: 'resources/read', arguments: { uri } }))
+  const decision = await decideRequest(
+    parts,
+    caller,
+    { name: 'resources/read', arguments: { uri } },
+    resourceOf(parts.ledger.views, parts.catalog(), caller, { name: 'resources/read', arguments: { uri } }),
+  )
   if (decision.effect !== 'allow') return null
   if (parsed.kind === 'receipt') {
     const id = parseId('rcpt', parsed.id)
@@ -205,17 +299,27 @@ export async function readResource(parts: Parts, caller: Caller, uri: string): P
   if (execution === null || file === undefined || !isFinal(execution.state) || file.size > 3 * 1024 * 1024) return null
   const bytes = await parts.artifacts.read(file.sha256, file.size)
   const text = bytes.toString('utf8')
-  return Buffer.from(text, 'utf8').equals(bytes) ? { uri, mime: 'text/plain', text } : { uri, mime: 'application/octet-stream', base64: bytes.toString('base64') }
+  return Buffer.from(text, 'utf8').equals(bytes)
+    ? { uri, mime: 'text/plain', text }
+    : { uri, mime: 'application/octet-stream', base64: bytes.toString('base64') }
 }
 
 /** Receipts and files of the caller's own latest executions. */
-export async function listResources(parts: Parts, caller: Caller): Promise<readonly { readonly uri: string; readonly name: string; readonly mime: string }[]> {
+export async function listResources(
+  parts: Parts,
+  caller: Caller,
+): Promise<readonly { readonly uri: string; readonly name: string; readonly mime: string }[]> {
   const listed: { uri: string; name: string; mime: string }[] = []
   for (const execution of parts.ledger.views.executions({ tenant: caller.tenant, owner: caller.subject.id }, 20)) {
     if (!isMine(caller, execution) || (liveStates as readonly string[]).includes(execution.state)) continue
     for (const receipt of parts.ledger.views.receiptsOf(execution.id))
-      listed.push({ uri: `writ://receipts/${receipt.id}`, name: `${receipt.kind} receipt of ${execution.id}`, mime: 'application/jwt' })
-    for (const file of execution.report?.files ?? []) listed.push({ uri: artifactUri(execution.id, file.path), name: file.path, mime: 'application/octet-stream' })
+      listed.push({
+        uri: `writ://receipts/${receipt.id}`,
+        name: `${receipt.kind} receipt of ${execution.id}`,
+        mime: 'application/jwt',
+      })
+    for (const file of execution.report?.files ?? [])
+      listed.push({ uri: artifactUri(execution.id, file.path), name: file.path, mime: 'application/octet-stream' })
   }
   return await Promise.resolve(listed.slice(0, 200))
 }

@@ -53,11 +53,24 @@ export function openRefusals(parts: Parts): Refusals {
       }
       tally.seen.add(code)
       await parts.ledger.append(
-        { kind: 'refused', tenant: caller.tenant, caller: caller.subject.id, code, input: decision.input_digest, at_ms: decision.at_ms },
+        {
+          kind: 'refused',
+          tenant: caller.tenant,
+          caller: caller.subject.id,
+          code,
+          input: decision.input_digest,
+          at_ms: decision.at_ms,
+        },
         {
           kind: 'sign',
           execution: null,
-          account: denialsAccount({ from_ms: decision.at_ms, until_ms: decision.at_ms, counts: { [code]: 1 }, inputs: [decision.input_digest], callers: [caller.subject.id] }),
+          account: denialsAccount({
+            from_ms: decision.at_ms,
+            until_ms: decision.at_ms,
+            counts: { [code]: 1 },
+            inputs: [decision.input_digest],
+            callers: [caller.subject.id],
+          }),
         },
       )
     },
@@ -69,7 +82,11 @@ export function openRefusals(parts: Parts): Refusals {
         const { caller, from_ms, inputs } = tally
         tally.counts = new Map()
         tally.inputs = []
-        await parts.ledger.append({ kind: 'sign', execution: null, account: denialsAccount({ from_ms, until_ms: now, counts, inputs, callers: [caller.subject.id] }) })
+        await parts.ledger.append({
+          kind: 'sign',
+          execution: null,
+          account: denialsAccount({ from_ms, until_ms: now, counts, inputs, callers: [caller.subject.id] }),
+        })
       }
     },
   }

@@ -21,7 +21,8 @@ export function resourceOf(views: Views, catalog: Catalog, caller: Caller, messa
     return typeof value === 'string' ? value : null
   }
   const target = text('target_ref')
-  if ((name === 'submit_task' || name === 'list_targets') && target !== null) return targetResource(catalog, caller, target)
+  if ((name === 'submit_task' || name === 'list_targets') && target !== null)
+    return targetResource(catalog, caller, target)
   if (name === 'resources/read') return uriResource(views, text('uri') ?? '')
   const execution = text('execution_id')
   if (execution !== null) return executionResource(views, execution)
@@ -41,7 +42,12 @@ export function targetResource(catalog: Catalog, caller: Caller, ref: string): P
   }
 }
 
-function owned(type: PolicyResource['type'], id: string, of: { owner: string; tenant: string } | null, labels: Readonly<Record<string, string>> = {}): PolicyResource {
+function owned(
+  type: PolicyResource['type'],
+  id: string,
+  of: { owner: string; tenant: string } | null,
+  labels: Readonly<Record<string, string>> = {},
+): PolicyResource {
   return { type, id: id.slice(0, 128), properties: { owner: of?.owner ?? null, tenant: of?.tenant ?? null, labels } }
 }
 
@@ -54,7 +60,12 @@ function taskResource(views: Views, catalog: Catalog, text: string): PolicyResou
 function executionResource(views: Views, text: string): PolicyResource {
   const id = parseId('exec', text)
   const execution = id === null ? null : views.execution(id)
-  return owned('execution', text, execution, execution === null ? {} : (views.plan(execution.plan)?.target.labels ?? {}))
+  return owned(
+    'execution',
+    text,
+    execution,
+    execution === null ? {} : (views.plan(execution.plan)?.target.labels ?? {}),
+  )
 }
 
 export function approvalResource(views: Views, text: string): PolicyResource {
@@ -65,7 +76,12 @@ export function approvalResource(views: Views, text: string): PolicyResource {
 }
 
 /** `writ://receipts/<receipt id>` and `writ://artifacts/<execution id>/<path>`. */
-export function parseUri(uri: string): { readonly kind: 'receipt'; readonly id: string } | { readonly kind: 'artifact'; readonly execution: string; readonly path: string } | null {
+export function parseUri(
+  uri: string,
+):
+  | { readonly kind: 'receipt'; readonly id: string }
+  | { readonly kind: 'artifact'; readonly execution: string; readonly path: string }
+  | null {
   const receipt = /^writ:\/\/receipts\/(rcpt_[a-z2-7]{10})$/.exec(uri)
   if (receipt?.[1] !== undefined) return { kind: 'receipt', id: receipt[1] }
   const artifact = /^writ:\/\/artifacts\/(exec_[a-z2-7]{10})\/(.{1,1024})$/.exec(uri)

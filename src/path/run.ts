@@ -43,7 +43,9 @@ export function openRunner(parts: Parts): Runner {
       if (next === undefined) return
       starting++
       take(next)
-        .catch((failure: unknown) => parts.log.error({ err: failure, execution: next }, 'a queued execution could not be taken'))
+        .catch((failure: unknown) =>
+          parts.log.error({ err: failure, execution: next }, 'a queued execution could not be taken'),
+        )
         .finally(() => {
           starting--
           pump()
@@ -59,7 +61,12 @@ export function openRunner(parts: Parts): Runner {
       { kind: 'state', execution: permit.execution, state: 'running', ran: true, reasons: [] },
     )
     const run = execute(parts, permit, input)
-      .catch((failure: unknown) => parts.log.error({ err: failure, execution: permit.execution }, 'a run could not be closed; it is closed when the broker starts again'))
+      .catch((failure: unknown) =>
+        parts.log.error(
+          { err: failure, execution: permit.execution },
+          'a run could not be closed; it is closed when the broker starts again',
+        ),
+      )
       .finally(() => {
         live.delete(permit.execution)
         parts.changes.progress(permit.execution, null)
@@ -75,9 +82,11 @@ export function openRunner(parts: Parts): Runner {
       const execution = parts.ledger.views.execution(id)
       const plan = execution === null ? null : parts.ledger.views.plan(execution.plan)
       if (execution === null || plan === null || execution.state !== 'queued') return
-      if (usedEntriesChanged(plan, parts.catalog())) return await closeWithoutRun(parts, execution, 'superseded', 'catalog_changed')
+      if (usedEntriesChanged(plan, parts.catalog()))
+        return await closeWithoutRun(parts, execution, 'superseded', 'catalog_changed')
       const approval = parts.ledger.views.approvals({ execution: id, state: 'satisfied' }, 1)[0] ?? null
-      if (approval !== null && (approval.execute_by_ms ?? 0) < parts.clock.now()) return await closeWithoutRun(parts, execution, 'expired', 'expired_before_use')
+      if (approval !== null && (approval.execute_by_ms ?? 0) < parts.clock.now())
+        return await closeWithoutRun(parts, execution, 'expired', 'expired_before_use')
       const caller = callerOf(parts, plan)
       const input = executionInput(parts, caller, plan, execution, approval)
       const answer = await parts.policy.decide(input)
@@ -93,16 +102,35 @@ export function openRunner(parts: Parts): Runner {
           return await askAgain(execution, plan, decision, opening)
         case 'deny':
         case 'error':
-          await parts.ledger.append(...opening, { kind: 'state', execution: id, state: 'denied', ran: false, reasons: decision.reasons })
+          await parts.ledger.append(...opening, {
+            kind: 'state',
+            execution: id,
+            state: 'denied',
+            ran: false,
+            reasons: decision.reasons,
+          })
           parts.changes.wake(id)
       }
     })
   }
 
-  const askAgain = async (execution: Execution, plan: Plan, decision: Decision, opening: readonly Entry[]): Promise<void> => {
+  const askAgain = async (
+    execution: Execution,
+    plan: Plan,
+    decision: Decision,
+    opening: readonly Entry[],
+  ): Promise<void> => {
     const { requirement, requirement_digest } = decision
-    if (requirement === null || requirement_digest === null) throw new WritError('internal', 'a pending decision without a requirement')
-    const approval = openApproval({ execution: execution.id, plan, digest: execution.plan, requirement, requirement_digest, nowMs: parts.clock.now() })
+    if (requirement === null || requirement_digest === null)
+      throw new WritError('internal', 'a pending decision without a requirement')
+    const approval = openApproval({
+      execution: execution.id,
+      plan,
+      digest: execution.plan,
+      requirement,
+      requirement_digest,
+      nowMs: parts.clock.now(),
+    })
     if (!answerable(approval, parts.approvers())) {
       const reason: Reason = {
         code: 'no_eligible_approver',
@@ -110,9 +138,19 @@ export function openRunner(parts: Parts): Runner {
         remedy: 'Ask the operator to enrol an approver: "writ approvals enroll NAME".',
         ref: decision.id,
       }
-      await parts.ledger.append(...opening, { kind: 'state', execution: execution.id, state: 'denied', ran: false, reasons: [reason] })
+      await parts.ledger.append(...opening, {
+        kind: 'state',
+        execution: execution.id,
+        state: 'denied',
+        ran: false,
+        reasons: [reason],
+      })
     } else {
-      await parts.ledger.append(...opening, { kind: 'approval_opened', approval }, { kind: 'state', execution: execution.id, state: 'awaiting_approval', ran: false, reasons: decision.reasons })
+      await parts.ledger.append(
+        ...opening,
+        { kind: 'approval_opened', approval },
+        { kind: 'state', execution: execution.id, state: 'awaiting_approval', ran: false, reasons: decision.reasons },
+      )
     }
     parts.changes.wake(execution.id)
   }
@@ -157,7 +195,13 @@ function callerOf(parts: Parts, plan: Plan): Caller {
   }
 }
 
-function executionInput(parts: Parts, caller: Caller, plan: Plan, execution: Execution, approval: Approval | null): PolicyInput {
+function executionInput(
+  parts: Parts,
+  caller: Caller,
+  plan: Plan,
+  execution: Execution,
+  approval: Approval | null,
+): PolicyInput {
   const nowMs = parts.clock.now()
   const task = parts.ledger.views.task(execution.task)
   if (task === null) throw new WritError('ledger_corrupt', 'an execution without its task')
@@ -170,7 +214,10 @@ function executionInput(parts: Parts, caller: Caller, plan: Plan, execution: Exe
     counters: parts.ledger.views.counters(caller.tenant, caller.subject.id, nowMs),
     task: { ...task, inputs: plan.task.inputs, files: plan.files },
     plan: { plan, digest: execution.plan },
-    approvals: approval === null ? [] : inputApprovals(approval, (verdict) => approverRoles(parts, verdict.by, verdict.evidence)),
+    approvals:
+      approval === null
+        ? []
+        : inputApprovals(approval, (verdict) => approverRoles(parts, verdict.by, verdict.evidence)),
   })
 }
 

@@ -29,7 +29,12 @@ export type Started =
   | { readonly kind: 'execution'; readonly id: ExecutionId; readonly existing: boolean }
 
 /** One plan runs once: what has run, or may still run, is returned and not repeated. */
-export async function startExecution(parts: Parts, runner: Runner, caller: Caller, args: Arguments['start_execution']): Promise<Started> {
+export async function startExecution(
+  parts: Parts,
+  runner: Runner,
+  caller: Caller,
+  args: Arguments['start_execution'],
+): Promise<Started> {
   return await inTurn(`task ${args.task_id}`, async () => {
     const task = ownTask(parts, args.task_id)
     const request = digestJson({ tool: 'start_execution', task: task.id, again: args.again ?? false })
@@ -39,10 +44,14 @@ export async function startExecution(parts: Parts, runner: Runner, caller: Calle
       const before = parts.ledger.views.idempotency(caller.tenant, caller.subject.id, key)
       const id = before?.request === request ? parseId('exec', before.result) : null
       if (id !== null) return { kind: 'execution', id, existing: true }
-      if (before !== null) throw new WritError('idempotency_conflict', '"idempotency_key" was used before with other arguments.')
+      if (before !== null)
+        throw new WritError('idempotency_conflict', '"idempotency_key" was used before with other arguments.')
     }
     if (args.again === true && key === undefined)
-      throw new WritError('invalid_arguments', '"again" needs a fresh "idempotency_key", so that a repeated call cannot run twice.')
+      throw new WritError(
+        'invalid_arguments',
+        '"again" needs a fresh "idempotency_key", so that a repeated call cannot run twice.',
+      )
 
     const latest = parts.ledger.views.executions({ tenant: task.tenant, task: task.id }, 1)[0] ?? null
     const unchanged = latest !== null && (await stillThePlan(parts, caller, task, latest))
@@ -51,7 +60,8 @@ export async function startExecution(parts: Parts, runner: Runner, caller: Calle
 
     const frozen = await resolveTask(parts, caller, task, randomBytes(16).toString('hex'))
     if (frozen.state === 'incomplete') return { kind: 'incomplete', task, missing: frozen.missing }
-    if (latest !== null && !isFinal(latest.state) && latest.state !== 'running') await closeWithoutRun(parts, latest, 'superseded', 'task_changed')
+    if (latest !== null && !isFinal(latest.state) && latest.state !== 'running')
+      await closeWithoutRun(parts, latest, 'superseded', 'task_changed')
     const id = await begin(parts, runner, caller, task, frozen, key === undefined ? null : { key, request })
     return { kind: 'execution', id, existing: false }
   })
@@ -81,8 +91,10 @@ async function begin(
   frozen: Extract<Resolution, { state: 'ready' }>,
   idempotency: { readonly key: string; readonly request: ReturnType<typeof digestJson> } | null,
 ): Promise<ExecutionId> {
-  if (!parts.deniedPace.room(caller.tenant)) throw new WritError('rate_limited', 'Too many denied executions in the last minute.')
-  if (parts.ledger.room() === 'low') throw new WritError('no_space', 'the data folder has no room for the records of another run')
+  if (!parts.deniedPace.room(caller.tenant))
+    throw new WritError('rate_limited', 'Too many denied executions in the last minute.')
+  if (parts.ledger.room() === 'low')
+    throw new WritError('no_space', 'the data folder has no room for the records of another run')
   const execution = newId('exec')
   const nowMs = parts.clock.now()
   const input = buildInput({
@@ -107,12 +119,22 @@ async function begin(
           nowMs,
         })
       : null
-  const decision = approval !== null && !answerable(approval, parts.approvers()) ? withoutApprovers(policyAnswer) : policyAnswer
+  const decision =
+    approval !== null && !answerable(approval, parts.approvers()) ? withoutApprovers(policyAnswer) : policyAnswer
   const opening: Entry[] = [
     { kind: 'planned', execution, plan: frozen.plan, digest: frozen.digest, key: idempotency?.key ?? null },
     ...(idempotency === null
       ? []
-      : [{ kind: 'idempotency' as const, tenant: caller.tenant, subject: caller.subject.id, key: idempotency.key, request: idempotency.request, result: execution }]),
+      : [
+          {
+            kind: 'idempotency' as const,
+            tenant: caller.tenant,
+            subject: caller.subject.id,
+            key: idempotency.key,
+            request: idempotency.request,
+            result: execution,
+          },
+        ]),
     ...decided(parts, caller, execution, decision, input, frozen),
   ]
   const queued: Entry = { kind: 'state', execution, state: 'queued', ran: false, reasons: [] }
@@ -130,12 +152,22 @@ async function begin(
     }
     case 'pending':
       if (approval === null) throw new WritError('internal', 'a pending decision without a requirement')
-      await parts.ledger.append(...opening, { kind: 'approval_opened', approval }, { kind: 'state', execution, state: 'awaiting_approval', ran: false, reasons: decision.reasons })
+      await parts.ledger.append(
+        ...opening,
+        { kind: 'approval_opened', approval },
+        { kind: 'state', execution, state: 'awaiting_approval', ran: false, reasons: decision.reasons },
+      )
       break
     case 'deny':
     case 'error':
       parts.deniedPace.note(caller.tenant)
-      await parts.ledger.append(...opening, { kind: 'state', execution, state: 'denied', ran: false, reasons: decision.reasons })
+      await parts.ledger.append(...opening, {
+        kind: 'state',
+        execution,
+        state: 'denied',
+        ran: false,
+        reasons: decision.reasons,
+      })
       break
   }
   parts.changes.wake(execution)

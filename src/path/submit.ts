@@ -20,15 +20,21 @@ import { inTurn } from './turn.ts'
 /** Bytes one file of a task may have: what one call can carry, unpacked. */
 const maxFileBytes = 64 * 1024 * 1024
 
-export async function submitTask(parts: Parts, caller: Caller, args: Arguments['submit_task']): Promise<Results['submit_task']> {
+export async function submitTask(
+  parts: Parts,
+  caller: Caller,
+  args: Arguments['submit_task'],
+): Promise<Results['submit_task']> {
   const request = digestJson({ tool: 'submit_task', args })
   const key = args.idempotency_key
   return await inTurn(`submit ${caller.tenant} ${caller.subject.id} ${key ?? newId('task')}`, async () => {
     if (key !== undefined) {
       const before = parts.ledger.views.idempotency(caller.tenant, caller.subject.id, key)
       if (before !== null) {
-        const task = before.request === request ? parts.ledger.views.task(parseId('task', before.result) ?? newId('task')) : null
-        if (task === null) throw new WritError('idempotency_conflict', `"idempotency_key" was used before with other arguments.`)
+        const task =
+          before.request === request ? parts.ledger.views.task(parseId('task', before.result) ?? newId('task')) : null
+        if (task === null)
+          throw new WritError('idempotency_conflict', `"idempotency_key" was used before with other arguments.`)
         return await describe(parts, caller, task)
       }
     }
@@ -37,7 +43,18 @@ export async function submitTask(parts: Parts, caller: Caller, args: Arguments['
     const task = newTask(caller, args, { id: newId('task'), nowMs: parts.clock.now(), files })
     await parts.ledger.append(
       { kind: 'task', task },
-      ...(key === undefined ? [] : [{ kind: 'idempotency' as const, tenant: caller.tenant, subject: caller.subject.id, key, request, result: task.id }]),
+      ...(key === undefined
+        ? []
+        : [
+            {
+              kind: 'idempotency' as const,
+              tenant: caller.tenant,
+              subject: caller.subject.id,
+              key,
+              request,
+              result: task.id,
+            },
+          ]),
     )
     return await describe(parts, caller, task)
   })
@@ -46,16 +63,27 @@ export async function submitTask(parts: Parts, caller: Caller, args: Arguments['
 /** A target the caller may not see and one that does not exist are refused in the same words. */
 async function checkTarget(parts: Parts, caller: Caller, args: Arguments['submit_task']): Promise<void> {
   const target = parts.catalog().targets.get(args.target_ref)
-  if (target === undefined || !(await mayView(parts, caller, args.target_ref))) throw new WritError('unknown_target', '"target_ref" names no target of yours.')
+  if (target === undefined || !(await mayView(parts, caller, args.target_ref)))
+    throw new WritError('unknown_target', '"target_ref" names no target of yours.')
   if (!target.intents.includes(args.execution_intent))
-    throw new WritError('unknown_intent', `"execution_intent" has to be one of this target's: ${target.intents.join(', ')}.`)
+    throw new WritError(
+      'unknown_intent',
+      `"execution_intent" has to be one of this target's: ${target.intents.join(', ')}.`,
+    )
 }
 
-export async function uploadArtifact(parts: Parts, caller: Caller, args: Arguments['upload_artifact']): Promise<Results['upload_artifact']> {
+export async function uploadArtifact(
+  parts: Parts,
+  caller: Caller,
+  args: Arguments['upload_artifact'],
+): Promise<Results['upload_artifact']> {
   return await inTurn(`task ${args.task_id}`, async () => {
     const task = ownTask(parts, args.task_id)
     // Archives are foreign bytes: the run host unpacks them, never the broker.
-    const unpacked = args.archive === undefined ? undefined : await parts.host.unpack(Buffer.from(args.archive.content_base64, 'base64'))
+    const unpacked =
+      args.archive === undefined
+        ? undefined
+        : await parts.host.unpack(Buffer.from(args.archive.content_base64, 'base64'))
     const { files, changed } = await applyFiles(
       task.files,
       { files: args.files, remove: args.remove, unpacked, under: args.archive?.path },
@@ -81,7 +109,9 @@ export function bytesOf(parts: Parts): (digest: Task['files'][number]['sha256'])
   return async (digest) => await parts.artifacts.read(digest, maxFileBytes)
 }
 
-function putBytes(parts: Parts): (bytes: Uint8Array) => Promise<{ sha256: Task['files'][number]['sha256']; size: number }> {
+function putBytes(
+  parts: Parts,
+): (bytes: Uint8Array) => Promise<{ sha256: Task['files'][number]['sha256']; size: number }> {
   return async (bytes) => {
     const known = await parts.artifacts.size(digestOf(bytes))
     if (known !== null) return { sha256: digestOf(bytes), size: known }
@@ -99,7 +129,8 @@ export async function resolveTask(parts: Parts, caller: Caller, task: Task, nonc
   const contents = new Map<string, string>()
   for (const path of manifestPaths(task.files, task.inputs)) {
     const file = task.files.find((candidate) => candidate.path === path)
-    if (file !== undefined && file.size <= 262_144) contents.set(path, (await parts.artifacts.read(file.sha256, 262_144)).toString('utf8'))
+    if (file !== undefined && file.size <= 262_144)
+      contents.set(path, (await parts.artifacts.read(file.sha256, 262_144)).toString('utf8'))
   }
   const catalog = parts.catalog()
   const able = await parts.availability()
@@ -112,7 +143,12 @@ export async function resolveTask(parts: Parts, caller: Caller, task: Task, nonc
 }
 
 /** What policy would say of the plan if it were started now; recorded nowhere. */
-export async function foresee(parts: Parts, caller: Caller, task: Task, resolution: Extract<Resolution, { state: 'ready' }>): Promise<Decision> {
+export async function foresee(
+  parts: Parts,
+  caller: Caller,
+  task: Task,
+  resolution: Extract<Resolution, { state: 'ready' }>,
+): Promise<Decision> {
   const nowMs = parts.clock.now()
   return await parts.policy.decide(
     buildInput({

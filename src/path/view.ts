@@ -8,7 +8,11 @@ export function approvalView(approval: Approval): ApprovalView {
   return {
     approval_id: approval.id,
     plan_digest: approval.plan,
-    stages: standing(approval).stages.map((stage) => ({ who: stage.roles.join(' or '), needed: stage.needed, have: stage.have })),
+    stages: standing(approval).stages.map((stage) => ({
+      who: stage.roles.join(' or '),
+      needed: stage.needed,
+      have: stage.have,
+    })),
     expires_at: new Date(approval.expires_at_ms).toISOString(),
     how: approval.requirement.evidence.includes('bearer')
       ? 'A person with the role answers with respond_to_approval, or runs: writ approvals approve ' + approval.id
@@ -18,7 +22,10 @@ export function approvalView(approval: Approval): ApprovalView {
 
 /** An execution in the words of the tools, without its log. */
 export function executionView(parts: Parts, execution: Execution): ExecutionView {
-  const approval = execution.state === 'awaiting_approval' ? (parts.ledger.views.approvals({ execution: execution.id, state: 'open' }, 1)[0] ?? null) : null
+  const approval =
+    execution.state === 'awaiting_approval'
+      ? (parts.ledger.views.approvals({ execution: execution.id, state: 'open' }, 1)[0] ?? null)
+      : null
   const progress = parts.changes.progressOf(execution.id)
   return {
     execution_id: execution.id,
@@ -36,7 +43,9 @@ export function executionView(parts: Parts, execution: Execution): ExecutionView
 export function nextOf(execution: Execution, view: ExecutionView): Next {
   switch (execution.state) {
     case 'awaiting_approval':
-      return { tell_user: `Waiting for approval ${view.approval?.approval_id ?? ''}. ${view.approval?.how ?? ''}. It runs by itself once approved; do not poll.` }
+      return {
+        tell_user: `Waiting for approval ${view.approval?.approval_id ?? ''}. ${view.approval?.how ?? ''}. It runs by itself once approved; do not poll.`,
+      }
     case 'queued':
     case 'running':
       return { tool: 'get_status', arguments: { execution_id: execution.id, wait_ms: 20_000 }, after_ms: 0 }
@@ -45,7 +54,12 @@ export function nextOf(execution: Execution, view: ExecutionView): Next {
     case 'expired':
     case 'superseded': {
       const reason = execution.reasons[0]
-      return { tell_user: reason === undefined ? 'It did not run.' : `It did not run: ${reason.message} ${reason.remedy} (ref ${reason.ref})` }
+      return {
+        tell_user:
+          reason === undefined
+            ? 'It did not run.'
+            : `It did not run: ${reason.message} ${reason.remedy} (ref ${reason.ref})`,
+      }
     }
     case 'succeeded':
     case 'failed':

@@ -123,8 +123,17 @@ export interface PackOutput {
     readonly message: string | null
   }[]
   readonly limit: readonly ({ readonly rule: RuleRef } & { readonly [L in keyof Limits]?: number })[]
-  readonly credential: readonly { readonly rule: RuleRef; readonly name: string; readonly lane: string | null; readonly exposure: string | null }[]
-  readonly sandbox: readonly { readonly rule: RuleRef; readonly isolation: Isolation | null; readonly egress: EgressMode | null }[]
+  readonly credential: readonly {
+    readonly rule: RuleRef
+    readonly name: string
+    readonly lane: string | null
+    readonly exposure: string | null
+  }[]
+  readonly sandbox: readonly {
+    readonly rule: RuleRef
+    readonly isolation: Isolation | null
+    readonly egress: EgressMode | null
+  }[]
   readonly obligation: readonly { readonly rule: RuleRef; readonly type: string; readonly properties: Json }[]
   readonly warn: readonly { readonly rule: RuleRef; readonly message: string }[]
 }
@@ -151,7 +160,16 @@ export interface Finding {
   /** `<pack>/<rule id>`. */
   readonly id: string
   readonly layer: string
-  readonly kind: 'grant' | 'deny' | 'require_approval' | 'limit' | 'credential' | 'sandbox' | 'obligation' | 'warn' | 'error'
+  readonly kind:
+    | 'grant'
+    | 'deny'
+    | 'require_approval'
+    | 'limit'
+    | 'credential'
+    | 'sandbox'
+    | 'obligation'
+    | 'warn'
+    | 'error'
   readonly code: string
   readonly title: string
   /** `file:line` in the pack. */
@@ -208,7 +226,9 @@ export interface CompiledPack {
   readonly module: Uint8Array
   readonly digest: Digest
   /** `file:line` and metadata of each rule of an output set, by rule id. */
-  readonly rules: Readonly<Record<string, { readonly at: string; readonly title: string; readonly code: string; readonly remedy: string }>>
+  readonly rules: Readonly<
+    Record<string, { readonly at: string; readonly title: string; readonly code: string; readonly remedy: string }>
+  >
 }
 
 /** An immutable set of packs in force. An edit makes the next one; a bad edit never replaces a good one. */

@@ -53,9 +53,16 @@ describe('the whole path over stdio', () => {
       expect(targets.map((target) => target['target_ref'])).toEqual(['sandbox', 'production'])
 
       const line = `line of ${name}`
-      const submitted = await client.call('submit_task', { ...job, target_ref: 'production', ...script('p.js', `console.log(${JSON.stringify(line)})`) })
+      const submitted = await client.call('submit_task', {
+        ...job,
+        target_ref: 'production',
+        ...script('p.js', `console.log(${JSON.stringify(line)})`),
+      })
       expect(submitted.structured).toMatchObject({ state: 'ready', effect: 'pending' })
-      const started = await client.call('start_execution', { task_id: submitted.structured['task_id'] as string, wait_ms: 1000 })
+      const started = await client.call('start_execution', {
+        task_id: submitted.structured['task_id'] as string,
+        wait_ms: 1000,
+      })
       expect(started.structured).toMatchObject({ state: 'awaiting_approval', final: false, ran: false })
       const approval = started.structured['approval'] as JsonObject
       expect(world.approve(String(approval['approval_id']))).toMatchObject({ code: 0 })
@@ -136,9 +143,13 @@ describe('what a small model is given', () => {
       texts.push(text)
       return text
     }
-    const pick = (text: string, pattern: RegExp): string => pattern.exec(text)?.[0] ?? `nothing like ${String(pattern)} in: ${text}`
+    const pick = (text: string, pattern: RegExp): string =>
+      pattern.exec(text)?.[0] ?? `nothing like ${String(pattern)} in: ${text}`
     expect(await call('list_targets', {})).toContain('sandbox')
-    const task = pick(await call('submit_task', { ...job, target_ref: 'sandbox', ...script('t.js', "console.log('text alone')") }), /task_[a-z2-7]{10}/)
+    const task = pick(
+      await call('submit_task', { ...job, target_ref: 'sandbox', ...script('t.js', "console.log('text alone')") }),
+      /task_[a-z2-7]{10}/,
+    )
     const execution = pick(await call('start_execution', { task_id: task, wait_ms: 20_000 }), /exec_[a-z2-7]{10}/)
     expect(await call('get_status', { execution_id: execution, wait_ms: 20_000 })).toContain('succeeded')
     const result = await call('get_result', { execution_id: execution })
@@ -150,7 +161,13 @@ describe('what a small model is given', () => {
   it('is enough in structuredContent alone, and says in each result what to do next', async () => {
     const client = await world.client()
     let step: JsonObject = { tool: 'list_targets', arguments: {} }
-    const submitted = (await client.call('submit_task', { ...job, target_ref: 'sandbox', ...script('s.js', "console.log('structured alone')") })).structured
+    const submitted = (
+      await client.call('submit_task', {
+        ...job,
+        target_ref: 'sandbox',
+        ...script('s.js', "console.log('structured alone')"),
+      })
+    ).structured
     step = submitted['next'] as JsonObject
     let result: JsonObject = {}
     for (let calls = 0; calls < 6 && typeof step['tool'] === 'string'; calls++) {
@@ -163,8 +180,14 @@ describe('what a small model is given', () => {
 
   it('fits a small context: a job of six files takes at most 7 calls and 2,000 tokens beside the upload', async () => {
     const client = await world.client()
-    const files = Array.from({ length: 5 }, (_, at) => ({ path: `lib/part${String(at)}.js`, content: `export const part${String(at)} = ${String(at)}\n` }))
-    const main = { path: 'main.js', content: `${files.map((file, at) => `import { part${String(at)} } from './${file.path}'`).join('\n')}\nconsole.log(part0 + part1 + part2 + part3 + part4)\n` }
+    const files = Array.from({ length: 5 }, (_, at) => ({
+      path: `lib/part${String(at)}.js`,
+      content: `export const part${String(at)} = ${String(at)}\n`,
+    }))
+    const main = {
+      path: 'main.js',
+      content: `${files.map((file, at) => `import { part${String(at)} } from './${file.path}'`).join('\n')}\nconsole.log(part0 + part1 + part2 + part3 + part4)\n`,
+    }
     let calls = 0
     let bytes = 0
     const call = async (tool: string, args: JsonObject, counted = true): Promise<JsonObject> => {
@@ -175,7 +198,11 @@ describe('what a small model is given', () => {
       return structured
     }
     await call('list_targets', { target_ref: 'sandbox' })
-    const submitted = await call('submit_task', { ...job, target_ref: 'sandbox', inputs: { script: 'main.js' }, files: [main, ...files] }, false)
+    const submitted = await call(
+      'submit_task',
+      { ...job, target_ref: 'sandbox', inputs: { script: 'main.js' }, files: [main, ...files] },
+      false,
+    )
     const started = await call('start_execution', { task_id: submitted['task_id'] as string, wait_ms: 20_000 })
     const result = await call('get_result', { execution_id: started['execution_id'] as string })
     expect(result).toMatchObject({ state: 'succeeded', tail: '10\n' })
@@ -195,30 +222,59 @@ describe('what a small model is given', () => {
 describe('one plan', () => {
   it('[G-once] runs once: the same call again returns the execution there is', async () => {
     const client = await world.client()
-    const { structured } = await client.call('submit_task', { ...job, target_ref: 'sandbox', ...script('once.js', "console.log('once')") })
+    const { structured } = await client.call('submit_task', {
+      ...job,
+      target_ref: 'sandbox',
+      ...script('once.js', "console.log('once')"),
+    })
     const task = structured['task_id'] as string
-    const [one, two] = await Promise.all([client.call('start_execution', { task_id: task, wait_ms: 10_000 }), client.call('start_execution', { task_id: task, wait_ms: 10_000 })])
+    const [one, two] = await Promise.all([
+      client.call('start_execution', { task_id: task, wait_ms: 10_000 }),
+      client.call('start_execution', { task_id: task, wait_ms: 10_000 }),
+    ])
     expect(one.structured['execution_id']).toBe(two.structured['execution_id'])
     const third = await client.call('start_execution', { task_id: task })
     expect(third.structured).toMatchObject({ execution_id: one.structured['execution_id'] as string, existing: true })
-    expect((await client.call('start_execution', { task_id: task, again: true })).structured['error']).toMatchObject({ code: 'invalid_arguments' })
-    const again = await client.call('start_execution', { task_id: task, again: true, idempotency_key: 'again-1', wait_ms: 10_000 })
+    expect((await client.call('start_execution', { task_id: task, again: true })).structured['error']).toMatchObject({
+      code: 'invalid_arguments',
+    })
+    const again = await client.call('start_execution', {
+      task_id: task,
+      again: true,
+      idempotency_key: 'again-1',
+      wait_ms: 10_000,
+    })
     expect(again.structured['execution_id']).not.toBe(one.structured['execution_id'])
     const repeated = await client.call('start_execution', { task_id: task, again: true, idempotency_key: 'again-1' })
-    expect(repeated.structured).toMatchObject({ execution_id: again.structured['execution_id'] as string, existing: true })
-    expect((await client.call('start_execution', { task_id: task, idempotency_key: 'again-1' })).structured['error']).toMatchObject({ code: 'idempotency_conflict' })
+    expect(repeated.structured).toMatchObject({
+      execution_id: again.structured['execution_id'] as string,
+      existing: true,
+    })
+    expect(
+      (await client.call('start_execution', { task_id: task, idempotency_key: 'again-1' })).structured['error'],
+    ).toMatchObject({ code: 'idempotency_conflict' })
   })
 
   it('is a new one after a file was edited: generate, run, debug, refine is one task with several executions', async () => {
     const client = await world.client()
-    const { structured } = await client.call('submit_task', { ...job, target_ref: 'sandbox', ...script('fix.js', 'console.log(1 / 0)\nthrow new Error("wrong")\n') })
+    const { structured } = await client.call('submit_task', {
+      ...job,
+      target_ref: 'sandbox',
+      ...script('fix.js', 'console.log(1 / 0)\nthrow new Error("wrong")\n'),
+    })
     const task = structured['task_id'] as string
     const failed = await client.call('start_execution', { task_id: task, wait_ms: 10_000 })
     expect(failed.structured['state']).toBe('failed')
     const result = await client.call('get_result', { execution_id: failed.structured['execution_id'] as string })
     expect(String(result.structured['tail'])).toContain('wrong')
-    const edited = await client.call('upload_artifact', { task_id: task, files: [{ path: 'fix.js', edits: [{ old: 'throw new Error("wrong")\n', new: '' }] }] })
-    expect((edited.structured['changed'] as readonly JsonObject[])[0]).toMatchObject({ path: 'fix.js', change: 'edited' })
+    const edited = await client.call('upload_artifact', {
+      task_id: task,
+      files: [{ path: 'fix.js', edits: [{ old: 'throw new Error("wrong")\n', new: '' }] }],
+    })
+    expect((edited.structured['changed'] as readonly JsonObject[])[0]).toMatchObject({
+      path: 'fix.js',
+      change: 'edited',
+    })
     const fixed = await client.call('start_execution', { task_id: task, wait_ms: 10_000 })
     expect(fixed.structured['state']).toBe('succeeded')
     expect(fixed.structured['execution_id']).not.toBe(failed.structured['execution_id'])
@@ -229,7 +285,11 @@ describe('after all of that', () => {
   it('nothing runs any more once the broker was told to stop', async () => {
     expect(world.writ(['stop']).code).toBe(0)
     await new Promise((resolve) => setTimeout(resolve, 500))
-    expect(processesWith(world.folder).filter((pid) => !readFileSync(`/proc/${String(pid)}/cmdline`, 'utf8').includes('\u0000mcp\u0000'))).toEqual([])
+    expect(
+      processesWith(world.folder).filter(
+        (pid) => !readFileSync(`/proc/${String(pid)}/cmdline`, 'utf8').includes('\u0000mcp\u0000'),
+      ),
+    ).toEqual([])
     expect(existsSync(join(world.folder, '.writ', 'run', 'mcp.sock'))).toBe(false)
   })
 })

@@ -34,7 +34,6 @@ export interface World {
   close(): Promise<void>
 }
 
-
 export function makeWorld(options: { readonly env?: Readonly<Record<string, string>> } = {}): World {
   const folder = mkdtempSync(join(tmpdir(), 'writ-e2e-'))
   const env = { PATH: process.env['PATH'] ?? '', HOME: folder, ...options.env }
@@ -71,19 +70,36 @@ export function makeWorld(options: { readonly env?: Readonly<Record<string, stri
       const text = readFileSync(path, 'utf8')
       // Before the commented example at the end, still inside `targets:`.
       const at = text.indexOf('# A service with a token.')
-      writeFileSync(path, `${text.slice(0, at)}${yaml}\n${text.slice(at)}\n${credentials === undefined ? '' : `credentials:\n${credentials}\n`}`)
+      writeFileSync(
+        path,
+        `${text.slice(0, at)}${yaml}\n${text.slice(at)}\n${credentials === undefined ? '' : `credentials:\n${credentials}\n`}`,
+      )
     },
     enrol(name = 'ada') {
       const ran = writ(['approvals', 'enroll', name, '--role', 'approver', '--passphrase-fd', '3'], { passphrase })
       if (ran.code !== 0) throw new Error(ran.err)
     },
-    approve: (id, name) => writ(['approvals', 'approve', id, ...(name === undefined ? [] : ['--as', name]), '--passphrase-fd', '3', '--reason', 'seen'], { passphrase }),
+    approve: (id, name) =>
+      writ(
+        [
+          'approvals',
+          'approve',
+          id,
+          ...(name === undefined ? [] : ['--as', name]),
+          '--passphrase-fd',
+          '3',
+          '--reason',
+          'seen',
+        ],
+        { passphrase },
+      ),
     brokerPid() {
       const ran = writ(['status', '--json'])
       const status = JSON.parse(ran.out) as { pid?: number }
       return status.pid ?? null
     },
-    log: () => (existsSync(join(folder, '.writ', 'broker.log')) ? readFileSync(join(folder, '.writ', 'broker.log'), 'utf8') : ''),
+    log: () =>
+      existsSync(join(folder, '.writ', 'broker.log')) ? readFileSync(join(folder, '.writ', 'broker.log'), 'utf8') : '',
     async close() {
       for (const driver of drivers) await driver.close().catch(() => undefined)
       writ(['stop'])
@@ -102,7 +118,13 @@ export function useWorld(options: Parameters<typeof makeWorld>[0] = {}): World {
   return world
 }
 
-export function script(name: string, content: string): { readonly inputs: { readonly script: string }; readonly files: readonly { readonly path: string; readonly content: string }[] } {
+export function script(
+  name: string,
+  content: string,
+): {
+  readonly inputs: { readonly script: string }
+  readonly files: readonly { readonly path: string; readonly content: string }[]
+} {
   return { inputs: { script: name }, files: [{ path: name, content }] }
 }
 
@@ -120,4 +142,3 @@ export function processesWith(text: string): readonly number[] {
       }
     })
 }
-

@@ -74,7 +74,7 @@ afterEach(async () => {
 describe('generations', () => {
   it('are numbered on from the last one there was, and put in force', async () => {
     await write(granting)
-    const packs = await start({ last: { number: 41, digest: digestOf("another") } })
+    const packs = await start({ last: { number: 41, digest: digestOf('another') } })
     expect(packs.status()).toMatchObject({
       generation: { number: 42 },
       refused: [],
