@@ -44,6 +44,9 @@ export interface Served {
   status(): Promise<JsonObject>
 }
 
+/** Whoever opens the local socket belongs to this tenant; tokens name their own. */
+const localTenant = 'default'
+
 /** From configuration to a broker that answers: lock, ledger, keys, policy, run host, sockets, in that order. */
 export async function serve(
   config: Config,
@@ -123,7 +126,7 @@ export async function serve(
     sources,
     catalog: () => catalog,
     approvers: () => live.approvers,
-    rolesOf: (subject) => (subject === live.local.subject ? live.local.roles : []),
+    rolesOf: (tenant, subject) => (tenant === localTenant && subject === live.local.subject ? live.local.roles : []),
     origin: signer.origin,
     maxRunning: 4,
     changes: openChanges(),
@@ -138,7 +141,7 @@ export async function serve(
   log.info(recovered, 'recovered')
 
   const localCaller = (): Caller => ({
-    tenant: 'default',
+    tenant: localTenant,
     subject: { type: 'user', id: live.local.subject },
     roles: live.local.roles,
     agent: { id: live.local.agent, asserted: { client: '', version: '' } },

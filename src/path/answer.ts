@@ -71,7 +71,7 @@ export async function answerInChat(
       throw new WritError('denied', 'Whoever asked for this run may not approve it.', {
         remedy: 'Ask another person with the role.',
       })
-    const roles = parts.rolesOf(caller.subject.id)
+    const roles = parts.rolesOf(caller.tenant, caller.subject.id)
     const stage = approval.requirement.stages.find(
       (candidate) =>
         candidate.roles.some((role) => roles.includes(role)) && !answered(approval, candidate.id, caller.subject.id),

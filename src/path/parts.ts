@@ -29,7 +29,7 @@ export interface Parts {
   readonly catalog: () => Catalog
   readonly approvers: () => readonly Approver[]
   /** Roles a subject of the local socket or a token holds now. */
-  readonly rolesOf: (subject: string) => readonly string[]
+  readonly rolesOf: (tenant: string, subject: string) => readonly string[]
   /** `iss` of the receipts; stands in approval statements. */
   readonly origin: string
   readonly maxRunning: number

@@ -189,7 +189,7 @@ function callerOf(parts: Parts, plan: Plan): Caller {
   return {
     tenant: plan.tenant,
     subject: { type: 'user', id: plan.task.owner },
-    roles: parts.rolesOf(plan.task.owner),
+    roles: parts.rolesOf(plan.tenant, plan.task.owner),
     agent: { id: plan.task.agent, asserted: { client: '', version: '' } },
     auth: { method: 'socket', atMs: parts.clock.now() },
   }
@@ -217,11 +217,11 @@ function executionInput(
     approvals:
       approval === null
         ? []
-        : inputApprovals(approval, (verdict) => approverRoles(parts, verdict.by, verdict.evidence)),
+        : inputApprovals(approval, (verdict) => approverRoles(parts, plan.tenant, verdict.by, verdict.evidence)),
   })
 }
 
-function approverRoles(parts: Parts, subject: string, evidence: string): readonly string[] {
-  if (evidence === 'bearer') return parts.rolesOf(subject)
+function approverRoles(parts: Parts, tenant: string, subject: string, evidence: string): readonly string[] {
+  if (evidence === 'bearer') return parts.rolesOf(tenant, subject)
   return parts.approvers().find((approver) => approver.subject === subject)?.roles ?? []
 }

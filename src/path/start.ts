@@ -9,7 +9,7 @@ import type { Resolution } from '../plan/plan.ts'
 import { planView } from '../plan/resolve.ts'
 import { buildInput } from '../policy/input.ts'
 import type { Decision, PolicyInput } from '../policy/policy.ts'
-import { decisionAccount, type ReceiptRef } from '../receipt/account.ts'
+import { approvalsUsed, decisionAccount } from '../receipt/account.ts'
 import type { Arguments } from '../request/call.ts'
 import type { Caller } from '../request/caller.ts'
 import type { Task } from '../request/task.ts'
@@ -194,19 +194,11 @@ export function decided(
       account: decisionAccount(
         { execution, plan: frozen.plan, plan_digest: frozen.digest, asserted: caller.agent.asserted },
         decision,
-        parts.policy.generation?.digest ?? nothingInForce,
-        usedApprovals(parts, execution),
+        decision.policy ?? nothingInForce,
+        approvalsUsed(parts.ledger.views.receiptsOf(execution), decision.requirement_digest),
       ),
     },
   ]
-}
-
-/** Each verdict receipt a final decision stands on, by digest and index in the receipt log. */
-function usedApprovals(parts: Parts, execution: ExecutionId): readonly ReceiptRef[] {
-  return parts.ledger.views
-    .receiptsOf(execution)
-    .filter((receipt) => receipt.kind === 'approval')
-    .map(({ digest, index }) => ({ digest, index }))
 }
 
 function withoutApprovers(decision: Decision): Decision {

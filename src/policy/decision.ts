@@ -105,6 +105,7 @@ export function makeDecision(parts: {
     limits: merged.limits,
     credentials: merged.credentials,
     generation: generation?.number ?? 0,
+    policy: generation?.digest ?? null,
     modules: (generation?.packs ?? []).map(({ pack, layer, digest }) => ({ pack, layer, digest })),
     input_digest: parts.inputDigest,
     reasons: merged.sentences.slice(0, maxReasons).map((sentence) => ({ ...sentence, ref: parts.id })),

@@ -203,6 +203,8 @@ export interface Decision {
   /** Names the permit may lease. */
   readonly credentials: readonly string[]
   readonly generation: number
+  /** Digest of that generation; null where none was in force. */
+  readonly policy: Digest | null
   readonly modules: readonly { readonly pack: string; readonly layer: string; readonly digest: Digest }[]
   readonly input_digest: Digest
   /** Empty on a clean allow. */

@@ -75,6 +75,7 @@ export function decision(effect: Decision['effect'], code = 'nope'): Decision {
     limits: {},
     credentials: [],
     generation: 1,
+    policy: null,
     modules: [],
     input_digest: `sha256:${'0'.repeat(64)}` as Digest,
     reasons: effect === 'allow' ? [] : [{ code, message: 'secret detail of db.internal', remedy: '', ref: '' }],

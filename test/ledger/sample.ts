@@ -132,6 +132,7 @@ export function sampleDecision(effect: Effect): Decision {
     limits: {},
     credentials: [],
     generation: 1,
+    policy: null,
     modules: [],
     input_digest: digestOf('input'),
     reasons: [],

@@ -124,6 +124,7 @@ export function sampleDecision(effect: Decision['effect'], atMs: number, asks = 
     limits: {},
     credentials: ['vault-secrettoken'],
     generation: generation.number,
+    policy: null,
     modules: [],
     input_digest: digestOf(`input ${atMs}`),
     reasons: [],
