@@ -5,22 +5,29 @@ export type Availability = ReadonlyMap<string, { readonly available: boolean; re
 
 const freshMs = 60_000
 
-/** Which executors this machine has, by their own checks; one question at a time, and its answer holds for a minute. */
+/**
+ * Which executors this machine has, by their own checks; one question at a time, and its answer holds for a minute. A run
+ * host that dies over the question is followed by another, which is asked once more; a failure is not remembered.
+ */
 export function openAvailability(host: RunHost, clock: Clock): () => Promise<Availability> {
   let asked: { readonly at: number; readonly answer: Promise<Availability> } | null = null
   const ask = async (): Promise<Availability> => {
     const able = new Map<string, { available: boolean; why: string }>()
-    for (const { executor, findings } of await host.check()) {
+    for (const { executor, findings } of await host.check().catch(() => host.check())) {
       const problem = findings.find((finding) => finding.level === 'problem')
       able.set(executor, { available: problem === undefined, why: problem?.what ?? '' })
     }
-    // No executor at all means that the run host could not be asked: ask again next time.
-    if (able.size === 0) asked = null
     return able
   }
   return async () => {
     const now = clock.monotonic()
-    if (asked === null || now - asked.at > freshMs) asked = { at: now, answer: ask() }
+    if (asked === null || now - asked.at > freshMs) {
+      const mine = { at: now, answer: ask() }
+      asked = mine
+      mine.answer.catch(() => {
+        if (asked === mine) asked = null
+      })
+    }
     return await asked.answer
   }
 }
