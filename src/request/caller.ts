@@ -10,3 +10,35 @@ export interface Caller {
   }
   readonly auth: { readonly method: 'socket' | 'token' | 'oauth'; readonly atMs: number }
 }
+
+/**
+ * Says who sends an HTTP request, from its Authorization header alone.
+ * `headers` are lower-case names; a header that came twice is joined by ", ", as node:http and Headers do.
+ * `resource` is the canonical URI of what is asked (RFC 8707), without query or fragment: what an access token has to be
+ * meant for. Never rejects: what cannot be checked is refused.
+ */
+export type Authenticate = (request: {
+  readonly headers: ReadonlyMap<string, string>
+  readonly resource: string
+}) => Promise<Authenticated>
+
+export type Authenticated =
+  | {
+      readonly ok: true
+      readonly caller: Caller
+      /** One token of one subject: what caps are counted by. Reveals nothing of the token. */
+      readonly key: string
+      /** When the token ends, or null where it does not. */
+      readonly until_ms: number | null
+      /** Aborts as soon as the token is revoked; streams opened under it end then. */
+      readonly revoked: AbortSignal
+    }
+  | {
+      readonly ok: false
+      readonly status: 401 | 403 | 503
+      /** The value of WWW-Authenticate (RFC 6750, RFC 9728); empty with 503. */
+      readonly challenge: string
+      readonly code: 'missing_token' | 'invalid_token' | 'insufficient_scope' | 'identity_unavailable'
+      /** One sentence for the client; says nothing that helps guessing. */
+      readonly message: string
+    }
