@@ -110,7 +110,11 @@ export async function serve(
   const host = startRunHost({
     // The same for every broker of this folder: what one that was killed left behind is the next one's to sweep.
     owner: digestOf(`${signer.origin}\n${folder.root}`).slice('sha256:'.length, 'sha256:'.length + 16),
-    onExit: (code) => log.error({ code }, 'the run host ended; it is started again'),
+    onExit(code, complaint) {
+      log.error({ code, complaint }, 'the run host ended; it is started again')
+      // A new one sweeps what the dead one's workers left; the pause keeps one that cannot live from being forked in a loop.
+      setTimeout(() => void host.check().catch(() => undefined), 1000).unref()
+    },
   })
   const sources = openSources({
     env: options.env,
