@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { dirname } from 'node:path'
-import { WritError } from './error.ts'
+import { systemCode, WritError } from './error.ts'
 import { siblingModule } from './module.ts'
 
 /** What starting a broker needs to know; found without reading the whole configuration. */
@@ -18,16 +18,41 @@ export interface StartOptions {
 /** The exit status of a broker that found another one holding the data folder. */
 export const heldExit = 3
 
+/** How a broker that was started here ended, or null while it lives. */
+type Ended = 'by itself' | 'lock held' | 'killed' | null
+
+/** Milliseconds before another broker is started after one found the folder held: its holder may just be coming up. */
+const heldPauseMs = 1000
+const killedPauseMs = 50
+
 /**
  * A connection to the broker of this configuration, which is started detached where none answers, so that it outlives
  * every client. Two clients may do this at once: one of the two brokers gets the lock, and both clients reach that one.
+ * A broker that was killed while it came up, or found the lock of one that then died, is followed by another.
  * Rejects `broker_unreachable` with the reason the broker gave in its log.
  */
 export async function connectOrStart(options: StartOptions): Promise<Socket> {
   const running = await tryConnect(options.socket)
   if (running !== null) return running
-  mkdirSync(dirname(options.logFile), { recursive: true, mode: 0o700 })
-  const log = openSync(options.logFile, 'a', 0o600)
+  const until = performance.now() + (options.withinMs ?? 20_000)
+  while (performance.now() < until) {
+    const ended = launch(options)
+    let pausedFor = 0
+    while (performance.now() < until) {
+      await new Promise((resolve) => setTimeout(resolve, 15))
+      const socket = await tryConnect(options.socket)
+      if (socket !== null) return socket
+      const how = ended()
+      if (how === 'by itself')
+        throw new WritError('broker_unreachable', `The broker did not start: ${lastComplaint(options.logFile)}`)
+      if (how !== null && (pausedFor += 15) >= (how === 'killed' ? killedPauseMs : heldPauseMs)) break
+    }
+  }
+  throw new WritError('broker_unreachable', 'The broker did not answer in time.')
+}
+
+function launch(options: StartOptions): () => Ended {
+  const log = openLog(options.logFile)
   const child = spawn(
     process.execPath,
     [
@@ -45,19 +70,24 @@ export async function connectOrStart(options: StartOptions): Promise<Socket> {
     },
   )
   closeSync(log)
-  let ended: number | null = null
-  child.on('exit', (code) => (ended = code ?? 1))
-  child.on('error', () => (ended = 1))
+  let ended: Ended = null
+  child.on('exit', (code) => (ended = code === null ? 'killed' : code === heldExit ? 'lock held' : 'by itself'))
+  child.on('error', () => (ended = 'by itself'))
   child.unref()
-  const until = performance.now() + (options.withinMs ?? 20_000)
-  while (performance.now() < until) {
-    await new Promise((resolve) => setTimeout(resolve, 15))
-    const socket = await tryConnect(options.socket)
-    if (socket !== null) return socket
-    if (ended !== null && ended !== heldExit)
-      throw new WritError('broker_unreachable', `The broker did not start: ${lastComplaint(options.logFile)}`)
+  return () => ended
+}
+
+function openLog(file: string): number {
+  try {
+    mkdirSync(dirname(file), { recursive: true, mode: 0o700 })
+    return openSync(file, 'a', 0o600)
+  } catch (cause) {
+    const code = systemCode(cause) ?? 'unknown'
+    throw new WritError('broker_unreachable', `The broker cannot be started: its log cannot be written (${code}).`, {
+      remedy: 'See that the data folder named in writ.yaml is on a disk with room and belongs to this user.',
+      cause,
+    })
   }
-  throw new WritError('broker_unreachable', 'The broker did not answer in time.')
 }
 
 async function tryConnect(path: string): Promise<Socket | null> {
