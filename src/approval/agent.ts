@@ -35,7 +35,8 @@ export async function agentSign(socketPath: string, key: AgentKey, data: Uint8Ar
   const signature = reader(reader(await ask(socketPath, request, signResponse)).bytes())
   const format = signature.bytes().toString('latin1')
   const raw = signature.bytes()
-  if (format !== 'ssh-ed25519' || raw.length !== 64) throw new WritError('key_unavailable', 'The SSH agent gave a signature of another kind.')
+  if (format !== 'ssh-ed25519' || raw.length !== 64)
+    throw new WritError('key_unavailable', 'The SSH agent gave a signature of another kind.')
   return raw
 }
 
@@ -48,7 +49,8 @@ function string(bytes: Uint8Array): Buffer {
 function reader(buffer: Buffer): { uint32(): number; bytes(): Buffer } {
   let at = 0
   const take = (length: number): Buffer => {
-    if (length < 0 || at + length > buffer.length) throw new WritError('key_unavailable', 'The SSH agent sent a malformed reply.')
+    if (length < 0 || at + length > buffer.length)
+      throw new WritError('key_unavailable', 'The SSH agent sent a malformed reply.')
     at += length
     return buffer.subarray(at - length, at)
   }
@@ -60,7 +62,11 @@ async function ask(socketPath: string, request: Buffer, expected: number): Promi
   return await new Promise<Buffer>((resolve, reject) => {
     const refuse = (message: string): void => {
       socket.destroy()
-      reject(new WritError('key_unavailable', message, { remedy: 'Start an SSH agent, add an Ed25519 key with "ssh-add", and see that SSH_AUTH_SOCK names it.' }))
+      reject(
+        new WritError('key_unavailable', message, {
+          remedy: 'Start an SSH agent, add an Ed25519 key with "ssh-add", and see that SSH_AUTH_SOCK names it.',
+        }),
+      )
     }
     const socket = connect(socketPath)
     let have = Buffer.alloc(0)

@@ -22,7 +22,13 @@ export const permitLifeMs = 10_000
 const minted = new WeakSet<object>()
 
 /** A permit where the decision on exactly this plan is a clean allow, else null. */
-export function settle(execution: ExecutionId, plan: Plan, digest: Digest, decision: Decision, monotonicMs: number): Permit | null {
+export function settle(
+  execution: ExecutionId,
+  plan: Plan,
+  digest: Digest,
+  decision: Decision,
+  monotonicMs: number,
+): Permit | null {
   if (decision.effect !== 'allow' || decision.error !== null || decision.phase !== 'execution') return null
   // The one assertion that mints: the compiler, this set and the ledger's unique index are the three keepers.
   const permit = Object.freeze({ execution, plan, digest, decision, dies_at_ms: monotonicMs + permitLifeMs }) as Permit

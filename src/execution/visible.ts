@@ -1,3 +1,5 @@
+import { isUnseen } from '../approval/visible.ts'
+
 /** Foreign bytes made safe to show: to a person's terminal, and to a model that reads what the terminal would hide. */
 
 interface Character {
@@ -40,31 +42,10 @@ export function unfinished(bytes: Uint8Array): number {
   return 0
 }
 
-/**
- * Ranges that move, hide or reorder what is around them: C1 controls, bidirectional controls, invisible operators, line
- * separators terminals treat as their own, interlinear marks, and the tag and selector planes that smuggle whole texts.
- */
-const hidden: readonly (readonly [number, number])[] = [
-  [0x80, 0x9f],
-  [0xad, 0xad],
-  [0x61c, 0x61c],
-  [0x180e, 0x180e],
-  [0x200b, 0x200b],
-  [0x200e, 0x200f],
-  [0x2028, 0x202e],
-  [0x2060, 0x206f],
-  [0xfeff, 0xfeff],
-  [0xfff9, 0xfffb],
-  [0xe0000, 0xe0fff],
-]
-
+/** As approvals show text, but a U+FE0F stays: output is read, not approved, and there it is half of an emoji. */
 function visible(code: number): string {
-  if (code === 0x0a || code === 0x09) return String.fromCharCode(code)
-  // U+2400 and on are the pictures of the C0 controls: ESC becomes ␛.
-  if (code < 0x20) return String.fromCharCode(0x2400 + code)
-  if (code === 0x7f) return '\u2421'
-  if (hidden.some(([from, to]) => code >= from && code <= to)) return `\\u{${code.toString(16)}}`
-  return String.fromCodePoint(code)
+  if (code === 0x0a || code === 0x09 || code === 0xfe0f || !isUnseen(code)) return String.fromCodePoint(code)
+  return `\\u{${code.toString(16)}}`
 }
 
 /**

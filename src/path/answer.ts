@@ -1,6 +1,6 @@
 import type { Approval, Approver, Statement, Verdict } from '../approval/approval.ts'
 import { payloadOf } from '../approval/payload.ts'
-import { standing } from '../approval/requirement.ts'
+import { refuseVerdict, stageFor, standing } from '../approval/requirement.ts'
 import { checkStatement, newNonce, readStatement } from '../approval/statement.ts'
 import { digestOf } from '../digest.ts'
 import { WritError } from '../error.ts'
@@ -40,13 +40,13 @@ export async function answerWithKey(parts: Parts, runner: Runner, jws: string): 
       approvers: parts.approvers(),
       shown: digestOf(payload),
       origin: parts.origin,
-      nowMs: parts.clock.now(),
+      nowMs: now(parts),
     })
     return await take(
       parts,
       runner,
       approval,
-      { statement, by: by.subject, roles: by.roles, evidence: 'key', jws, at_ms: parts.clock.now() },
+      { statement, by: by.subject, roles: by.roles, evidence: 'key', jws, at_ms: now(parts) },
       personOf(approval, by, parts),
     )
   })
@@ -67,18 +67,16 @@ export async function answerInChat(
       throw new WritError('denied', 'This approval takes an approver’s own key, not a word in chat.', {
         remedy: `A person runs: writ approvals approve ${approval.id}`,
       })
-    if (approval.excluded.subjects.includes(caller.subject.id) || approval.excluded.agents.includes(caller.agent.id))
+    const excluded = [...approval.excluded.subjects, ...approval.excluded.agents]
+    if (excluded.includes(caller.subject.id) || excluded.includes(caller.agent.id))
       throw new WritError('denied', 'Whoever asked for this run may not approve it.', {
         remedy: 'Ask another person with the role.',
       })
     const roles = parts.rolesOf(caller.tenant, caller.subject.id)
-    const stage = approval.requirement.stages.find(
-      (candidate) =>
-        candidate.roles.some((role) => roles.includes(role)) && !answered(approval, candidate.id, caller.subject.id),
-    )
-    if (stage === undefined)
+    const stage = stageFor(approval, { subject: caller.subject.id, roles }, parts.approvers())
+    if (stage === null)
       throw new WritError('denied', 'You hold no role this approval waits for.', { remedy: 'Ask a person who does.' })
-    const nowMs = parts.clock.now()
+    const nowMs = now(parts)
     const statement: Statement = {
       typ: 'writ-approval/v1',
       log_origin: parts.origin,
@@ -86,7 +84,7 @@ export async function answerInChat(
       execution_id: approval.execution,
       plan: approval.plan,
       requirement: approval.requirement_digest,
-      stage: stage.id,
+      stage,
       verdict: args.verdict,
       shown: digestOf(payload),
       reason: args.reason,
@@ -112,10 +110,9 @@ function find(parts: Parts, text: string): Approval {
   return approval
 }
 
-function answered(approval: Approval, stage: string, by: string): boolean {
-  return approval.verdicts.some(
-    (verdict) => verdict.by === by || (verdict.statement.stage === stage && verdict.by === by),
-  )
+/** Expiries compare with the newer of the wall clock and the newest ledger time: a clock set back revives nothing. */
+function now(parts: Parts): number {
+  return Math.max(parts.clock.now(), parts.ledger.views.newestTimeMs())
 }
 
 function personOf(approval: Approval, by: Approver, parts: Parts): Caller {
@@ -136,12 +133,8 @@ async function take(
   verdict: Verdict,
   person: Caller,
 ): Promise<Approval> {
-  const nowMs = parts.clock.now()
-  if (approval.state !== 'open')
-    throw new WritError('approval_refused', `This approval is ${approval.state}; it takes no more verdicts.`)
-  if (nowMs >= approval.expires_at_ms) throw new WritError('approval_refused', 'This approval has expired.')
-  if (approval.verdicts.some((earlier) => earlier.by === verdict.by))
-    throw new WritError('approval_refused', 'You have answered this approval already; one person fills one stage.')
+  const nowMs = now(parts)
+  refuseVerdict(approval, verdict.by, verdict.statement.stage, verdict.statement.verdict, nowMs)
   const execution = parts.ledger.views.execution(approval.execution)
   const plan = parts.ledger.views.plan(approval.plan)
   const task = execution === null ? null : parts.ledger.views.task(execution.task)
