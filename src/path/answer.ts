@@ -67,8 +67,8 @@ export async function answerInChat(
       throw new WritError('denied', 'This approval takes an approver’s own key, not a word in chat.', {
         remedy: `A person runs: writ approvals approve ${approval.id}`,
       })
-    const excluded = [...approval.excluded.subjects, ...approval.excluded.agents]
-    if (excluded.includes(caller.subject.id) || excluded.includes(caller.agent.id))
+    const excluded = new Set([...approval.excluded.subjects, ...approval.excluded.agents])
+    if (excluded.has(caller.subject.id) || excluded.has(caller.agent.id))
       throw new WritError('denied', 'Whoever asked for this run may not approve it.', {
         remedy: 'Ask another person with the role.',
       })
