@@ -54,6 +54,8 @@ export interface Results {
       readonly available: boolean
       readonly intents: readonly { readonly execution_intent: string; readonly about: string; readonly inputs: JsonObject }[]
       readonly runtimes: readonly string[]
+      /** What code for this target has to work with, in words for a model. */
+      readonly guide: string
       readonly environment: readonly { readonly name: string; readonly about: string }[]
       readonly limits: JsonObject
       readonly approval: 'never' | 'maybe' | 'always'

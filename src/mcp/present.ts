@@ -165,6 +165,7 @@ function sayTargets(it: Anything, say: Say): void {
   say(`target ${target.target_ref}${target.available ? '' : ' (not available)'}: ${target.about}`)
   for (const intent of target.intents)
     say(`intent ${intent.execution_intent}: ${intent.about} inputs ${JSON.stringify(intent.inputs)}`)
+  if (target.guide !== '') say(`code: ${target.guide}`)
   say(`runtimes: ${target.runtimes.join(', ')}; limits: ${JSON.stringify(target.limits)}; approval: ${target.approval}`)
   for (const one of target.environment) say(`environment ${one.name}: ${one.about}`)
 }

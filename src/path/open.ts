@@ -1,5 +1,6 @@
 import type { Broker } from '../broker.ts'
-import type { Results } from '../execution/result.ts'
+import type { Next, Results } from '../execution/result.ts'
+import type { Reason } from '../policy/policy.ts'
 import type { Arguments, ToolName } from '../request/call.ts'
 import type { Caller } from '../request/caller.ts'
 import type { Waiting } from '../broker.ts'
@@ -50,7 +51,7 @@ export function openBroker(parts: Parts, runner: Runner, refusals: Refusals): Br
         return await tools[tool](caller, args, waiting)
       } catch (failure) {
         const error = reasonOf(parts, failure)
-        return { error, next: { tell_user: `${error.message} ${error.remedy}` } } as Results[typeof tool]
+        return { error, next: nextAfter(error) } as Results[typeof tool]
       }
     },
     async readResource(caller, uri) {
@@ -69,6 +70,19 @@ export function openBroker(parts: Parts, runner: Runner, refusals: Refusals): Br
         return []
       }
     },
+  }
+}
+
+/** A caller that can help itself is told which call does. */
+function nextAfter(error: Reason): Next {
+  switch (error.code) {
+    case 'unknown_target':
+    case 'unknown_intent':
+      return { tool: 'list_targets', arguments: {} }
+    case 'not_found':
+      return { tool: 'get_status', arguments: {} }
+    default:
+      return { tell_user: `${error.message} ${error.remedy}` }
   }
 }
 

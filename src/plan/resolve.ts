@@ -87,6 +87,7 @@ export interface TargetView {
     readonly about: string
     readonly inputs: JsonObject
   }[]
+  readonly guide: string
   readonly runtimes: readonly string[]
   readonly environment: readonly { readonly name: string; readonly about: string }[]
   readonly limits: JsonObject
@@ -114,11 +115,20 @@ export function describeTarget(
       return intent === undefined ? [] : [{ execution_intent: name, about: intent.about, inputs: intent.inputs }]
     }),
     runtimes: target.runtimes,
+    guide: guides.get(target.executor) ?? '',
     environment: target.environment.map(({ name, about }) => ({ name, about })),
     limits: { ...target.limits },
     approval,
   }
 }
+
+/** Short enough for a small model, and all it needs to write code that runs the first time. */
+const guides: ReadonlyMap<string, string> = new Map([
+  [
+    'isolate',
+    'ES modules or a plain script, TypeScript too, without Node, npm packages or a DOM. Global "writ": env, args, stdin, inputs, files(), readText(path), readBytes(path), writeFile("/out/NAME", data). Files under /out come back, the default export as return.json; console is the output. fetch reaches the services of the environment only; send a credential variable as it is, it is a placeholder.',
+  ],
+])
 
 function frozen(
   task: Task,

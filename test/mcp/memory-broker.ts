@@ -80,6 +80,7 @@ export function memoryBroker(
                   },
                 ],
                 runtimes: ['javascript'],
+                guide: 'Plain JavaScript.',
                 environment: [{ name: 'VAULT_ADDR', about: 'Address of the Vault service' }],
                 limits: { wall_s: 60, memory_mb: 128 },
                 approval: 'maybe',
