@@ -10,6 +10,7 @@ export type ReceiptId = Id<'rcpt'>
 /** Quoted to a caller as `ref`; names the decision in the operator's records. */
 export type DecisionId = Id<'dec'>
 export type LeaseId = Id<'lease'>
+export type TokenId = Id<'tok'>
 
 interface Kinds {
   task: TaskId
@@ -18,6 +19,7 @@ interface Kinds {
   rcpt: ReceiptId
   dec: DecisionId
   lease: LeaseId
+  tok: TokenId
 }
 
 const alphabet = 'abcdefghijklmnopqrstuvwxyz234567'

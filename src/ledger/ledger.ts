@@ -1,11 +1,12 @@
 import type { Approval, ApprovalState, Verdict } from '../approval/approval.ts'
 import type { Digest, JsonObject } from '../digest.ts'
 import type { Execution, ExecutionState, RunReport } from '../execution/execution.ts'
-import type { ApprovalId, ExecutionId, LeaseId, ReceiptId, TaskId } from '../id.ts'
+import type { ApprovalId, ExecutionId, LeaseId, ReceiptId, TaskId, TokenId } from '../id.ts'
 import type { Plan } from '../plan/plan.ts'
 import type { Decision, Reason } from '../policy/policy.ts'
 import type { Account, LogHead, ReceiptKind, SignedReceipt } from '../receipt/receipt.ts'
 import type { Task } from '../request/task.ts'
+import type { SeenRoles, Token, TokenRow } from '../request/token.ts'
 
 /** Position of a step in the ledger, from 1, without gaps. */
 export type Position = number
@@ -79,6 +80,11 @@ export type Step =
       readonly packs: readonly JsonObject[]
     }
   | { readonly kind: 'approver_set'; readonly digest: Digest; readonly approvers: readonly JsonObject[] }
+  | { readonly kind: 'token_created'; readonly token: Token }
+  /** A second one for the same token is a `conflict`. */
+  | { readonly kind: 'token_revoked'; readonly token: TokenId }
+  /** Replaces what was seen of this subject and agent before; an earlier `as_of_ms` than the last is a `conflict`. */
+  | { readonly kind: 'roles_seen'; readonly seen: SeenRoles }
   | {
       readonly kind: 'receipt'
       readonly receipt: SignedReceipt
@@ -180,6 +186,12 @@ export interface Views {
     tenant: string,
     prefer?: string,
   ): { readonly task: TaskId; readonly owner: string } | null
+  token(id: TokenId): TokenRow | null
+  tokenByHash(hash: Digest): TokenRow | null
+  /** Newest first; those of one subject where `of` is given. */
+  tokens(of: { readonly tenant: string; readonly subject: string } | null, limit: number): readonly TokenRow[]
+  /** What was last seen of a subject, one row an agent. */
+  seenRoles(tenant: string, subject: string): readonly SeenRoles[]
   logHead(): LogHead
   newestTimeMs(): number
 }

@@ -6,6 +6,7 @@ import type { ExecutionId } from '../id.ts'
 import { parseCompact, parsePayload } from '../jws.ts'
 import type { Plan } from '../plan/plan.ts'
 import type { Decision, Generation } from '../policy/policy.ts'
+import type { Token } from '../request/token.ts'
 import type { Keys } from './keys.ts'
 import type { Account } from './receipt.ts'
 import { createFrontier } from './tree.ts'
@@ -206,6 +207,17 @@ export function approversAccount(
     clear,
     salted: { approvers: set.approvers },
     subjects: [{ name: 'approvers', digest: set.digest }],
+  })
+}
+
+/** A token of a caller was made or revoked. Whose it is, and what it lets be, is salted; its hash stands nowhere. */
+export function tokenAccount(token: Token, reason: 'created' | 'revoked', atMs: number): Account {
+  const { id, tenant, subject, agent, roles, created_at_ms, expires_at_ms } = token
+  return account('policy', atMs, {
+    clear: { what: 'token', reason },
+    salted: { id, tenant, subject: { ...subject }, agent, roles: [...roles], created_at_ms, expires_at_ms },
+    // Over the whole record: the hash in it makes the digest as unguessable as the token.
+    subjects: [{ name: 'token', digest: digestJson(token) }],
   })
 }
 

@@ -118,7 +118,7 @@ const denialsPredicate = z.strictObject({
 const policyPredicate = z.strictObject({
   ...common,
   kind: z.literal('policy'),
-  what: z.enum(['generation', 'approvers']),
+  what: z.enum(['generation', 'approvers', 'token']),
   reason: code,
   generation: index.optional(),
   modules: list(digest).optional(),
@@ -183,6 +183,7 @@ export type Claims = z.infer<typeof claims>
 export type DecisionPredicate = z.infer<typeof decisionPredicate>
 export type ApprovalPredicate = z.infer<typeof approvalPredicate>
 export type OutcomePredicate = z.infer<typeof outcomePredicate>
+export type PolicyPredicate = z.infer<typeof policyPredicate>
 export type KeyPredicate = z.infer<typeof keyPredicate>
 
 /** Kinds that are reserved and not yet made: nothing is known of their members, so nothing is said of them. */

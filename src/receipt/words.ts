@@ -1,5 +1,5 @@
 import type { Checked } from './check.ts'
-import type { DecisionPredicate, OutcomePredicate } from './profile.ts'
+import type { DecisionPredicate, OutcomePredicate, PolicyPredicate } from './profile.ts'
 import type { Report, Words } from './verdict.ts'
 
 /** What a receipt says, for people. Everything that came out of a receipt passes `inert` on its way to a terminal. */
@@ -38,17 +38,22 @@ export function wordsOf(receipt: Checked): Words {
         what: `${predicate.inputs.count} refused requests from ${time(predicate.from)} to ${time(predicate.until)}`,
       }
     case 'policy':
-      return {
-        ...nothing,
-        what:
-          predicate.what === 'approvers'
-            ? 'the set of approvers changed'
-            : `policy generation ${predicate.generation ?? '?'} came into force`,
-      }
+      return { ...nothing, what: policyWords(predicate) }
     case 'key':
       return { ...nothing, what: `the receipt key changed from ${predicate.outgoing} to ${predicate.incoming}` }
     case 'genesis':
       return { ...nothing, what: `the receipt log of root ${predicate.root} begins` }
+  }
+}
+
+function policyWords(predicate: PolicyPredicate): string {
+  switch (predicate.what) {
+    case 'generation':
+      return `policy generation ${predicate.generation ?? '?'} came into force`
+    case 'approvers':
+      return 'the set of approvers changed'
+    case 'token':
+      return `a token of a caller was ${inert(predicate.reason)}`
   }
 }
 

@@ -4,6 +4,7 @@ import { canonical, digestJson } from '../../digest.ts'
 import type { ExecutionId } from '../../id.ts'
 import type { Position, Step } from '../ledger.ts'
 import { applyClosed, applyOpened, applyVerdict } from './apply-approval.ts'
+import { applyRolesSeen, applyTokenCreated, applyTokenRevoked } from './apply-token.ts'
 import type { Database } from './database.ts'
 import { executionRow, refuse } from './facts.ts'
 import type { Place } from './facts.ts'
@@ -80,6 +81,15 @@ export function apply(db: Database, step: Step, place: Place): ExecutionId | nul
       return null
     case 'approver_set':
       setNewest(db, 'approver_set', null, step.digest)
+      return null
+    case 'token_created':
+      applyTokenCreated(db, step, place)
+      return null
+    case 'token_revoked':
+      applyTokenRevoked(db, step, place)
+      return null
+    case 'roles_seen':
+      applyRolesSeen(db, step, place)
       return null
     case 'receipt':
       applyReceipt(db, step, place)

@@ -87,6 +87,18 @@ export const migrations: readonly string[] = [
   CREATE INDEX receipts_execution ON receipts (execution, log_index) WHERE execution IS NOT NULL;
   CREATE TABLE head (only INTEGER PRIMARY KEY CHECK (only = 1), size INTEGER NOT NULL, root BLOB NOT NULL, peaks BLOB NOT NULL) STRICT;
   `,
+  `
+  CREATE TABLE tokens (
+    id TEXT PRIMARY KEY, hash TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL, subject TEXT NOT NULL, revoked_at_ms INTEGER,
+    position INTEGER NOT NULL
+  ) STRICT, WITHOUT ROWID;
+  CREATE INDEX tokens_subject ON tokens (tenant, subject, position);
+  CREATE INDEX tokens_position ON tokens (position);
+  CREATE TABLE seen_roles (
+    tenant TEXT NOT NULL, subject TEXT NOT NULL, agent TEXT NOT NULL, as_of_ms INTEGER NOT NULL, position INTEGER NOT NULL,
+    PRIMARY KEY (tenant, subject, agent)
+  ) STRICT, WITHOUT ROWID;
+  `,
 ]
 
 /** Every table that is a view: emptied and filled again from the steps by a rebuild. */
@@ -102,6 +114,8 @@ export const viewTables = [
   'refusals',
   'artifacts',
   'newest',
+  'tokens',
+  'seen_roles',
   'receipts',
   'head',
 ] as const

@@ -7,6 +7,7 @@ import { failureOf, openReader } from './database.ts'
 import type { Database } from './database.ts'
 import { loadHead, rootOf } from './head.ts'
 import { approvalOf, executionOf, leaseOf, receiptOf, stepAt, storedSteps } from './rows.ts'
+import { tokenViews } from './token-views.ts'
 import type { ApprovalColumns, ExecutionColumns, LeaseColumns, ReceiptColumns } from './rows.ts'
 
 /** The views of a ledger and its steps, for who only reads. */
@@ -212,6 +213,7 @@ export function views(db: Database): Views {
       )
       return row === null ? null : { task: row.task, owner: row.owner }
     },
+    ...tokenViews(db),
     logHead() {
       const head = loadHead(db)
       const origin = db.get<{ origin: string }>('SELECT origin FROM origin')?.origin

@@ -342,7 +342,7 @@ PREDICATES = {
         OPTIONAL,
     ),
     "policy": members(
-        {**COMMON, "what": one_of("generation", "approvers"), "reason": match(CODE)},
+        {**COMMON, "what": one_of("generation", "approvers", "token"), "reason": match(CODE)},
         {**OPTIONAL, "generation": count, "modules": listed(match(DIGEST)), "count": count},
     ),
     "key": members({**COMMON, "reason": match(CODE), "outgoing": match(HASH), "incoming": match(HASH), "change": text(8192)}, OPTIONAL),
