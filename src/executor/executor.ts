@@ -28,7 +28,7 @@ export interface OutputSink {
   readonly full: boolean
 }
 
-/** Takes one file of `$WRIT_OUT`; bytes are redacted, or withheld where they are binary and hold a secret. */
+/** Takes one file of `$WRIT_OUT`; bytes are redacted, or withheld where they are binary and hold a secret. Never rejects. */
 export interface ArtifactSink {
   put(path: string, bytes: Uint8Array): Promise<void>
 }

@@ -4,13 +4,13 @@ import { WritError } from '../error.ts'
 import { parentStream } from '../execution/child.ts'
 import { checkToHost, cut, maxHeader, maxPayload } from '../execution/host-wire.ts'
 import type { FromHost, HostSettings, ToHost, WireOutcome } from '../execution/host-wire.ts'
-import type { Dispatch, Outcome } from '../execution/job.ts'
+import type { Dispatch, Outcome, RunEnd } from '../execution/job.ts'
 import { openPipe } from '../execution/pipe.ts'
 import type { ExecutionId } from '../id.ts'
 import type { Generation } from '../policy/policy.ts'
 import type { Engine } from '../policy/engine.ts'
 import { openExecutors } from './executors.ts'
-import { runJob } from './run.ts'
+import { notStarted, runJob } from './run.ts'
 
 /*
  * The run host process: executors, gateways and redaction, for the broker at the other end of the pipe and for nobody
@@ -130,8 +130,8 @@ function begin(header: ToHost & { t: 'dispatch' }, payload: Buffer): void {
     header.secrets.map((secret) => secret.size),
   )
   const generation = generations.get(header.generation)
-  if (values === null || generation === undefined || taken.has(execution))
-    throw new WritError('internal', 'a dispatch that does not fit')
+  if (taken.has(execution)) return refuse(execution)
+  if (values === null || generation === undefined) throw new WritError('internal', 'a dispatch that does not fit')
   taken.add(execution)
   const secrets = header.secrets.map(({ name }, at) => Secret.ingest(name, values[at] ?? ''))
   payload.fill(0)
@@ -164,9 +164,16 @@ function begin(header: ToHost & { t: 'dispatch' }, payload: Buffer): void {
       t: 'ended',
       execution,
       outcome: wire(outcome),
-      counts: { ...counts, egress: { ...counts.egress, refusals: [...counts.egress.refusals] } },
+      counts: wireCounts(counts),
     })
   })
+}
+
+/** A permit is spent once; the same execution a second time is a mistake of the broker's and runs nothing. */
+function refuse(execution: ExecutionId): void {
+  const error = new WritError('conflict', 'this execution was run already')
+  const { outcome, counts } = notStarted(error)
+  void pipe.send({ t: 'ended', execution, outcome: wire(outcome), counts: wireCounts(counts) })
 }
 
 async function request(question: (id: number) => FromHost, payload?: Uint8Array): Promise<Buffer> {
@@ -197,6 +204,10 @@ async function unpack(id: number, bytes: Buffer): Promise<void> {
     const known = error instanceof WritError ? error : new WritError('invalid_archive', 'the archive cannot be read')
     await pipe.send({ t: 'failed', id, code: known.code, message: known.message.slice(0, 2000) })
   }
+}
+
+function wireCounts(counts: RunEnd['counts']): (FromHost & { t: 'ended' })['counts'] {
+  return { ...counts, egress: { ...counts.egress, refusals: [...counts.egress.refusals] } }
 }
 
 function wire(outcome: Outcome): WireOutcome {

@@ -43,7 +43,12 @@ export async function runJob(
   const output = openOutput(redactor, limits.output_kb * 1024, (step, stream, bytes) =>
     ports.output(step, stream, bytes),
   )
-  const artifacts = openArtifacts(redactor, limits.artifact_kb * 1024, (path, bytes) => ports.file(path, bytes))
+  let lostFile = false
+  const artifacts = openArtifacts(redactor, limits.artifact_kb * 1024, async (path, bytes) => {
+    await ports.file(path, bytes).catch(() => {
+      lostFile = true
+    })
+  })
   const stop = new AbortController()
   const cancel = (): void => stop.abort('cancel')
   if (signal.aborted) cancel()
@@ -73,7 +78,7 @@ export async function runJob(
       })
     output.flush()
     return {
-      outcome,
+      outcome: lostFile ? withoutFiles(outcome) : outcome,
       counts: {
         egress: egress.counts(),
         isolation_applied: executor.isolation,
@@ -89,10 +94,22 @@ export async function runJob(
   }
 }
 
-function notStarted(error: WritError): RunEnd {
+/** The end of a run of which nothing happened. */
+export function notStarted(error: WritError): RunEnd {
   return {
     outcome: { end: 'not_started', error },
     counts: { egress: nothingPassed, isolation_applied: 'host', withheld_files: 0, redactions: 0, dropped_bytes: 0 },
+  }
+}
+
+/** A run whose files could not be kept has not succeeded, whatever its steps say: its last exit is withdrawn. */
+function withoutFiles(outcome: Outcome): Outcome {
+  if (outcome.end !== 'exited') return outcome
+  const last = outcome.steps.length - 1
+  return {
+    ...outcome,
+    reason: 'no_space',
+    steps: outcome.steps.map((step, at) => (at === last ? { ...step, exit: null } : step)),
   }
 }
 

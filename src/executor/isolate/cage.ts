@@ -1,6 +1,6 @@
-import { mkdirSync, readFileSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { systemCode } from '../../error.ts'
+import { WritError, systemCode } from '../../error.ts'
 
 /** What holds a worker's memory and its count of threads: a control group where one can be made, else resource limits. */
 export type CageKind = 'cgroup1' | 'cgroup2' | 'rlimit'
@@ -29,7 +29,7 @@ export interface CageMaker {
 }
 
 const maxThreads = 64
-/** Address space of a worker without a group: one isolate reserves about 1.9 GB of it and uses little. */
+/** Address space of a worker without a group, beside its guest's memory: Node and an isolate reserve 2.4 GB and use little. */
 export const addressSpaceKb = 2_600 * 1024
 
 /** The strongest cage this process may build. `root` is where control groups are mounted. */
@@ -104,7 +104,7 @@ function control(parents: Parents): CageMaker {
   return {
     kind,
     make(name) {
-      for (const folder of folders(name)) mkdirSync(folder, { recursive: true, mode: 0o700 })
+      for (const folder of folders(name)) makeGroup(folder)
       const memory = join(parents.memory, name)
       try {
         writeFileSync(join(parents.pids, name, 'pids.max'), String(maxThreads))
@@ -151,6 +151,18 @@ function kill(pid: number): void {
   } catch {
     // Gone already, which is what was wanted.
   }
+}
+
+/** A folder that the kernel did not fill is no group: its limits would be text in a file. */
+function makeGroup(folder: string): void {
+  try {
+    mkdirSync(folder, { mode: 0o700 })
+  } catch (error) {
+    if (systemCode(error) !== 'EEXIST') throw error
+  }
+  if (existsSync(join(folder, 'cgroup.procs'))) return
+  rmdirSync(folder)
+  throw new WritError('target_unavailable', 'there are no control groups here')
 }
 
 /** The kernel frees a group a moment after its last process. */

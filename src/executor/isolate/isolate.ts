@@ -127,9 +127,7 @@ export function createIsolateExecutor(options: IsolateOptions): Executor & { rea
           artifacts.bytes += payload.length
           if (artifacts.count > 1000 || artifacts.bytes > plan.limits.artifact_kb * 1024)
             throw new WritError('internal', 'more outputs than the limit')
-          await io.artifacts.put(header.path, Buffer.from(payload)).catch(() => {
-            reason = 'no_space'
-          })
+          await io.artifacts.put(header.path, Buffer.from(payload))
           return
         case 'end':
           ending = header.why

@@ -15,6 +15,8 @@ export interface Worker {
   readonly child: Child
   readonly pipe: Pipe<ToWorker>
   readonly cage: Cage
+  /** What it was started for; where resource limits hold it, they cannot be raised any more. */
+  readonly memoryMb: number
   /** Where its frames go; set by the run that took it. */
   take: (header: FromWorker, payload: Buffer) => void | Promise<void>
 }
@@ -60,7 +62,7 @@ export function openPool(options: PoolOptions): Pool {
     const cage = options.cages.make(`${options.prefix}${process.pid}-${count++}`)
     cage.limit(memoryMb + workerShareMb)
     const shift = cage.joins.map((_, at) => `echo $$ > "$${at + 1}" || exit 97`).join('; ')
-    const space = cage.kind === 'rlimit' ? `ulimit -v ${addressSpaceKb} 2>/dev/null` : ':'
+    const space = cage.kind === 'rlimit' ? `ulimit -v ${addressSpaceKb + memoryMb * 1024} 2>/dev/null` : ':'
     const script = `${shift === '' ? ':' : `${shift}; shift ${cage.joins.length}`}; ${limits}; ${space}; exec "$@"`
     const node = [
       process.execPath,
@@ -70,6 +72,8 @@ export function openPool(options: PoolOptions): Pool {
       // What strips types is WebAssembly that runs once: compiling it well costs 20 MB of an idle worker.
       '--liftoff-only',
       '--wasm-lazy-compilation',
+      // What strips types needs no 4 GB of address space, which resource limits would not grant.
+      '--wasm-max-mem-pages=4096',
       '--no-warnings',
     ]
     const child = startChild({
@@ -94,6 +98,7 @@ export function openPool(options: PoolOptions): Pool {
     const worker: Worker = {
       child,
       cage,
+      memoryMb,
       pipe: openPipe<FromWorker, ToWorker>(child.stream, {
         check: checkFromWorker,
         maxHeader,
@@ -143,7 +148,9 @@ export function openPool(options: PoolOptions): Pool {
       const spare = spares.shift()
       setTimeout(fill, refillMs).unref()
       let worker = await (spare ?? start()).catch(start)
-      if (!live.has(worker)) worker = await start()
+      const tooSmall = worker.cage.kind === 'rlimit' && worker.memoryMb < wanted
+      if (tooSmall) worker.child.kill()
+      if (tooSmall || !live.has(worker)) worker = await start()
       busy.add(worker)
       worker.cage.limit(wanted + workerShareMb)
       return worker

@@ -67,9 +67,9 @@ async function run(job: WorkerJob): Promise<void> {
     const [script = '', ...args] = argv
     void pipe.send({ t: 'started', step })
     const startedAt = performance.now()
-    const guest =
-      spare !== null && spare.memoryMb === job.limits.memory_mb ? spare : await openGuest(job.limits.memory_mb, fatal)
-    if (spare !== guest) spare?.dispose()
+    const fits = spare !== null && spare.memoryMb === job.limits.memory_mb
+    if (!fits) spare?.dispose()
+    const guest = fits && spare !== null ? spare : await openGuest(job.limits.memory_mb, fatal)
     spare = null
     const end: GuestEnd = await guest.run({
       entry: script.replace(/^\.\//, ''),

@@ -294,6 +294,8 @@ export function makeWeb(ask: Ask): Readonly<Record<string, unknown>> {
     | 'hash',
     string
   >
+  let change: (url: URL, part: string, value: string) => void
+  let partOf: (url: URL, part: keyof Parts) => string
   class URL {
     #parts: Parts
     #params: URLSearchParams | null = null
@@ -312,14 +314,14 @@ export function makeWeb(ask: Ask): Readonly<Record<string, unknown>> {
         return false
       }
     }
-    static change = (url: URL, part: string, value: string): void => {
-      url.#parts = URL.#ask({ input: url.#parts.href, part, value })
-    }
-    static part = (url: URL, part: keyof Parts): string => {
-      return url.#parts[part]
+    static {
+      change = (url, part, value) => {
+        url.#parts = URL.#ask({ input: url.#parts.href, part, value })
+      }
+      partOf = (url, part) => url.#parts[part]
     }
     get searchParams(): URLSearchParams {
-      this.#params ??= new URLSearchParams(this.#parts.search, () => URL.change(this, 'search', String(this.#params)))
+      this.#params ??= new URLSearchParams(this.#parts.search, () => change(this, 'search', String(this.#params)))
       return this.#params
     }
     toString(): string {
@@ -329,7 +331,6 @@ export function makeWeb(ask: Ask): Readonly<Record<string, unknown>> {
       return this.#parts.href
     }
   }
-  const { change, part: partOf } = URL
   for (const part of [
     'href',
     'origin',
@@ -356,7 +357,6 @@ export function makeWeb(ask: Ask): Readonly<Record<string, unknown>> {
       configurable: true,
     })
   }
-  for (const name of ['change', 'part'] as const) Reflect.deleteProperty(URL, name)
 
   return {
     encodeUtf8,
