@@ -10,8 +10,9 @@ import { errorNumbers } from './message.ts'
 import { neutral } from './neutral.ts'
 import { present, presentError } from './present.ts'
 import { checkArguments, isToolName, toolListing } from './tools.ts'
-import { edgeReason, GatedTransport, serverInfo } from './transport.ts'
-import type { Log } from './transport.ts'
+import { edgeReason, serverInfo } from './refusal.ts'
+import type { Log } from './refusal.ts'
+import { GatedTransport } from './transport.ts'
 
 const progressEveryMs = 5000
 
@@ -51,7 +52,11 @@ export function serveMcp(options: {
     admit: (caller, message) => broker.admit(caller, message),
     log,
   })
-  const handle = serveStdio(() => makeServer(broker, transport, log), {
+  const asked: Asked = (context) => {
+    const caller = transport.callerOf(context.mcpReq.id)
+    return caller === null ? null : { caller, signal: context.mcpReq.signal }
+  }
+  const handle = serveStdio(() => makeServer(broker, asked, log), {
     transport,
     maxSubscriptions: 0,
     onerror: (error) => log.debug({ error: error.name }, 'the SDK reported an error'),
@@ -65,14 +70,18 @@ export function serveMcp(options: {
   }
 }
 
-function makeServer(broker: Broker, transport: GatedTransport, log: Log): Server {
+/** Who sent the request a handler of the SDK serves, and when waiting for it makes no sense any more; null once it is over. */
+export type Asked = (context: ServerContext) => { readonly caller: Caller; readonly signal: AbortSignal } | null
+
+/** What the SDK serves of an admitted request, over whatever transport it came. */
+export function makeServer(broker: Broker, asked: Asked, log: Log): Server {
   const server = new Server(serverInfo, { capabilities: { tools: {}, resources: {} }, instructions })
   server.setRequestHandler('tools/list', () => ({ tools: toolListing.map((tool) => ({ ...tool })) }))
   server.setRequestHandler('tools/call', (request, context) =>
-    callTool(broker, transport, log, request.params.name, (request.params.arguments ?? {}) as JsonObject, context),
+    callTool(broker, asked, log, request.params.name, (request.params.arguments ?? {}) as JsonObject, context),
   )
   server.setRequestHandler('resources/list', async (_request, context) => {
-    const resources = await broker.listResources(callerOf(transport, context))
+    const resources = await broker.listResources(askedBy(asked, context).caller)
     return { resources: resources.map((it) => ({ uri: it.uri, name: neutral(it.name), mimeType: it.mime })) }
   })
   server.setRequestHandler('resources/templates/list', () => ({
@@ -82,7 +91,7 @@ function makeServer(broker: Broker, transport: GatedTransport, log: Log): Server
     ],
   }))
   server.setRequestHandler('resources/read', async (request, context) => {
-    const resource = await broker.readResource(callerOf(transport, context), request.params.uri)
+    const resource = await broker.readResource(askedBy(asked, context).caller, request.params.uri)
     // MCP has no result for this, in any revision: unknown and forbidden alike are invalid parameters.
     if (resource === null) throw new ProtocolError(errorNumbers.invalidParams, 'There is no such resource.')
     const { uri, mime: mimeType, text, base64 } = resource
@@ -95,7 +104,7 @@ function makeServer(broker: Broker, transport: GatedTransport, log: Log): Server
 
 async function callTool(
   broker: Broker,
-  transport: GatedTransport,
+  asked: Asked,
   log: Log,
   name: string,
   args: JsonObject,
@@ -103,7 +112,7 @@ async function callTool(
 ): Promise<CallToolResult> {
   try {
     if (!isToolName(name)) return presentError(edgeReason('unknown_tool', 'There is no such tool.', log))
-    return await callChecked(broker, callerOf(transport, context), log, name, args, context)
+    return await callChecked(broker, asked, log, name, args, context)
   } catch (error) {
     log.warn({ tool: name, error: error instanceof Error ? error.message : 'unknown' }, 'a tool call failed')
     return presentError(
@@ -114,7 +123,7 @@ async function callTool(
 
 async function callChecked(
   broker: Broker,
-  caller: Caller,
+  asked: Asked,
   log: Log,
   tool: ToolName,
   args: JsonObject,
@@ -123,17 +132,18 @@ async function callChecked(
   const checked = checkArguments(tool, args)
   if (!checked.ok) return presentError(edgeReason('invalid_arguments', checked.message, log))
   using progress = progressOf(context, log)
+  const { caller, signal } = askedBy(asked, context)
   const result = await broker.call(caller, tool, checked.value, {
-    signal: context.mcpReq.signal,
+    signal,
     progress: (text) => progress.say(text),
   })
   return present(tool, result)
 }
 
-function callerOf(transport: GatedTransport, context: ServerContext): Caller {
-  const caller = transport.callerOf(context.mcpReq.id)
-  if (caller === null) throw new ProtocolError(errorNumbers.internal, 'the request was cancelled before it was served')
-  return caller
+function askedBy(asked: Asked, context: ServerContext): NonNullable<ReturnType<Asked>> {
+  const found = asked(context)
+  if (found === null) throw new ProtocolError(errorNumbers.internal, 'the request was cancelled before it was served')
+  return found
 }
 
 /** Tells a client that asked for it, every 5 s, that its call still waits and what for. */

@@ -7,7 +7,7 @@ import { systemCode, WritError } from '../error.ts'
 import type { Caller } from '../request/caller.ts'
 import { serveMcp } from './server.ts'
 import type { Connection } from './server.ts'
-import type { Log } from './transport.ts'
+import type { Log } from './refusal.ts'
 
 /** Bytes a unix socket's path may have where it may have least (`sun_path` of macOS: 104, one of them the final NUL). */
 const pathMax = 103

@@ -1,28 +1,12 @@
 import type { Duplex } from 'node:stream'
 import type { JSONRPCMessage, Transport } from '@modelcontextprotocol/server'
 import type { Admission, Broker, Message } from '../broker.ts'
-import type { JsonObject } from '../digest.ts'
-import { WritError } from '../error.ts'
-import type { ErrorCode } from '../error.ts'
-import { newId } from '../id.ts'
 import type { Reason } from '../policy/policy.ts'
 import type { Caller } from '../request/caller.ts'
-import { toolNames } from '../request/call.ts'
 import { errorNumbers, maxMessageBytes, readMessage } from './message.ts'
 import type { InboundNotification, InboundRequest, RequestId } from './message.ts'
-import { nearest } from './nearest.ts'
-import { plainLine } from './neutral.ts'
-import { presentError } from './present.ts'
-import { isToolName } from './tools.ts'
-
-/** The operator's log; pino's logger is one. */
-export interface Log {
-  debug(fields: object, text: string): void
-  info(fields: object, text: string): void
-  warn(fields: object, text: string): void
-}
-
-export const serverInfo = { name: 'writ', version: '0.1.0' } as const
+import { decide, errorAnswer, harmless, refusalAnswer, unknownTool } from './refusal.ts'
+import type { Log } from './refusal.ts'
 
 /** Requests of one connection that may be unanswered at once; more are left in the socket. */
 const inFlightMax = 64
@@ -106,20 +90,7 @@ export class GatedTransport implements Transport {
       return Promise.resolve()
     }
     if (message.id === undefined || !this.#settle(message.id)) return Promise.resolve()
-    if ('error' in message && message.error.code === errorNumbers.internal) {
-      const ref = newId('dec')
-      this.#log.warn({ ref, text: plainLine(message.error.message, 500) }, 'the SDK failed a request')
-      this.#write({
-        jsonrpc: '2.0',
-        id: message.id,
-        error: { code: errorNumbers.internal, message: `Internal error (ref ${ref})` },
-      })
-    } else if ('error' in message) {
-      // Texts of the SDK may repeat what a client sent.
-      this.#write({ ...message, error: { ...message.error, message: plainLine(message.error.message, 500) } })
-    } else {
-      this.#write(message)
-    }
+    this.#write(harmless(message, this.#log))
     return Promise.resolve()
   }
 
@@ -220,11 +191,9 @@ export class GatedTransport implements Transport {
     const caller = this.#caller
     this.#pending.set(request.id, { request, caller, bytes })
     this.#pendingBytes += bytes
-    const { name } = request.message
-    if (request.method === 'tools/call' && !isToolName(name)) {
-      const near = nearest(name, toolNames)
-      const text = `There is no tool "${plainLine(name, 40)}"${near === null ? '' : `; did you mean "${near}"?`}`
-      this.#refuse(request, edgeReason('unknown_tool', text, this.#log))
+    const unknown = unknownTool(request, this.#log)
+    if (unknown !== null) {
+      this.#refuse(request, unknown)
       return
     }
     this.#decide(caller, request.message, (admission) => {
@@ -248,7 +217,7 @@ export class GatedTransport implements Transport {
 
   /** Asks the broker at once and acts on its answer in turn, so that order is kept and no decision waits for another. */
   #decide(caller: Caller, message: Message, act: (admission: Admission) => void): void {
-    const asked = this.#ask(caller, message)
+    const asked = decide(this.#admit, caller, message, this.#log)
     this.#tail = this.#tail.then(async () => {
       const admission = await asked
       if (this.#state === 'open') act(admission)
@@ -262,31 +231,9 @@ export class GatedTransport implements Transport {
     })
   }
 
-  async #ask(caller: Caller, message: Message): Promise<Admission> {
-    try {
-      return await this.#admit(caller, message)
-    } catch (error) {
-      this.#log.warn({ error: error instanceof Error ? error.message : 'unknown' }, 'a decision failed')
-      return {
-        allowed: false,
-        reason: edgeReason('internal', 'This request could not be decided, so it is refused.', this.#log),
-      }
-    }
-  }
-
   #refuse(request: InboundRequest, reason: Reason): void {
     if (this.#pending.get(request.id)?.request !== request || !this.#settle(request.id)) return
-    if (request.method === 'tools/call') {
-      const result = presentError(reason)
-      // The stateless revisions want these two of every result; the SDK adds them to what passes through it.
-      const stamp = request.stateless
-        ? { resultType: 'complete', _meta: { 'io.modelcontextprotocol/serverInfo': serverInfo } }
-        : {}
-      this.#write({ jsonrpc: '2.0', id: request.id, result: { ...result, ...stamp } })
-    } else {
-      const text = `${reason.message} ${reason.remedy} (ref ${reason.ref})`
-      this.#write(errorAnswer(request.id, errorNumbers.refused, plainLine(text, 1000), { ...reason }))
-    }
+    this.#write(refusalAnswer(request, reason))
   }
 
   /** True for the one caller that may answer. */
@@ -316,17 +263,6 @@ export class GatedTransport implements Transport {
     this.onclose?.()
     this.#ended.resolve()
   }
-}
-
-/** A refusal made at this edge, under a reference that stands in the operator's log. */
-export function edgeReason(code: ErrorCode, message: string, log: Log): Reason {
-  const ref = newId('dec')
-  log.info({ ref, code, message }, 'refused at the MCP edge')
-  return { code, message, remedy: new WritError(code, message).remedy, ref }
-}
-
-function errorAnswer(id: RequestId | null, code: number, message: string, data?: JsonObject): object {
-  return { jsonrpc: '2.0', id, error: { code, message, ...(data === undefined ? {} : { data }) } }
 }
 
 function isBlank(line: Uint8Array): boolean {
