@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import type { Readable } from 'node:stream'
 import { type Config, findConfig, loadConfig } from '../config.ts'
 import { WritError } from '../error.ts'
@@ -37,12 +38,7 @@ export function folderFor(context: Context): { readonly config: Config; readonly
 
 /** The ledger's views, read without a broker; null where there is no ledger yet. */
 export function viewsFor(folder: Folder): OpenViews | null {
-  try {
-    return openViews(folder.ledger)
-  } catch (failure) {
-    if (failure instanceof WritError && failure.code === 'not_found') return null
-    throw failure
-  }
+  return existsSync(folder.ledger) ? openViews(folder.ledger) : null
 }
 
 /** Runs `use` on the views and closes them, or gives `otherwise` where nothing was ever recorded. */

@@ -39,6 +39,7 @@ export async function init(context: Context, dir: string | undefined): Promise<n
       '  Give it to your auditor on another way than this machine, and keep keys/root.pem offline.',
       '',
       'Next:',
+      ...(dir === undefined ? [] : [`  cd ${dir}`]),
       `  writ run sandbox --intent run_script FILE.js     run something that policy allows at once`,
       `  writ doctor                                      what this machine has and lacks`,
       `  writ mcp                                         what an MCP client starts; see README.md`,

@@ -10,7 +10,7 @@ import type { Attachment, Decision, PolicyInput } from '../policy/policy.ts'
 import { attachFolder, checkPacks, compilePacks, formatFiles, type PolicyFinding, testPacks } from '../policy/tools.ts'
 import { tmpdir } from 'node:os'
 import { type Context, no, readAll, withViews, yes } from './context.ts'
-import { show, table } from './print.ts'
+import { show, table, told } from './print.ts'
 
 /** The named folders as packs, or what `writ.yaml` attaches. */
 async function attachments(context: Context, dirs: readonly string[]): Promise<{ readonly packs: readonly Attachment[]; readonly cacheDir: string }> {
@@ -124,8 +124,8 @@ export async function policyEval(context: Context, options: { readonly input?: s
       [
         `effect  ${decision.effect}${decision.error === null ? '' : ` (${decision.error})`}`,
         ...decision.findings.map((finding) => `  ${finding.kind.padEnd(16)} ${finding.id}  ${finding.at}  ${finding.title}${finding.message === '' ? '' : ` : ${finding.message}`}`),
-        ...decision.reasons.map((reason) => `  a caller is told  ${reason.code}: ${reason.message} ${reason.remedy}`),
-        ...(recorded === null ? [] : [same === true ? 'The recorded decision had the same effect.' : `The recorded decision was ${recorded.decision.effect}: policy has changed since.`]),
+        ...decision.reasons.map((reason) => `  a caller is told  ${told(reason)}`),
+        ...(recorded === null ? [] : [same === true ? 'The recorded decision had the same effect.' : recordedWords(recorded.decision)]),
       ].join('\n'),
     )
     return decision.effect === 'allow' ? yes : no
@@ -134,11 +134,18 @@ export async function policyEval(context: Context, options: { readonly input?: s
   }
 }
 
+function recordedWords(decision: Decision): string {
+  const unanswerable = decision.reasons.find(({ code }) => code === 'no_eligible_approver')
+  return unanswerable === undefined
+    ? `The recorded decision was ${decision.effect}: policy has changed since.`
+    : `The recorded decision was ${decision.effect}: policy asked people, and nobody enrolled then could answer.`
+}
+
 function recordedOf(context: Context, text: string): { readonly decision: Decision; readonly input: string } {
   const file = findConfig({ flag: context.configFlag, env: context.env, cwd: context.cwd })
   const id = parseId('exec', text)
-  if (file === null || id === null) throw new WritError('not_found', `There is no execution ${text}.`)
+  if (file === null || id === null) throw new WritError('not_found', `There is no execution ${text}.`, { remedy: '"writ executions list" shows what there is.' })
   const found = withViews(folderOf(loadConfig(file).data), null, (views) => views.decisions(id).findLast(({ input }) => input !== null) ?? null)
-  if (found === null || found.input === null) throw new WritError('not_found', `There is no recorded input of ${text}.`)
+  if (found === null || found.input === null) throw new WritError('not_found', `There is no recorded input of ${text}.`, { remedy: '"writ executions list" shows what there is.' })
   return { decision: found.decision, input: found.input }
 }

@@ -15,6 +15,12 @@ export function show(context: Context, data: unknown, text: () => string): void 
   context.say(context.json ? JSON.stringify(data, null, 2) : text())
 }
 
+/** A reason as one reads it: titles of rules end without a full stop. */
+export function told(reason: { readonly code: string; readonly message: string; readonly remedy: string }): string {
+  const sentence = /[.!?]$/.test(reason.message) ? reason.message : `${reason.message}.`
+  return `${reason.code}: ${sentence} ${reason.remedy}`
+}
+
 export function ago(thenMs: number, nowMs: number): string {
   const seconds = Math.max(0, Math.round((nowMs - thenMs) / 1000))
   if (seconds < 60) return `${String(seconds)} s ago`

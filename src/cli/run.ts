@@ -10,6 +10,7 @@ import type { Results } from '../execution/result.ts'
 import type { ToolName } from '../request/call.ts'
 import { siblingModule } from '../module.ts'
 import { type Context, no, yes } from './context.ts'
+import { told } from './print.ts'
 
 export interface RunOptions {
   readonly intent: string
@@ -75,14 +76,19 @@ async function drive(context: Context, client: Client, target: string, files: re
   if (started.error !== undefined) return refused(context, started)
   if (options.dryRun === true) {
     if (context.json) context.say(JSON.stringify(started, null, 2))
-    else context.say([`policy would answer: ${started.effect ?? 'error'}`, ...(started.reasons ?? []).map((reason) => `  ${reason.code}: ${reason.message} ${reason.remedy}`)].join('\n'))
+    else context.say([`policy would answer: ${started.effect ?? 'error'}`, ...(started.reasons ?? []).map((reason) => `  ${told(reason)}`)].join('\n'))
     return started.effect === 'allow' ? yes : no
   }
   const id = started.execution_id
   if (id === undefined) return refused(context, started)
   if (!options.wait) {
-    context.say(context.json ? JSON.stringify(started, null, 2) : `task       ${submitted.task_id}\nexecution  ${id}\nstate      ${String(started.state)}`)
-    return yes
+    context.say(
+      context.json
+        ? JSON.stringify(started, null, 2)
+        : [`task       ${submitted.task_id}`, `execution  ${id}`, `state      ${String(started.state)}`, ...(started.reasons ?? []).map((reason) => `  ${told(reason)} (ref ${reason.ref})`)].join('\n'),
+    )
+    // What did not even begin is a no already; a script that goes on would wait for nothing.
+    return started.final === true && started.state !== 'succeeded' ? no : yes
   }
   return await follow(context, client, id, options)
 }
@@ -113,7 +119,7 @@ async function follow(context: Context, client: Client, id: string, options: Run
 
 function report(result: Results['get_result']): string {
   const lines = [`${result.execution_id ?? ''}  ${result.state ?? ''}`]
-  for (const reason of result.reasons ?? []) lines.push(`  ${reason.code}: ${reason.message} ${reason.remedy} (ref ${reason.ref})`)
+  for (const reason of result.reasons ?? []) lines.push(`  ${told(reason)} (ref ${reason.ref})`)
   for (const step of result.steps ?? []) lines.push(`  step  ${visible(step.title)}: exit ${String(step.exit)} in ${String(step.ms)} ms`)
   for (const file of result.files ?? []) {
     lines.push(`  file  ${visible(file.path)}  ${String(file.size)} bytes`)

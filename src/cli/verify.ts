@@ -41,7 +41,7 @@ export async function verify(context: Context, file: string | undefined, options
     if (failure instanceof Error && 'code' in failure && failure.code === 'ENOENT') throw new WritError('usage', `${file ?? 'the file'} cannot be read.`)
     throw failure
   }
-  show(context, report, () => formatReport(report))
+  show(context, report, () => formatReport(report).trimEnd())
   return isValid(report) ? yes : no
 }
 
