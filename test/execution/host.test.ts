@@ -347,7 +347,7 @@ describe('the run host', () => {
         .split('\0')
         .filter((entry) => entry !== '')
         .map((entry) => entry.split('=')[0])
-        .sort(),
+        .toSorted(),
     ).toEqual(['HOME', 'LANG', 'PATH'])
   })
 })

@@ -44,6 +44,10 @@ const writText = `const writ = globalThis.writ\nexport const { env, args, stdin,
 export async function openGuest(memoryMb: number, fatal: () => void): Promise<Guest> {
   const isolate = new ivm.Isolate({ memoryLimit: Math.max(memoryMb, 8), inspector: false, onCatastrophicError: fatal })
   const context = await isolate.createContext()
+  const fixed: Fixed = {
+    root: await isolate.compileModule(rootText, { filename: 'writ:root' }),
+    done: await isolate.compileModule(doneText, { filename: 'writ:done' }),
+  }
   let live: GuestRun | null = null
   const deliver: Deliver = await context.evalClosure(
     preludeText,
@@ -58,7 +62,7 @@ export async function openGuest(memoryMb: number, fatal: () => void): Promise<Gu
   return {
     memoryMb,
     async run(step) {
-      live = startRun(isolate, context, deliver, step)
+      live = startRun(isolate, context, deliver, fixed, step)
       const end = await live.end
       live.bridge.close()
       return end
@@ -73,6 +77,12 @@ export async function openGuest(memoryMb: number, fatal: () => void): Promise<Gu
 type Wake = (...args: readonly unknown[]) => Promise<unknown>
 type Deliver = ivm.Reference<(...args: unknown[]) => unknown>
 
+/** Modules that are the same for every step, compiled while the worker waits. */
+interface Fixed {
+  readonly root: ivm.Module
+  readonly done: ivm.Module
+}
+
 interface GuestRun {
   readonly bridge: ReturnType<typeof openBridge>
   readonly end: Promise<GuestEnd>
@@ -80,7 +90,13 @@ interface GuestRun {
   wait(): Promise<void>
 }
 
-function startRun(isolate: ivm.Isolate, context: ivm.Context, deliver: Deliver, step: GuestStep): GuestRun {
+function startRun(
+  isolate: ivm.Isolate,
+  context: ivm.Context,
+  deliver: Deliver,
+  fixed: Fixed,
+  step: GuestStep,
+): GuestRun {
   const startedAt = performance.now()
   const { promise: end, resolve } = Promise.withResolvers<GuestEnd>()
   let over = false
@@ -151,7 +167,7 @@ function startRun(isolate: ivm.Isolate, context: ivm.Context, deliver: Deliver, 
     else void later('answer', id, header, copyIn(body))
   })
 
-  turn(async () => await start(isolate, context, step, wake)).catch(fail)
+  turn(async () => await start(isolate, context, fixed, step, wake)).catch(fail)
   return {
     bridge,
     end,
@@ -170,7 +186,13 @@ function startRun(isolate: ivm.Isolate, context: ivm.Context, deliver: Deliver, 
   }
 }
 
-async function start(isolate: ivm.Isolate, context: ivm.Context, step: GuestStep, wake: Wake): Promise<void> {
+async function start(
+  isolate: ivm.Isolate,
+  context: ivm.Context,
+  fixed: Fixed,
+  step: GuestStep,
+  wake: Wake,
+): Promise<void> {
   await wake('begin', 0, JSON.stringify(step.begin))
   const entryText = sourceOf(step.files, step.entry)
   const compiled = await compileEntry(isolate, step.entry, entryText)
@@ -188,11 +210,11 @@ async function start(isolate: ivm.Isolate, context: ivm.Context, step: GuestStep
     paths.set(module, name)
     return module
   }
-  const root = await load('writ:root', () => rootText)
+  const { root } = fixed
   let refused: ProjectError | null = null
   try {
     await root.instantiate(context, async (specifier, referrer) => {
-      if (referrer === root) return specifier === 'writ:done' ? await load(specifier, () => doneText) : compiled.module
+      if (referrer === root) return specifier === 'writ:done' ? fixed.done : compiled.module
       if (specifier === 'writ') return await load('writ:api', () => writText)
       const from = paths.get(referrer) ?? ''
       const path = resolvePath(step.files, from, specifier)

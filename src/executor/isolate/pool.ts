@@ -57,6 +57,7 @@ export function openPool(options: PoolOptions): Pool {
   const spares: Promise<Worker>[] = []
   const live = new Set<Worker>()
   const busy = new Set<Worker>()
+  const removals = new Set<Promise<void>>()
 
   async function start(): Promise<Worker> {
     const cage = options.cages.make(`${options.prefix}${process.pid}-${count++}`)
@@ -159,7 +160,10 @@ export function openPool(options: PoolOptions): Pool {
       worker.child.kill()
       await worker.child.exited
       await worker.pipe.closed
-      await worker.cage.remove()
+      // The process is gone, which is what an outcome waits for; its empty group need not be.
+      const removal = worker.cage.remove()
+      removals.add(removal)
+      void removal.then(() => removals.delete(removal))
     },
     get waiting() {
       return [...live].filter((worker) => !busy.has(worker)).map((worker) => worker.child.pid)
@@ -167,6 +171,7 @@ export function openPool(options: PoolOptions): Pool {
     async close() {
       open = false
       await Promise.all([...live].map((worker) => this.end(worker)))
+      await Promise.all(removals)
     },
   }
 }

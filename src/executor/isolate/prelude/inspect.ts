@@ -22,7 +22,11 @@ export function makeInspect(): (values: readonly unknown[]) => string {
     if (typeof value === 'bigint') return `${value}n`
     if (typeof value === 'number') return Object.is(value, -0) ? '-0' : String(value)
     if (typeof value === 'object') return value === null ? 'null' : null
-    return typeof value === 'function' ? null : String(value as symbol | boolean | undefined)
+    return typeof value === 'function'
+      ? null
+      : (value as symbol | boolean | undefined) === undefined
+        ? 'undefined'
+        : (value as symbol | boolean).toString()
   }
 
   function errorText(error: Error): string {

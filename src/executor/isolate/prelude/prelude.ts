@@ -367,6 +367,7 @@ export function prelude(
 
   return (kind, id, answer, bytes) => {
     if (kind === 'begin') return begin(answer)
+    Reflect.deleteProperty(scope, kind === 'main' ? 'writ:done' : '')
     if (kind === 'main') return void (async () => await done(await (bytes as () => unknown)()))()
     waiting.get(id)?.(kind, answer, bytes as ArrayBuffer | undefined)
   }
