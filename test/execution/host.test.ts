@@ -342,12 +342,12 @@ describe('the run host', () => {
     const host = open()
     await host.check()
     const text = readFileSync(`/proc/${host.pid}/environ`, 'utf8')
-    expect(
+    const names = new Set(
       text
         .split('\0')
         .filter((entry) => entry !== '')
-        .map((entry) => entry.split('=')[0])
-        .toSorted(),
-    ).toEqual(['HOME', 'LANG', 'PATH'])
+        .map((entry) => entry.split('=')[0]),
+    )
+    expect(names).toEqual(new Set(['HOME', 'LANG', 'PATH']))
   })
 })
