@@ -4,10 +4,9 @@ import { z } from 'zod'
 import type { Approver } from './approval/approval.ts'
 import type { JsonObject } from './digest.ts'
 import { systemCode, WritError } from './error.ts'
-import { catalogJsonSchema } from './plan/catalog.ts'
 import { ceilings, limitNames, limitSettings } from './plan/limits.ts'
 import type { LimitSettings } from './plan/limits.ts'
-import { limitsSchema } from './plan/schema.ts'
+import { catalogSchema, limitsSchema } from './plan/schema.ts'
 import type { Attachment } from './policy/policy.ts'
 import { locateYaml } from './yaml.ts'
 
@@ -174,7 +173,7 @@ export function loadConfig(file: string): Config {
 export function schemas(): ReadonlyMap<string, JsonObject> {
   return new Map([
     ['writ.json', z.toJSONSchema(configSchema, { io: 'input' }) as JsonObject],
-    ['catalog.json', catalogJsonSchema()],
+    ['catalog.json', z.toJSONSchema(catalogSchema, { io: 'input' }) as JsonObject],
   ])
 }
 

@@ -10,12 +10,20 @@ const version = (
 ).version
 
 /** The relay and the broker are started often and by machines, so each loads only what it is made of. */
-async function main(argv: readonly string[]): Promise<number> {
+async function main(given: readonly string[]): Promise<number> {
   process.umask(0o077)
+  const argv = configLast(given)
   if (argv[0] === 'mcp' && !argv.includes('--help') && !argv.includes('-h')) return await relayMain(argv.slice(1))
   if (argv[0] === 'serve' && !argv.includes('--help') && !argv.includes('-h')) return await serveMain(argv.slice(1))
   const { runCli } = await import('./cli/cli.ts')
   return await runCli(argv, { env: process.env, version, cwd: process.cwd() })
+}
+
+/** `--config F` may stand before the command too; the commands of this file read it behind. */
+function configLast(argv: readonly string[]): readonly string[] {
+  const [first, second] = argv
+  if (first === '--config' && second !== undefined) return [...argv.slice(2), first, second]
+  return first?.startsWith('--config=') === true ? [...argv.slice(1), first] : argv
 }
 
 /** `--config F` and nothing else but the flags a command knows. */

@@ -15,10 +15,12 @@ export interface Context {
   readonly configFlag: string | undefined
   readonly json: boolean
   readonly tty: boolean
-  /** A line on standard output. */
+  /** Lines on standard output; what a terminal would obey or hide is written out. */
   say(text: string): void
-  /** A line on standard error: progress and warnings, never data. */
+  /** Lines on standard error: progress and warnings, never data. */
   note(text: string): void
+  /** JSON on standard output. */
+  data(data: unknown): void
 }
 
 /** Ends a command with exit status 1: it worked, and the answer is no. */

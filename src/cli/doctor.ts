@@ -22,7 +22,17 @@ interface Area {
 export async function doctor(context: Context): Promise<number> {
   const areas: Area[] = [{ area: 'runtime', findings: runtime() }]
   const file = findConfig({ flag: context.configFlag, env: context.env, cwd: context.cwd })
-  if (file === null) areas.push({ area: 'configuration', findings: [{ level: 'warning', what: 'there is no writ.yaml here or in a folder above', fix: 'Run "writ init" in the folder it should be in.' }] })
+  if (file === null)
+    areas.push({
+      area: 'configuration',
+      findings: [
+        {
+          level: 'warning',
+          what: 'there is no writ.yaml here or in a folder above',
+          fix: 'Run "writ init" in the folder it should be in.',
+        },
+      ],
+    })
   else areas.push(...(await configured(file)))
   const host = startRunHost({ poolSize: 0 })
   try {
@@ -34,7 +44,13 @@ export async function doctor(context: Context): Promise<number> {
   const mark = { ok: 'ok     ', warning: 'WARNING', problem: 'PROBLEM' } as const
   show(context, { areas, problems }, () =>
     [
-      ...areas.flatMap(({ area, findings }) => [area, ...findings.flatMap((finding) => [`  ${mark[finding.level]}  ${finding.what}`, ...(finding.fix === null ? [] : [`           ${finding.fix}`])])]),
+      ...areas.flatMap(({ area, findings }) => [
+        area,
+        ...findings.flatMap((finding) => [
+          `  ${mark[finding.level]}  ${finding.what}`,
+          ...(finding.fix === null ? [] : [`           ${finding.fix}`]),
+        ]),
+      ]),
       problems === 0 ? 'Nothing keeps Writ from working here.' : `${String(problems)} problems`,
     ].join('\n'),
   )
@@ -42,8 +58,15 @@ export async function doctor(context: Context): Promise<number> {
 }
 
 function runtime(): CheckFinding[] {
-  const findings: CheckFinding[] = [{ level: 'ok', what: `Node ${process.version} on ${process.platform}-${process.arch}`, fix: null }]
-  if (process.platform === 'win32') findings.push({ level: 'problem', what: 'Windows is served through WSL only', fix: 'Install WSL and run writ in it.' })
+  const findings: CheckFinding[] = [
+    { level: 'ok', what: `Node ${process.version} on ${process.platform}-${process.arch}`, fix: null },
+  ]
+  if (process.platform === 'win32')
+    findings.push({
+      level: 'problem',
+      what: 'Windows is served through WSL only',
+      fix: 'Install WSL and run writ in it.',
+    })
   if (process.getuid?.() === 0)
     findings.push({
       level: 'warning',
@@ -62,20 +85,44 @@ async function configured(file: string): Promise<Area[]> {
   }
   const folder = folderOf(config.data)
   const areas: Area[] = [
-    { area: 'configuration', findings: [{ level: 'ok', what: file, fix: null }, attempt('catalog', () => `${String(loadCatalog(config.catalog, config.limits).targets.size)} targets in the catalog`)] },
+    {
+      area: 'configuration',
+      findings: [
+        { level: 'ok', what: file, fix: null },
+        attempt(
+          'catalog',
+          () => `${String(loadCatalog(config.catalog, config.limits).targets.size)} targets in the catalog`,
+        ),
+      ],
+    },
     { area: 'keys', findings: keyFindings(config) },
   ]
-  const policy = await checkPacks(config.policies, { cacheDir: folder.policy }).catch((failure: unknown) => [{ level: 'error' as const, file: '', line: 0, message: problem(failure).what }])
+  const policy = await checkPacks(config.policies, { cacheDir: folder.policy }).catch((failure: unknown) => [
+    { level: 'error' as const, file: '', line: 0, message: problem(failure).what },
+  ])
   areas.push({
     area: 'policy',
     findings:
       config.policies.length === 0
-        ? [{ level: 'problem', what: 'no policy is attached, so nothing runs', fix: 'Add "policies" to writ.yaml; "writ init" in an empty folder shows how.' }]
+        ? [
+            {
+              level: 'problem',
+              what: 'no policy is attached, so nothing runs',
+              fix: 'Add "policies" to writ.yaml; "writ init" in an empty folder shows how.',
+            },
+          ]
         : policy.length === 0
           ? [{ level: 'ok', what: `${String(config.policies.length)} packs are sound`, fix: null }]
-          : policy.map((finding) => ({ level: finding.level === 'error' ? 'problem' : 'warning', what: `${finding.file}:${String(finding.line)} ${finding.message}`, fix: null })),
+          : policy.map((finding) => ({
+              level: finding.level === 'error' ? 'problem' : 'warning',
+              what: `${finding.file}:${String(finding.line)} ${finding.message}`,
+              fix: null,
+            })),
   })
-  const sources = openSources({ env: new Map(), file: { dir: config.credentials, identityFile: join(config.keys, 'credentials.age') } })
+  const sources = openSources({
+    env: new Map(),
+    file: { dir: config.credentials, identityFile: join(config.keys, 'credentials.age') },
+  })
   for (const source of sources.values()) {
     const findings = await source.check()
     if (source.kind === 'file') areas.push({ area: 'credentials', findings })
@@ -92,8 +139,17 @@ async function configured(file: string): Promise<Area[]> {
 function keyFindings(config: Config): CheckFinding[] {
   const findings = [attempt('keys', () => `root ${openKeys(config.keys).fingerprint()}`)]
   if (existsSync(join(config.keys, 'root.pem')))
-    findings.push({ level: 'warning', what: 'the root key lies on this machine', fix: 'Move keys/root.pem to a place offline after the first start; it is needed again only to rotate keys.' })
-  if (config.approvers.length === 0) findings.push({ level: 'warning', what: 'nobody is enrolled as an approver, so what asks for approval is denied', fix: 'Enrol somebody: writ approvals enroll NAME --role approver.' })
+    findings.push({
+      level: 'warning',
+      what: 'the root key lies on this machine',
+      fix: 'Move keys/root.pem to a place offline after the first start; it is needed again only to rotate keys.',
+    })
+  if (config.approvers.length === 0)
+    findings.push({
+      level: 'warning',
+      what: 'nobody is enrolled as an approver, so what asks for approval is denied',
+      fix: 'Enrol somebody: writ approvals enroll NAME --role approver.',
+    })
   return findings
 }
 
@@ -103,8 +159,16 @@ function dataFindings(data: string): CheckFinding[] {
   const { bavail, bsize } = statfsSync(data)
   const free = bavail * bsize
   return [
-    mode === 0 ? { level: 'ok', what: 'private to its user', fix: null } : { level: 'problem', what: 'other users can open it', fix: `chmod 700 ${data}` },
-    free > 256 * 1024 * 1024 ? { level: 'ok', what: `${String(Math.round(free / 1_048_576))} MiB free`, fix: null } : { level: 'problem', what: 'less than 256 MiB free', fix: 'Free space; without room for its records no execution begins.' },
+    mode === 0
+      ? { level: 'ok', what: 'private to its user', fix: null }
+      : { level: 'problem', what: 'other users can open it', fix: `chmod 700 ${data}` },
+    free > 256 * 1024 * 1024
+      ? { level: 'ok', what: `${String(Math.round(free / 1_048_576))} MiB free`, fix: null }
+      : {
+          level: 'problem',
+          what: 'less than 256 MiB free',
+          fix: 'Free space; without room for its records no execution begins.',
+        },
   ]
 }
 
@@ -121,4 +185,3 @@ function problem(failure: unknown): CheckFinding {
   if (failure instanceof WritError) return { level: 'problem', what: failure.message, fix: failure.remedy }
   return { level: 'problem', what: failure instanceof Error ? failure.message : 'an unknown fault', fix: null }
 }
-

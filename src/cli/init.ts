@@ -24,7 +24,9 @@ export async function init(context: Context, dir: string | undefined): Promise<n
   }
   for (const [name, text] of initialFiles()) put(name, (path) => writeFileSync(path, text, { mode: 0o600, flag: 'wx' }))
   for (const pack of ['org', 'starter'])
-    put(join('policies', pack), (path) => cpSync(join(packageRoot, 'policies', pack), path, { recursive: true, errorOnExist: true, force: false }))
+    put(join('policies', pack), (path) =>
+      cpSync(join(packageRoot, 'policies', pack), path, { recursive: true, errorOnExist: true, force: false }),
+    )
   const hadKeys = existsSync(join(root, 'keys', 'keys.jwt'))
   const keys = initKeys(join(root, 'keys'), Date.now())
   ;(hadKeys ? kept : written).push('keys')

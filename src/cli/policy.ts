@@ -13,13 +13,20 @@ import { type Context, no, readAll, withViews, yes } from './context.ts'
 import { show, table, told } from './print.ts'
 
 /** The named folders as packs, or what `writ.yaml` attaches. */
-async function attachments(context: Context, dirs: readonly string[]): Promise<{ readonly packs: readonly Attachment[]; readonly cacheDir: string }> {
+async function attachments(
+  context: Context,
+  dirs: readonly string[],
+): Promise<{ readonly packs: readonly Attachment[]; readonly cacheDir: string }> {
   const file = findConfig({ flag: context.configFlag, env: context.env, cwd: context.cwd })
   const config = file === null || !existsSync(file) ? null : loadConfig(file)
-  const cacheDir = config === null ? join(tmpdir(), `writ-policy-${String(process.getuid?.() ?? 0)}`) : folderOf(config.data).policy
+  const cacheDir =
+    config === null ? join(tmpdir(), `writ-policy-${String(process.getuid?.() ?? 0)}`) : folderOf(config.data).policy
   mkdirSync(cacheDir, { recursive: true, mode: 0o700 })
   if (dirs.length === 0) {
-    if (config === null) throw new WritError('no_config', 'There is no writ.yaml here or in a folder above.', { remedy: 'Name the folder of a pack, or run "writ init".' })
+    if (config === null)
+      throw new WritError('no_config', 'There is no writ.yaml here or in a folder above.', {
+        remedy: 'Name the folder of a pack, or run "writ init".',
+      })
     return { packs: config.policies, cacheDir }
   }
   const packs: Attachment[] = []
@@ -43,12 +50,19 @@ export async function policyCheck(context: Context, dirs: readonly string[]): Pr
   const findings = await checkPacks(packs, { cacheDir })
   const errors = findings.filter((finding) => finding.level === 'error').length
   show(context, { packs: packs.map(({ pack, layer, kind, path }) => ({ pack, layer, kind, path })), findings }, () =>
-    [...findingLines(context, findings), `${String(packs.length)} packs checked: ${String(errors)} errors, ${String(findings.length - errors)} warnings`].join('\n'),
+    [
+      ...findingLines(context, findings),
+      `${String(packs.length)} packs checked: ${String(errors)} errors, ${String(findings.length - errors)} warnings`,
+    ].join('\n'),
   )
   return errors === 0 ? yes : no
 }
 
-export async function policyTest(context: Context, dirs: readonly string[], filter: string | undefined): Promise<number> {
+export async function policyTest(
+  context: Context,
+  dirs: readonly string[],
+  filter: string | undefined,
+): Promise<number> {
   const { packs, cacheDir } = await attachments(context, dirs)
   const { findings, tests } = await testPacks(packs, { cacheDir, ...(filter === undefined ? {} : { filter }) })
   const errors = findings.filter((finding) => finding.level === 'error').length
@@ -56,7 +70,10 @@ export async function policyTest(context: Context, dirs: readonly string[], filt
   show(context, { findings, tests }, () =>
     [
       ...findingLines(context, findings),
-      ...tests.map((test) => `${test.outcome.padEnd(5)} ${test.name}  ${relative(context.cwd, test.file)}:${String(test.line)}${test.message === '' ? '' : `\n      ${test.message}`}${test.output === '' ? '' : `\n      ${test.output.trimEnd()}`}`),
+      ...tests.map(
+        (test) =>
+          `${test.outcome.padEnd(5)} ${test.name}  ${relative(context.cwd, test.file)}:${String(test.line)}${test.message === '' ? '' : `\n      ${test.message}`}${test.output === '' ? '' : `\n      ${test.output.trimEnd()}`}`,
+      ),
       `${String(tests.length)} tests: ${String(tests.length - bad.length)} passed, ${String(bad.length)} failed`,
     ].join('\n'),
   )
@@ -66,7 +83,9 @@ export async function policyTest(context: Context, dirs: readonly string[], filt
 
 export async function policyFormat(context: Context, dirs: readonly string[], checkOnly: boolean): Promise<number> {
   const { packs, cacheDir } = await attachments(context, dirs)
-  const files = packs.flatMap((pack) => regoFiles(pack.path)).map((path) => ({ path, text: readFileSync(path, 'utf8') }))
+  const files = packs
+    .flatMap((pack) => regoFiles(pack.path))
+    .map((path) => ({ path, text: readFileSync(path, 'utf8') }))
   const formatted = await formatFiles(files, { cacheDir })
   if (!formatted.ok) {
     show(context, { findings: formatted.findings }, () => findingLines(context, formatted.findings).join('\n'))
@@ -75,7 +94,10 @@ export async function policyFormat(context: Context, dirs: readonly string[], ch
   const changed = formatted.files.filter((file) => file.changed)
   if (!checkOnly) for (const file of changed) writeFileSync(file.path, file.formatted)
   show(context, { changed: changed.map((file) => file.path) }, () =>
-    [...changed.map((file) => `${checkOnly ? 'would format' : 'formatted'} ${relative(context.cwd, file.path)}`), `${String(files.length)} files, ${String(changed.length)} ${checkOnly ? 'not formatted' : 'formatted'}`].join('\n'),
+    [
+      ...changed.map((file) => `${checkOnly ? 'would format' : 'formatted'} ${relative(context.cwd, file.path)}`),
+      `${String(files.length)} files, ${String(changed.length)} ${checkOnly ? 'not formatted' : 'formatted'}`,
+    ].join('\n'),
   )
   return checkOnly && changed.length > 0 ? no : yes
 }
@@ -94,19 +116,34 @@ export async function policyBuild(context: Context, dirs: readonly string[], out
     show(context, { findings: compiled.findings }, () => findingLines(context, compiled.findings).join('\n'))
     return no
   }
-  const built = compiled.packs.map((pack) => ({ pack: pack.pack, layer: pack.layer, kind: pack.kind, digest: pack.digest, bytes: pack.module.length }))
+  const built = compiled.packs.map((pack) => ({
+    pack: pack.pack,
+    layer: pack.layer,
+    kind: pack.kind,
+    digest: pack.digest,
+    bytes: pack.module.length,
+  }))
   if (out !== undefined) {
     const folder = resolve(context.cwd, out)
     mkdirSync(folder, { recursive: true })
     for (const pack of compiled.packs) writeFileSync(join(folder, `${pack.pack}.wasm`), pack.module)
   }
-  show(context, { packs: built }, () => table(['pack', 'layer', 'kind', 'bytes', 'digest'], built.map((b) => [b.pack, b.layer, b.kind, String(b.bytes), b.digest])))
+  show(context, { packs: built }, () =>
+    table(
+      ['pack', 'layer', 'kind', 'bytes', 'digest'],
+      built.map((b) => [b.pack, b.layer, b.kind, String(b.bytes), b.digest]),
+    ),
+  )
   return yes
 }
 
 /** Decides an input with the attached packs: one from a file, or the recorded one of an execution, whose decision is then compared. */
-export async function policyEval(context: Context, options: { readonly input?: string | undefined; readonly execution?: string | undefined }): Promise<number> {
-  if ((options.input === undefined) === (options.execution === undefined)) throw new WritError('usage', 'Give one of --input FILE and --execution ID.')
+export async function policyEval(
+  context: Context,
+  options: { readonly input?: string | undefined; readonly execution?: string | undefined },
+): Promise<number> {
+  if ((options.input === undefined) === (options.execution === undefined))
+    throw new WritError('usage', 'Give one of --input FILE and --execution ID.')
   const { packs, cacheDir } = await attachments(context, [])
   const compiled = await compilePacks(packs, { cacheDir })
   if (!compiled.ok) {
@@ -114,7 +151,11 @@ export async function policyEval(context: Context, options: { readonly input?: s
     return no
   }
   const recorded = options.execution === undefined ? null : recordedOf(context, options.execution)
-  const text = recorded?.input ?? (options.input === '-' ? (await readAll(context.stdin, 1_048_576)).toString('utf8') : readFileSync(resolve(context.cwd, options.input ?? ''), 'utf8'))
+  const text =
+    recorded?.input ??
+    (options.input === '-'
+      ? (await readAll(context.stdin, 1_048_576)).toString('utf8')
+      : readFileSync(resolve(context.cwd, options.input ?? ''), 'utf8'))
   const engine = openEngine({ threads: 1 })
   try {
     await engine.load({ number: 0, digest: generationDigest(compiled.packs), packs: compiled.packs })
@@ -123,9 +164,14 @@ export async function policyEval(context: Context, options: { readonly input?: s
     show(context, { decision, recorded: recorded?.decision ?? null, same }, () =>
       [
         `effect  ${decision.effect}${decision.error === null ? '' : ` (${decision.error})`}`,
-        ...decision.findings.map((finding) => `  ${finding.kind.padEnd(16)} ${finding.id}  ${finding.at}  ${finding.title}${finding.message === '' ? '' : ` : ${finding.message}`}`),
+        ...decision.findings.map(
+          (finding) =>
+            `  ${finding.kind.padEnd(16)} ${finding.id}  ${finding.at}  ${finding.title}${finding.message === '' ? '' : ` : ${finding.message}`}`,
+        ),
         ...decision.reasons.map((reason) => `  a caller is told  ${told(reason)}`),
-        ...(recorded === null ? [] : [same === true ? 'The recorded decision had the same effect.' : recordedWords(recorded.decision)]),
+        ...(recorded === null
+          ? []
+          : [same === true ? 'The recorded decision had the same effect.' : recordedWords(recorded.decision)]),
       ].join('\n'),
     )
     return decision.effect === 'allow' ? yes : no
@@ -144,8 +190,18 @@ function recordedWords(decision: Decision): string {
 function recordedOf(context: Context, text: string): { readonly decision: Decision; readonly input: string } {
   const file = findConfig({ flag: context.configFlag, env: context.env, cwd: context.cwd })
   const id = parseId('exec', text)
-  if (file === null || id === null) throw new WritError('not_found', `There is no execution ${text}.`, { remedy: '"writ executions list" shows what there is.' })
-  const found = withViews(folderOf(loadConfig(file).data), null, (views) => views.decisions(id).findLast(({ input }) => input !== null) ?? null)
-  if (found === null || found.input === null) throw new WritError('not_found', `There is no recorded input of ${text}.`, { remedy: '"writ executions list" shows what there is.' })
+  if (file === null || id === null)
+    throw new WritError('not_found', `There is no execution ${text}.`, {
+      remedy: '"writ executions list" shows what there is.',
+    })
+  const found = withViews(
+    folderOf(loadConfig(file).data),
+    null,
+    (views) => views.decisions(id).findLast(({ input }) => input !== null) ?? null,
+  )
+  if (found === null || found.input === null)
+    throw new WritError('not_found', `There is no recorded input of ${text}.`, {
+      remedy: '"writ executions list" shows what there is.',
+    })
   return { decision: found.decision, input: found.input }
 }

@@ -6,13 +6,17 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
   const safe = rows.map((row) => row.map((cell) => visibleLine(cell)))
   const widths = head.map((title, column) => Math.max(title.length, ...safe.map((row) => (row[column] ?? '').length)))
   const line = (cells: readonly string[]): string =>
-    cells.map((cell, column) => (column === cells.length - 1 ? cell : cell.padEnd(widths[column] ?? 0))).join('  ').trimEnd()
+    cells
+      .map((cell, column) => (column === cells.length - 1 ? cell : cell.padEnd(widths[column] ?? 0)))
+      .join('  ')
+      .trimEnd()
   return [line(head.map((title) => title.toUpperCase())), ...safe.map(line)].join('\n')
 }
 
 /** Data for machines with `--json`, a table or text for people else. */
 export function show(context: Context, data: unknown, text: () => string): void {
-  context.say(context.json ? JSON.stringify(data, null, 2) : text())
+  if (context.json) context.data(data)
+  else context.say(text())
 }
 
 /** A reason as one reads it: titles of rules end without a full stop. */

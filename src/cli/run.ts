@@ -1,8 +1,8 @@
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { basename, dirname, join, relative, resolve } from 'node:path'
+import { lstatSync, mkdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs'
+import { basename, dirname, join, relative, resolve, sep } from 'node:path'
 import { Client, ProtocolError } from '@modelcontextprotocol/client'
 import { StdioClientTransport } from '@modelcontextprotocol/client/stdio'
-import { visible } from '../approval/visible.ts'
+import { visible, visibleLine } from '../approval/visible.ts'
 import { findConfig } from '../config.ts'
 import type { Json, JsonObject } from '../digest.ts'
 import { WritError } from '../error.ts'
@@ -24,19 +24,34 @@ export interface RunOptions {
 }
 
 /** A client like any other: it speaks MCP to `writ mcp`, and may do nothing that an agent may not. */
-export async function run(context: Context, target: string, files: readonly string[], options: RunOptions): Promise<number> {
+export async function run(
+  context: Context,
+  target: string,
+  files: readonly string[],
+  options: RunOptions,
+): Promise<number> {
   const config = findConfig({ flag: context.configFlag, env: context.env, cwd: context.cwd })
   if (config === null) throw new WritError('no_config', 'There is no writ.yaml here or in a folder above.')
   const client = new Client({ name: 'writ-run', version: context.version }, { versionNegotiation: { mode: 'auto' } })
-  const env = Object.fromEntries(Object.entries(context.env).filter((entry): entry is [string, string] => entry[1] !== undefined))
+  const env = Object.fromEntries(
+    Object.entries(context.env).filter((entry): entry is [string, string] => entry[1] !== undefined),
+  )
   const main = siblingModule(import.meta.url, '../main')
   try {
-    await client.connect(new StdioClientTransport({ command: process.execPath, args: [main, 'mcp', '--config', config], env, cwd: context.cwd, stderr: 'inherit' }))
+    await client.connect(
+      new StdioClientTransport({
+        command: process.execPath,
+        args: [main, 'mcp', '--config', config],
+        env,
+        cwd: context.cwd,
+        stderr: 'inherit',
+      }),
+    )
     return await drive(context, client, target, files, options)
   } catch (failure) {
     // A message refused outside of a tool's result: its text is Writ's own and made for callers.
     if (!(failure instanceof ProtocolError)) throw failure
-    if (context.json) context.say(JSON.stringify({ error: { code: 'denied', message: failure.message } }, null, 2))
+    if (context.json) context.data({ error: { code: 'denied', message: failure.message, remedy: '' } })
     else context.say(failure.message)
     return no
   } finally {
@@ -46,16 +61,28 @@ export async function run(context: Context, target: string, files: readonly stri
 
 async function call<T extends ToolName>(client: Client, tool: T, args: JsonObject): Promise<Results[T]> {
   const result = await client.callTool({ name: tool, arguments: args }, { timeout: 120_000 })
-  return (result.structuredContent ?? {}) as Results[T]
+  const structured: unknown = result.structuredContent ?? {}
+  return structured as Results[T]
 }
 
-async function drive(context: Context, client: Client, target: string, files: readonly string[], options: RunOptions): Promise<number> {
+async function drive(
+  context: Context,
+  client: Client,
+  target: string,
+  files: readonly string[],
+  options: RunOptions,
+): Promise<number> {
   const uploads = files.map((file) => upload(context, file))
-  const inputs = inputsOf(options, uploads.map((file) => String(file['path'])))
+  const inputs = inputsOf(
+    options,
+    uploads.map((file) => String(file['path'])),
+  )
   const first = uploads[0]
   const submitted = await call(client, 'submit_task', {
     project_name: options.project ?? basename(context.cwd),
-    goal: options.goal ?? `${options.intent} ${first === undefined ? '' : String(first['path'])} on ${target}`.replace('  ', ' '),
+    goal:
+      options.goal ??
+      `${options.intent} ${first === undefined ? '' : String(first['path'])} on ${target}`.replace('  ', ' '),
     target_ref: target,
     execution_intent: options.intent,
     inputs,
@@ -63,8 +90,10 @@ async function drive(context: Context, client: Client, target: string, files: re
   })
   if (submitted.error !== undefined || submitted.task_id === undefined) return refused(context, submitted)
   if (submitted.state === 'incomplete') {
-    if (context.json) context.say(JSON.stringify(submitted, null, 2))
-    else for (const missing of submitted.missing ?? []) context.say(`missing: ${visible(missing.what)}\n  ${visible(missing.fix)}`)
+    if (context.json) context.data(submitted)
+    else
+      for (const missing of submitted.missing ?? [])
+        context.say(`missing: ${visibleLine(missing.what)}\n  ${visibleLine(missing.fix)}`)
     return no
   }
   const key = options.again === true ? `run-${crypto.randomUUID()}` : null
@@ -75,18 +104,29 @@ async function drive(context: Context, client: Client, target: string, files: re
   })
   if (started.error !== undefined) return refused(context, started)
   if (options.dryRun === true) {
-    if (context.json) context.say(JSON.stringify(started, null, 2))
-    else context.say([`policy would answer: ${started.effect ?? 'error'}`, ...(started.reasons ?? []).map((reason) => `  ${told(reason)}`)].join('\n'))
+    if (context.json) context.data(started)
+    else
+      context.say(
+        [
+          `policy would answer: ${started.effect ?? 'error'}`,
+          ...(started.reasons ?? []).map((reason) => visibleLine(`  ${told(reason)}`)),
+        ].join('\n'),
+      )
     return started.effect === 'allow' ? yes : no
   }
   const id = started.execution_id
   if (id === undefined) return refused(context, started)
   if (!options.wait) {
-    context.say(
-      context.json
-        ? JSON.stringify(started, null, 2)
-        : [`task       ${submitted.task_id}`, `execution  ${id}`, `state      ${String(started.state)}`, ...(started.reasons ?? []).map((reason) => `  ${told(reason)} (ref ${reason.ref})`)].join('\n'),
-    )
+    if (context.json) context.data(started)
+    else
+      context.say(
+        [
+          `task       ${submitted.task_id}`,
+          `execution  ${id}`,
+          `state      ${String(started.state)}`,
+          ...(started.reasons ?? []).map((reason) => visibleLine(`  ${told(reason)} (ref ${reason.ref})`)),
+        ].join('\n'),
+      )
     // What did not even begin is a no already; a script that goes on would wait for nothing.
     return started.final === true && started.state !== 'succeeded' ? no : yes
   }
@@ -104,7 +144,7 @@ async function follow(context: Context, client: Client, id: string, options: Run
       context.note(`${id}: ${told}${status.approval === undefined ? '' : `\n  ${status.approval.how}`}`)
     }
     if (status.log !== undefined) {
-      if (status.log.text !== '' && !context.json) context.note(visible(status.log.text).replace(/\n$/, ''))
+      if (status.log.text !== '' && !context.json) context.note(status.log.text.replace(/\n$/, ''))
       cursor = status.log.cursor
       if (status.log.more) continue
     }
@@ -112,27 +152,46 @@ async function follow(context: Context, client: Client, id: string, options: Run
   }
   const result = await call(client, 'get_result', { execution_id: id })
   if (options.out !== undefined) await fetchFiles(context, client, id, result, options.out)
-  if (context.json) context.say(JSON.stringify(result, null, 2))
+  if (context.json) context.data(result)
   else context.say(report(result))
   return result.state === 'succeeded' ? yes : no
 }
 
 function report(result: Results['get_result']): string {
   const lines = [`${result.execution_id ?? ''}  ${result.state ?? ''}`]
-  for (const reason of result.reasons ?? []) lines.push(`  ${told(reason)} (ref ${reason.ref})`)
-  for (const step of result.steps ?? []) lines.push(`  step  ${visible(step.title)}: exit ${String(step.exit)} in ${String(step.ms)} ms`)
+  for (const reason of result.reasons ?? []) lines.push(visibleLine(`  ${told(reason)} (ref ${reason.ref})`))
+  for (const step of result.steps ?? [])
+    lines.push(`  step  ${visibleLine(step.title)}: exit ${String(step.exit)} in ${String(step.ms)} ms`)
   for (const file of result.files ?? []) {
-    lines.push(`  file  ${visible(file.path)}  ${String(file.size)} bytes`)
-    if (file.text !== undefined) lines.push(...visible(file.text).trimEnd().split('\n').map((line) => `        ${line}`))
+    lines.push(`  file  ${visibleLine(file.path)}  ${String(file.size)} bytes`)
+    if (file.text !== undefined)
+      lines.push(
+        ...visible(file.text)
+          .trimEnd()
+          .split('\n')
+          .map((line) => `        ${line}`),
+      )
   }
-  if (result.withheld !== undefined && result.withheld.redacted + result.withheld.blocked > 0) lines.push(`  withheld  ${String(result.withheld.redacted)} redacted, ${String(result.withheld.blocked)} blocked`)
-  if (result.receipt !== undefined) lines.push(`  receipt  ${result.receipt.receipt_id}   (check it: writ receipts show --jws ${result.receipt.receipt_id} | writ verify -)`)
+  if (result.withheld !== undefined && result.withheld.redacted + result.withheld.blocked > 0)
+    lines.push(`  withheld  ${String(result.withheld.redacted)} redacted, ${String(result.withheld.blocked)} blocked`)
+  if (result.receipt !== undefined)
+    lines.push(
+      `  receipt  ${result.receipt.receipt_id}   (check it: writ receipts show --jws ${result.receipt.receipt_id} | writ verify -)`,
+    )
   return lines.join('\n')
 }
 
-function refused(context: Context, result: { readonly error?: { readonly code: string; readonly message: string; readonly remedy: string; readonly ref: string } }): number {
-  if (context.json) context.say(JSON.stringify(result, null, 2))
-  else context.say(`${result.error?.code ?? 'refused'}: ${result.error?.message ?? ''}\n  ${result.error?.remedy ?? ''} (ref ${result.error?.ref ?? ''})`)
+function refused(
+  context: Context,
+  result: {
+    readonly error?: { readonly code: string; readonly message: string; readonly remedy: string; readonly ref: string }
+  },
+): number {
+  if (context.json) context.data(result)
+  else
+    context.say(
+      `${result.error?.code ?? 'refused'}: ${result.error?.message ?? ''}\n  ${result.error?.remedy ?? ''} (ref ${result.error?.ref ?? ''})`,
+    )
   return no
 }
 
@@ -147,7 +206,9 @@ function upload(context: Context, file: string): JsonObject {
   const within = relative(context.cwd, full)
   const path = within.startsWith('..') ? basename(full) : within.replaceAll('\\', '/')
   const text = bytes.toString('utf8')
-  return Buffer.from(text, 'utf8').equals(bytes) ? { path, content: text } : { path, content_base64: bytes.toString('base64') }
+  return Buffer.from(text, 'utf8').equals(bytes)
+    ? { path, content: text }
+    : { path, content_base64: bytes.toString('base64') }
 }
 
 /** `K=V`: V is JSON where it parses as such, else text. The first file is the script unless `--input script=` says otherwise. */
@@ -172,22 +233,53 @@ function jsonOrText(text: string): Json {
 }
 
 /** Paths were checked by the broker; checked again here, for what is written is the caller's disk. */
-async function fetchFiles(context: Context, client: Client, id: string, result: Results['get_result'], out: string): Promise<void> {
+async function fetchFiles(
+  context: Context,
+  client: Client,
+  id: string,
+  result: Results['get_result'],
+  out: string,
+): Promise<void> {
   const folder = resolve(context.cwd, out)
+  mkdirSync(folder, { recursive: true })
   for (const file of result.files ?? []) {
-    const path = resolve(folder, file.path)
-    if (relative(folder, path).startsWith('..')) throw new WritError('invalid_file', `the result names a file outside of ${out}`)
-    mkdirSync(dirname(path), { recursive: true })
-    const pieces: Buffer[] = []
-    for (let offset = 0, more = true; more; ) {
-      const piece = (await call(client, 'get_result', { execution_id: id, file: file.path, offset, max_bytes: 1_048_576 })).file
-      if (piece === undefined) break
-      const bytes = piece.base64 === undefined ? Buffer.from(piece.text ?? '', 'utf8') : Buffer.from(piece.base64, 'base64')
-      pieces.push(bytes)
-      offset += bytes.length
-      more = piece.more && bytes.length > 0
-    }
-    writeFileSync(path, Buffer.concat(pieces))
-    context.note(`wrote ${join(out, file.path)}`)
+    const path = placeIn(realpathSync(folder), file.path, out)
+    writeFileSync(path, await bytesOf(client, id, file.path))
+    context.note(`wrote ${visibleLine(join(out, file.path))}`)
+  }
+}
+
+/** Where a file of a result belongs under `folder`, which has its real path. No link leads out of it. */
+function placeIn(folder: string, name: string, out: string): string {
+  const outside = (): never => {
+    throw new WritError('invalid_file', `The result names a file outside of ${out}.`)
+  }
+  const within = (path: string): boolean => path === folder || path.startsWith(`${folder}${sep}`)
+  const path = resolve(folder, name)
+  if (!within(path) || path === folder) return outside()
+  const parent = dirname(path)
+  for (let above = parent; above !== folder; above = dirname(above))
+    if (lstatSync(above, { throwIfNoEntry: false })?.isSymbolicLink() === true) return outside()
+  if (lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() === true) return outside()
+  mkdirSync(parent, { recursive: true })
+  return path
+}
+
+/** The exact bytes of a file of the result: text that had to be made harmless comes in base64 as well. */
+async function bytesOf(client: Client, id: string, path: string): Promise<Buffer> {
+  const pieces: Buffer[] = []
+  for (let offset = 0; ;) {
+    const { file, error } = await call(client, 'get_result', {
+      execution_id: id,
+      file: path,
+      offset,
+      max_bytes: 1_048_576,
+    })
+    if (file === undefined)
+      throw new WritError('not_found', error?.message ?? `The result has no file ${visibleLine(path)}.`)
+    const bytes = file.base64 === undefined ? Buffer.from(file.text ?? '', 'utf8') : Buffer.from(file.base64, 'base64')
+    pieces.push(bytes)
+    offset += bytes.length
+    if (!file.more || bytes.length === 0) return Buffer.concat(pieces)
   }
 }

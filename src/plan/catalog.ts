@@ -1,7 +1,6 @@
 import { readFileSync, statSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
-import { z } from 'zod'
-import type { Digest, JsonObject } from '../digest.ts'
+import type { Digest } from '../digest.ts'
 import { digestJson } from '../digest.ts'
 import { systemCode, WritError } from '../error.ts'
 import { pathProblem, showPath } from '../request/files.ts'
@@ -96,11 +95,6 @@ export function entryDigest(catalog: Catalog, entry: string): Digest | null {
             ? catalog.limits
             : undefined
   return content === undefined ? null : digestJson(content)
-}
-
-/** JSON Schema (2020-12) of catalog.yaml, for editors. */
-export function catalogJsonSchema(): JsonObject {
-  return z.toJSONSchema(catalogSchema, { io: 'input' }) as JsonObject
 }
 
 function readText(path: string, file: string): string {

@@ -1,0 +1,262 @@
+import { type Command, InvalidArgumentError } from 'commander'
+import type { ApproveOptions } from './approvals.ts'
+import type { Context } from './context.ts'
+import type { EnrollOptions } from './enroll.ts'
+import type { RunOptions } from './run.ts'
+import type { VerifyOptions } from './verify.ts'
+
+type Use = (context: Context) => number | Promise<number>
+type Run = (command: Command, use: Use) => Promise<void>
+
+/** All commands. Each loads what it is made of when it is called, so that none waits for what another needs. */
+export function declare(program: Command, run: Run): void {
+  const leaf = (parent: Command, name: string, about: string): Command =>
+    parent.command(name).description(about).option('--json', 'print data as JSON')
+  const action: Action =
+    (use) =>
+    async (...all) => {
+      const command = all.at(-1) as Command
+      await run(command, await use(...(all.slice(0, -1) as never[])))
+    }
+  broker(program, leaf, action)
+  work(program, leaf, action)
+  approvals(program, leaf, action)
+  policy(program, leaf, action)
+  proof(program, leaf, action)
+}
+
+type Leaf = (parent: Command, name: string, about: string) => Command
+type Action = (use: (...args: never[]) => Promise<Use>) => (...all: unknown[]) => Promise<void>
+
+function broker(program: Command, leaf: Leaf, action: Action): void {
+  leaf(program, 'init [dir]', 'write a first configuration, policies and keys; overwrites nothing').action(
+    action(async (dir: string | undefined) => {
+      const { init } = await import('./init.ts')
+      return async (context) => await init(context, dir)
+    }),
+  )
+  // Both are started by main.ts before the command line is; they stand here for --help.
+  program
+    .command('mcp')
+    .description('what an MCP client starts: a relay from stdio to the broker, which is started where none runs')
+  program.command('serve').description('run the broker in the foreground')
+  leaf(program, 'stop', 'stop the broker; its runs are cancelled and accounted for').action(
+    action(async () => (await import('./status.ts')).stopBroker),
+  )
+  leaf(program, 'status', 'whether a broker runs, what it does, and which policy is in force').action(
+    action(async () => (await import('./status.ts')).status),
+  )
+  leaf(program, 'doctor', 'what this machine has and lacks, and how to get it').action(
+    action(async () => (await import('./doctor.ts')).doctor),
+  )
+}
+
+function work(program: Command, leaf: Leaf, action: Action): void {
+  leaf(
+    program,
+    'run <target> [files...]',
+    'submit files to a target, wait, and print progress and result; the first file is the script',
+  )
+    .requiredOption('--intent <intent>', 'what to do: an intent of the target')
+    .option('--project <name>', 'name of the project (else the folder’s)')
+    .option('--goal <text>', 'what it is for, in words; approvers read it')
+    .option('--input <k=v>', 'an input of the intent; may be repeated', collect, [])
+    .option('--again', 'run an unchanged plan once more')
+    .option('--dry-run', 'only say what policy would answer')
+    .option('--no-wait', 'print the ids and do not wait')
+    .option('--out <dir>', 'write the files of the result there')
+    .action(
+      action(async (target: string, files: string[], options: RunOptions) => {
+        const { run } = await import('./run.ts')
+        return async (context) => await run(context, target, files, options)
+      }),
+    )
+
+  const targets = program.command('targets').description('what work can run on')
+  leaf(targets, 'list', 'the targets of the catalog').action(
+    action(async () => (await import('./targets.ts')).targetsList),
+  )
+
+  const credentials = program.command('credentials').description('values that runs use and never see')
+  leaf(credentials, 'list', 'the credentials of the catalog, and whether each has a value').action(
+    action(async () => (await import('./credentials.ts')).credentialsList),
+  )
+  leaf(credentials, 'set <name>', 'store a value, read from standard input only').action(
+    action(async (name: string) => {
+      const { credentialsSet } = await import('./credentials.ts')
+      return async (context) => await credentialsSet(context, name)
+    }),
+  )
+  leaf(credentials, 'remove <name>', 'remove a stored value').action(
+    action(async (name: string) => {
+      const { credentialsRemove } = await import('./credentials.ts')
+      return async (context) => await credentialsRemove(context, name)
+    }),
+  )
+
+  const executions = program.command('executions').description('runs, live and past')
+  leaf(executions, 'list', 'newest first')
+    .option('--limit <n>', 'how many', count, 20)
+    .action(
+      action(async (options: { limit: number }) => {
+        const { executionsList } = await import('./executions.ts')
+        return (context) => executionsList(context, options.limit)
+      }),
+    )
+  leaf(executions, 'show <id>', 'all that is recorded of one').action(
+    action(async (id: string) => {
+      const { executionsShow } = await import('./executions.ts')
+      return (context) => executionsShow(context, id)
+    }),
+  )
+  leaf(executions, 'cancel <id>', 'cancel one that waits or runs').action(
+    action(async (id: string) => {
+      const { executionsCancel } = await import('./executions.ts')
+      return async (context) => await executionsCancel(context, id)
+    }),
+  )
+}
+
+function approvals(program: Command, leaf: Leaf, action: Action): void {
+  const group = program.command('approvals').description('what people are asked')
+  leaf(group, 'list', 'approvals that wait')
+    .option('--all', 'ended ones too')
+    .action(
+      action(async (options: { all?: boolean }) => {
+        const { approvalsList } = await import('./approvals.ts')
+        return (context) => approvalsList(context, options.all === true)
+      }),
+    )
+  leaf(group, 'show <id>', 'everything that would run').action(
+    action(async (id: string) => {
+      const { approvalsShow } = await import('./approvals.ts')
+      return async (context) => await approvalsShow(context, id)
+    }),
+  )
+  for (const verdict of ['approve', 'reject'] as const)
+    leaf(group, `${verdict} <id>`, `show everything that would run, then sign "${verdict}" with your own key`)
+      .option('--as <name>', 'which approver you are, where several are enrolled')
+      .option('--stage <id>', 'the stage to answer, where several wait for you')
+      .option('--reason <text>', 'why; stands in the signed statement')
+      .option('--key <file>', 'your key file, where it lies elsewhere')
+      .option('--ssh-agent', 'sign with the key in your SSH agent')
+      .option('--yes', 'with --ssh-agent: do not ask once more')
+      .option('--passphrase-fd <n>', 'read the passphrase from this file descriptor', count)
+      .action(
+        action(async (id: string, options: ApproveOptions) => {
+          const { approvalsAnswer } = await import('./approvals.ts')
+          return async (context) => await approvalsAnswer(context, id, verdict, options)
+        }),
+      )
+  leaf(group, 'enroll <name>', 'make a key for an approver and add the person to writ.yaml')
+    .option('--role <role>', 'a role of this person; may be repeated (else approver)', collect, [])
+    .option('--ssh-agent', 'take the Ed25519 key in your SSH agent instead of making one')
+    .option('--passphrase-fd <n>', 'read the passphrase from this file descriptor', count)
+    .option('--print', 'print the entry for writ.yaml instead of adding it')
+    .action(
+      action(async (name: string, options: EnrollOptions) => {
+        const { approvalsEnroll } = await import('./enroll.ts')
+        return async (context) => await approvalsEnroll(context, name, options)
+      }),
+    )
+}
+
+function policy(program: Command, leaf: Leaf, action: Action): void {
+  const group = program
+    .command('policy')
+    .description('write, check and try policies; without DIR, the packs writ.yaml attaches')
+  leaf(group, 'check [dirs...]', 'types, names, metadata, built-ins: everything a start would refuse').action(
+    action(async (dirs: string[]) => {
+      const { policyCheck } = await import('./policy.ts')
+      return async (context) => await policyCheck(context, dirs)
+    }),
+  )
+  leaf(group, 'test [dirs...]', 'run the *_test.rego of the packs')
+    .option('--run <regex>', 'only tests whose name matches')
+    .action(
+      action(async (dirs: string[], options: { run?: string }) => {
+        const { policyTest } = await import('./policy.ts')
+        return async (context) => await policyTest(context, dirs, options.run)
+      }),
+    )
+  leaf(group, 'fmt [dirs...]', 'format the Rego files')
+    .option('--check', 'write nothing; exit 1 where a file is not formatted')
+    .action(
+      action(async (dirs: string[], options: { check?: boolean }) => {
+        const { policyFormat } = await import('./policy.ts')
+        return async (context) => await policyFormat(context, dirs, options.check === true)
+      }),
+    )
+  leaf(group, 'build [dirs...]', 'compile to WASM')
+    .option('--out <dir>', 'write the modules there')
+    .action(
+      action(async (dirs: string[], options: { out?: string }) => {
+        const { policyBuild } = await import('./policy.ts')
+        return async (context) => await policyBuild(context, dirs, options.out)
+      }),
+    )
+  leaf(group, 'eval', 'decide an input with the attached packs')
+    .option('--input <file>', 'a writ.input/v1 document, - for standard input')
+    .option('--execution <id>', 'the recorded input of an execution; compares the answers')
+    .action(
+      action(async (options: { input?: string; execution?: string }) => {
+        const { policyEval } = await import('./policy.ts')
+        return async (context) => await policyEval(context, options)
+      }),
+    )
+}
+
+function proof(program: Command, leaf: Leaf, action: Action): void {
+  const receipts = program.command('receipts').description('the signed account of everything')
+  leaf(receipts, 'list', 'the newest receipts')
+    .option('--limit <n>', 'how many', count, 20)
+    .option('--jws', 'the whole log, one compact JWS a line, for an auditor')
+    .action(
+      action(async (options: { limit: number; jws?: boolean }) => {
+        const { receiptsExport, receiptsList } = await import('./receipts.ts')
+        return (context) => (options.jws === true ? receiptsExport(context) : receiptsList(context, options.limit))
+      }),
+    )
+  leaf(receipts, 'show <id>', 'one receipt with what callers are not shown')
+    .option('--jws', 'the compact JWS alone')
+    .action(
+      action(async (id: string, options: { jws?: boolean }) => {
+        const { receiptsShow } = await import('./receipts.ts')
+        return (context) => receiptsShow(context, id, options.jws === true)
+      }),
+    )
+  leaf(
+    program,
+    'verify [file]',
+    'verify a receipt, or with --log a whole log, offline; without FILE, the log of this configuration',
+  )
+    .option('--root <thumbprint>', 'the root thumbprint you got out of band')
+    .option('--jwks <file>', 'the key set to trust: keys.jwt or a JWKS')
+    .option('--log', 'the file is a log: one receipt a line, from the first')
+    .option('--approver <x>', 'public key of an approver; may be repeated', collect, [])
+    .action(
+      action(async (file: string | undefined, options: VerifyOptions) => {
+        const { verify } = await import('./verify.ts')
+        return async (context) => await verify(context, file, options)
+      }),
+    )
+  leaf(program, 'keys', 'the keys receipts are signed with')
+    .option('--fingerprint', 'the root thumbprint alone: what an auditor pins')
+    .action(
+      action(async (options: { fingerprint?: boolean }) => {
+        const { keysShow } = await import('./keys.ts')
+        return (context) => keysShow(context, options.fingerprint === true)
+      }),
+    )
+}
+
+function collect(value: string, before: readonly string[]): readonly string[] {
+  return [...before, value]
+}
+
+function count(text: string): number {
+  const value = Number(text)
+  if (text.trim() === '' || !Number.isSafeInteger(value) || value < 0)
+    throw new InvalidArgumentError('has to be a whole number.')
+  return value
+}

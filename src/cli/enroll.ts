@@ -1,0 +1,120 @@
+import { readFileSync, realpathSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { basename, dirname, join } from 'node:path'
+import { isSeq, parseDocument } from 'yaml'
+import { agentKeys } from '../approval/agent.ts'
+import type { Approver } from '../approval/approval.ts'
+import { checkPassphrase, keyFilePath, makeKeyFile } from '../approval/keyfile.ts'
+import { loadConfig } from '../config.ts'
+import { WritError } from '../error.ts'
+import { generateKey } from '../jws.ts'
+import { type Context, configOf, yes } from './context.ts'
+import { show } from './print.ts'
+import { askSecret, readFd } from './terminal.ts'
+
+export interface EnrollOptions {
+  readonly role: readonly string[]
+  readonly sshAgent?: boolean | undefined
+  readonly passphraseFd?: number | undefined
+  readonly print?: boolean | undefined
+}
+
+/** Makes a key under a passphrase, or takes one from an SSH agent, and adds the person to `writ.yaml`. */
+export async function approvalsEnroll(context: Context, subject: string, options: EnrollOptions): Promise<number> {
+  const config = configOf(context)
+  const roles = options.role.length > 0 ? options.role : ['approver']
+  if (config.approvers.some((approver) => approver.subject === subject))
+    throw new WritError('usage', `"${subject}" is an approver already.`, {
+      remedy: 'Take another name, or remove the entry from writ.yaml first.',
+    })
+  // With a key of nobody first: a name or role that writ.yaml would not take is told before anything is made.
+  withApprover(config.path, { subject, roles, key: generateKey().x })
+  const file = options.sshAgent === true ? null : keyFilePath(join(config.keys, 'approvers'), subject)
+  const key =
+    file === null ? await keyOfAgent(context) : (await makeKeyFile(file, newPassphrase(options.passphraseFd))).x
+  const entry = { subject, roles: [...roles], key }
+  if (options.print !== true) {
+    try {
+      writeConfig(config.path, withApprover(config.path, entry))
+    } catch (failure) {
+      // A key nobody is known by would only be in the way of the next try.
+      if (file !== null) rmSync(file)
+      throw failure
+    }
+  }
+  show(context, { ...entry, written: options.print !== true }, () =>
+    [
+      options.print === true
+        ? 'Add this to "approvers" in writ.yaml:'
+        : `${subject} is enrolled with ${roles.join(', ')}; added to ${config.path}:`,
+      `  - { subject: ${subject}, roles: [${roles.join(', ')}], key: ${key} }`,
+      'A running broker takes it over within a second.',
+    ].join('\n'),
+  )
+  return yes
+}
+
+async function keyOfAgent(context: Context): Promise<string> {
+  const socket = context.env['SSH_AUTH_SOCK']
+  const keys = socket === undefined ? [] : await agentKeys(socket)
+  const [first] = keys
+  if (first === undefined)
+    throw new WritError('key_unavailable', 'The SSH agent holds no Ed25519 key.', {
+      remedy: 'Add one with "ssh-add", or enrol without --ssh-agent.',
+    })
+  if (keys.length > 1)
+    context.note(`The agent holds ${String(keys.length)} Ed25519 keys; the first, "${first.comment}", is taken.`)
+  return first.x
+}
+
+/** The text of `writ.yaml` with one approver more; its comments and order stay. Throws where that would not load. */
+function withApprover(path: string, entry: Approver): string {
+  const document = parseDocument(readFileSync(path, 'utf8'))
+  const list = document.get('approvers')
+  const node = document.createNode({ subject: entry.subject, roles: [...entry.roles], key: entry.key })
+  node.flow = true
+  if (isSeq(list)) {
+    list.flow = false
+    list.add(node)
+  } else document.set('approvers', document.createNode([node]))
+  const text = document.toString({ lineWidth: 0 })
+  const trial = tryFile(path)
+  try {
+    writeFileSync(trial, text, { mode: 0o600 })
+    loadConfig(trial)
+  } catch (failure) {
+    if (!(failure instanceof WritError)) throw failure
+    const message = failure.message.replaceAll(basename(trial), basename(path))
+    throw new WritError('usage', `This approver cannot be enrolled: ${message}`, {
+      remedy: 'A name is printable, without spaces; a role is a-z, 0-9, "-" and "_".',
+    })
+  } finally {
+    rmSync(trial, { force: true })
+  }
+  return text
+}
+
+/** Beside the file itself: relative paths mean the same there, and a rename is one step. */
+function tryFile(path: string): string {
+  return join(dirname(path), `.${basename(path)}.${String(process.pid)}`)
+}
+
+/** Replaces the file whole, so that a broker that watches it never reads half of it. */
+function writeConfig(path: string, text: string): void {
+  const real = realpathSync(path)
+  const next = tryFile(real)
+  try {
+    writeFileSync(next, text, { mode: statSync(real).mode & 0o777 })
+    renameSync(next, real)
+  } finally {
+    rmSync(next, { force: true })
+  }
+}
+
+function newPassphrase(fd: number | undefined): string {
+  if (fd !== undefined) return readFd(fd)
+  const first = askSecret('Choose a passphrase for the new key (12 characters or more): ')
+  checkPassphrase(first)
+  if (first !== askSecret('Once more: '))
+    throw new WritError('usage', 'The two passphrases differ; nothing was written.', { remedy: 'Run it again.' })
+  return first
+}

@@ -1,0 +1,67 @@
+import { askBroker } from '../control/control.ts'
+import { WritError } from '../error.ts'
+import { type Context, folderFor, no, yes } from './context.ts'
+import { show } from './print.ts'
+
+export async function status(context: Context): Promise<number> {
+  const { folder, config } = folderFor(context)
+  const answer = await askBroker(folder.controlSocket, 'status').catch((failure: unknown) => {
+    if (failure instanceof WritError && failure.code === 'broker_unreachable') return null
+    throw failure
+  })
+  if (answer === null) {
+    show(
+      context,
+      { broker: false, configuration: config.path },
+      () => `No broker runs for ${config.path}; the first client starts one.`,
+    )
+    return no
+  }
+  const policy = answer['policy'] as {
+    generation: { number: number; digest: string } | null
+    packs: { pack: string; layer: string; kind: string }[]
+    refused: { file: string; line: number; message: string }[]
+  }
+  const configuration = answer['configuration'] as { ok: boolean; problem?: string }
+  show(context, { broker: true, ...answer }, () =>
+    [
+      `Broker ${String(answer['version'])}, pid ${String(answer['pid'])}, since ${String(answer['started'])}`,
+      `  executions   ${String(answer['running'])} running, ${String(answer['queued'])} queued, ${String(answer['awaiting_approval'])} awaiting approval`,
+      `  connections  ${String(answer['connections'])}`,
+      `  receipts     ${String(answer['receipts'])}`,
+      `  policy       ${policy.generation === null ? 'NONE IN FORCE: everything is denied' : `generation ${String(policy.generation.number)} ${policy.generation.digest}`}`,
+      ...policy.packs.map((pack) => `               ${pack.pack} (${pack.layer}, ${pack.kind})`),
+      ...policy.refused.map(
+        (finding) => `               REFUSED ${finding.file}:${String(finding.line)} ${finding.message}`,
+      ),
+      ...(configuration.ok ? [] : [`  configuration REFUSED ${configuration.problem ?? ''}`]),
+      ...(answer['room'] === 'ok' ? [] : ['  DISK         low: no new execution begins until there is room']),
+    ].join('\n'),
+  )
+  return policy.generation === null || policy.refused.length > 0 || !configuration.ok ? no : yes
+}
+
+export async function stopBroker(context: Context): Promise<number> {
+  const { folder } = folderFor(context)
+  try {
+    await askBroker(folder.controlSocket, 'stop')
+  } catch (failure) {
+    if (failure instanceof WritError && failure.code === 'broker_unreachable') {
+      show(context, { stopped: false }, () => 'No broker runs.')
+      return no
+    }
+    throw failure
+  }
+  for (let waited = 0; waited < 200; waited++) {
+    await new Promise((resolve) => setTimeout(resolve, 50))
+    const answers = await askBroker(folder.controlSocket, 'status').then(
+      () => true,
+      () => false,
+    )
+    if (!answers) {
+      show(context, { stopped: true }, () => 'The broker has stopped.')
+      return yes
+    }
+  }
+  throw new WritError('broker_unreachable', 'The broker was told to stop and is still ending its runs.')
+}
