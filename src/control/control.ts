@@ -1,6 +1,5 @@
 import { chmod, rm } from 'node:fs/promises'
 import { connect, createServer, type Socket } from 'node:net'
-import { createInterface } from 'node:readline'
 import type { Json, JsonObject } from '../digest.ts'
 import { WritError, type ErrorCode, errorCodes } from '../error.ts'
 import { parseIJson } from '../json.ts'
@@ -15,6 +14,10 @@ export interface ControlMethods {
   /** A signed statement. */
   answer(jws: string): Promise<JsonObject>
   cancel(execution: string): Promise<JsonObject>
+  /** What a token is to stand for, as JSON; the answer is the only place the token ever stands. */
+  token_create(asked: string): Promise<JsonObject>
+  token_list(): Promise<JsonObject>
+  token_revoke(id: string): Promise<JsonObject>
 }
 
 const maxLine = 4 * 1024 * 1024
@@ -27,14 +30,7 @@ export async function serveControl(path: string, methods: ControlMethods): Promi
     open.add(socket)
     socket.on('close', () => open.delete(socket))
     socket.on('error', () => socket.destroy())
-    const lines = createInterface({ input: socket, crlfDelay: Infinity })
-    void (async () => {
-      for await (const line of lines) {
-        if (line.length > maxLine) break
-        socket.write(`${JSON.stringify(await answerLine(line, methods))}\n`)
-      }
-      socket.end()
-    })().catch(() => socket.destroy())
+    void answerAll(socket, methods).catch(() => socket.destroy())
   })
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
@@ -50,54 +46,85 @@ export async function serveControl(path: string, methods: ControlMethods): Promi
   }
 }
 
+/** One answer a line, in order. A line that does not end is cut off: nothing is held that nobody may send. */
+async function answerAll(socket: Socket, methods: ControlMethods): Promise<void> {
+  let have = ''
+  socket.setEncoding('utf8')
+  for await (const piece of socket) {
+    have += String(piece)
+    for (let end = have.indexOf('\n'); end >= 0; end = have.indexOf('\n')) {
+      const line = have.slice(0, end)
+      have = have.slice(end + 1)
+      socket.write(`${JSON.stringify(await answerLine(line, methods))}\n`)
+    }
+    if (have.length > maxLine) return void socket.destroy()
+  }
+  socket.end()
+}
+
+const answers: ReadonlyMap<string, (methods: ControlMethods, text: string) => Promise<JsonObject>> = new Map([
+  ['status', async (methods: ControlMethods) => await methods.status()],
+  ['stop', async (methods: ControlMethods) => await methods.stop()],
+  ['reload', async (methods: ControlMethods) => await methods.reload()],
+  ['approval', async (methods: ControlMethods, id: string) => await methods.approval(id)],
+  ['answer', async (methods: ControlMethods, jws: string) => await methods.answer(jws)],
+  ['cancel', async (methods: ControlMethods, execution: string) => await methods.cancel(execution)],
+])
+
 async function answerLine(line: string, methods: ControlMethods): Promise<JsonObject> {
   try {
     const asked = parseIJson(line, { maxBytes: maxLine })
-    if (asked === null || typeof asked !== 'object' || Array.isArray(asked)) throw new WritError('malformed_message', 'not an object')
+    if (asked === null || typeof asked !== 'object' || Array.isArray(asked))
+      throw new WritError('malformed_message', 'not an object')
     const { method, argument } = asked as { readonly method?: Json; readonly argument?: Json }
     const text = typeof argument === 'string' ? argument : ''
-    switch (method) {
-      case 'status':
-        return { ok: await methods.status() }
-      case 'stop':
-        return { ok: await methods.stop() }
-      case 'reload':
-        return { ok: await methods.reload() }
-      case 'approval':
-        return { ok: await methods.approval(text) }
-      case 'answer':
-        return { ok: await methods.answer(text) }
-      case 'cancel':
-        return { ok: await methods.cancel(text) }
-      default:
-        throw new WritError('method_not_allowed', 'the control socket has no such method')
-    }
+    const answer = typeof method === 'string' ? answers.get(method) : undefined
+    if (answer === undefined) throw new WritError('method_not_allowed', 'the control socket has no such method')
+    return { ok: await answer(methods, text) }
   } catch (error) {
     // The other end is the operator, who may know why; still never a stack or a cause.
     if (error instanceof WritError) return { error: { code: error.code, message: error.message, remedy: error.remedy } }
-    return { error: { code: 'internal', message: 'the broker could not answer', remedy: 'See broker.log in the data folder.' } }
+    return {
+      error: { code: 'internal', message: 'the broker could not answer', remedy: 'See broker.log in the data folder.' },
+    }
   }
 }
 
-/** Asks a running broker. Rejects `broker_unreachable` where none answers, and with the broker's own refusal else. */
+/** How long a broker may take: a verdict waits for the ledger, a reload for the compiler. */
+const answerWithinMs = 60_000
+
+/**
+ * Asks a running broker. Rejects `broker_unreachable` where none answers in a minute, and with the broker's own refusal
+ * else.
+ */
 export async function askBroker(path: string, method: keyof ControlMethods, argument = ''): Promise<JsonObject> {
   const socket = connect(path)
   try {
-    return await new Promise<JsonObject>((resolve, reject) => {
-      socket.once('error', (cause) => reject(new WritError('broker_unreachable', 'No broker answers for this configuration.', { cause })))
-      socket.once('close', () => reject(new WritError('broker_unreachable', 'The broker ended before it answered.')))
-      const lines = createInterface({ input: socket, crlfDelay: Infinity })
-      // readline repeats the socket's error; it was told above.
-      lines.on('error', () => undefined)
-      lines.once('line', (line) => {
-        const answer = parseIJson(line, { maxBytes: 16 * maxLine }) as { readonly ok?: JsonObject; readonly error?: { readonly code: string; readonly message: string; readonly remedy: string } }
-        if (answer.ok !== undefined) return resolve(answer.ok)
-        const code = errorCodes.find((known): known is ErrorCode => known === answer.error?.code) ?? 'internal'
-        return reject(new WritError(code, answer.error?.message ?? 'the broker refused', { remedy: answer.error?.remedy ?? '' }))
+    const line = await new Promise<string>((resolve, reject) => {
+      const refuse = (message: string, cause?: unknown): void =>
+        reject(new WritError('broker_unreachable', message, cause === undefined ? {} : { cause }))
+      socket.setTimeout(answerWithinMs, () => refuse('The broker did not answer in a minute.'))
+      socket.once('error', (cause) => refuse('No broker answers for this configuration.', cause))
+      socket.once('close', () => refuse('The broker ended before it answered.'))
+      const pieces: Buffer[] = []
+      socket.on('data', (piece: Buffer) => {
+        pieces.push(piece)
+        if (piece.includes(0x0a)) resolve(Buffer.concat(pieces).toString('utf8'))
       })
       socket.write(`${JSON.stringify({ method, argument })}\n`)
     })
+    return readAnswer(line.slice(0, line.indexOf('\n')))
   } finally {
     socket.destroy()
   }
+}
+
+function readAnswer(line: string): JsonObject {
+  const answer = parseIJson(line, { maxBytes: 16 * maxLine }) as {
+    readonly ok?: JsonObject
+    readonly error?: { readonly code: string; readonly message: string; readonly remedy: string }
+  }
+  if (answer.ok !== undefined) return answer.ok
+  const code = errorCodes.find((known): known is ErrorCode => known === answer.error?.code) ?? 'internal'
+  throw new WritError(code, answer.error?.message ?? 'the broker refused', { remedy: answer.error?.remedy ?? '' })
 }
