@@ -145,7 +145,7 @@ export function openEngine(options: EngineOptions): Engine {
     },
     async decide(input) {
       const loaded = current
-      const made = { id: newId('dec'), atMs: clock.now(), generation: loaded?.generation ?? null }
+      const particularsOf = () => ({ id: newId('dec'), atMs: clock.now(), generation: loaded?.generation ?? null })
       let checked: ReturnType<typeof checkInput>
       try {
         checked = checkInput(input)
@@ -155,14 +155,16 @@ export function openEngine(options: EngineOptions): Engine {
       if (!checked.ok) {
         const phase = phaseOf(input)
         return makeDecision({
-          ...made,
+          ...particularsOf(),
           phase,
           merged: failed('input_rejected', checked.why),
           inputDigest: refusedDigest(input),
         })
       }
-      const merged = loaded === null ? failed('no_generation') : await evaluate(loaded, checked.text, checked.input)
-      return makeDecision({ ...made, phase: checked.input.phase, merged, inputDigest: checked.digest })
+      const asked = loaded === null ? failed('no_generation') : evaluate(loaded, checked.text, checked.input)
+      // While the worker evaluates.
+      const particulars = { ...particularsOf(), inputDigest: digestOf(checked.text) }
+      return makeDecision({ ...particulars, phase: checked.input.phase, merged: await asked })
     },
     async close() {
       await pool.close()

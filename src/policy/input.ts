@@ -1,4 +1,3 @@
-import { z } from 'zod'
 import { canonical, digestOf } from '../digest.ts'
 import type { Digest, JsonObject } from '../digest.ts'
 import { egressModes, isolationLevels } from '../plan/plan.ts'
@@ -7,6 +6,21 @@ import type { Caller } from '../request/caller.ts'
 import type { Task } from '../request/task.ts'
 import type { Phase, PolicyInput } from './policy.ts'
 import { WritError } from '../error.ts'
+import {
+  count,
+  free,
+  list,
+  name,
+  NotInForm,
+  nullable,
+  number,
+  object,
+  pattern,
+  text,
+  texts,
+  word,
+  write,
+} from './form.ts'
 
 export const maxDepth = 64
 export const maxBytes = 256 * 1024
@@ -17,62 +31,11 @@ const excerptLength = 1024
 const freeDepth = maxDepth - 3
 /** Levels that are still digested. */
 const maxFreeDepth = 1000
-const tooDeep = 'too many levels'
 
 /** Obligations the broker carries out. Any other denies. */
 export const supportedObligations: readonly string[] = []
 
 const weekdays = ['sun', 'mon', 'tue', 'wed', 'thu', 'fri', 'sat'] as const
-
-class NotJson extends Error {}
-
-const plainText = /^[ !#-[\]-~]*$/
-
-function quoted(text: string, what: string): string {
-  if (plainText.test(text)) return `"${text}"`
-  if (!text.isWellFormed()) throw new NotJson(`${what} with a lone surrogate`)
-  return JSON.stringify(text)
-}
-
-/**
- * RFC 8785 text of `value`, in the one pass that also makes sure that it is I-JSON of at most `depth` levels and made of
- * plain arrays and objects. Throws NotJson and never recurses deeper than `depth`.
- */
-function write(value: unknown, depth: number): string {
-  switch (typeof value) {
-    case 'string':
-      return quoted(value, 'a string')
-    case 'number':
-      if (!Number.isFinite(value)) throw new NotJson('a number that JSON does not have')
-      return JSON.stringify(value)
-    case 'boolean':
-      return value ? 'true' : 'false'
-    case 'object':
-      break
-    case 'undefined':
-    case 'function':
-    case 'symbol':
-    case 'bigint':
-      throw new NotJson('a value that JSON does not have')
-  }
-  if (value === null) return 'null'
-  if (depth === 0) throw new NotJson(tooDeep)
-  if (Array.isArray(value)) {
-    let text = '['
-    // An index loop meets the holes of a sparse array, which `map` would step over.
-    for (let at = 0; at < value.length; at++) text += `${at === 0 ? '' : ','}${write(value[at], depth - 1)}`
-    return `${text}]`
-  }
-  const prototype: unknown = Object.getPrototypeOf(value)
-  if (prototype !== Object.prototype && prototype !== null) throw new NotJson('an object that is not plain')
-  let text = '{'
-  for (const key of Object.keys(value).sort()) {
-    if (key === '__proto__') throw new NotJson('a key named __proto__')
-    const member = write((value as Record<string, unknown>)[key], depth - 1)
-    text += `${text === '{' ? '' : ','}${quoted(key, 'a key')}:${member}`
-  }
-  return `${text}}`
-}
 
 type Written = { readonly ok: true; readonly text: string } | { readonly ok: false; readonly why: string }
 
@@ -80,120 +43,108 @@ function written(value: unknown, depth: number): Written {
   try {
     return { ok: true, text: write(value, depth) }
   } catch (error) {
-    if (error instanceof NotJson) return { ok: false, why: error.message }
+    if (error instanceof NotInForm) return { ok: false, why: error.message }
     throw error
   }
 }
 
-const count = z.number().int().nonnegative()
-const texts = z.array(z.string())
-/** Checked as I-JSON before; kept as it is, because a copy may lose members. */
-const object = z.custom<JsonObject>((value) => typeof value === 'object' && value !== null && !Array.isArray(value))
-const evidence = z.enum(['passkey', 'key', 'bearer'])
-const verdict = z.enum(['approve', 'reject'])
+const evidence = word('passkey', 'key', 'bearer')
+const verdict = word('approve', 'reject')
 
-const schema = z.strictObject({
-  schema: z.literal('writ.input/v1'),
-  phase: z.enum(['request', 'execution', 'approval', 'egress']),
-  subject: z.strictObject({
-    type: z.enum(['user', 'service']),
-    id: z.string().min(1),
-    properties: z.strictObject({
-      tenant: z.string().min(1),
-      roles: texts,
-      auth: z.strictObject({ method: z.enum(['socket', 'token', 'oauth']), age_s: count }),
-      agent: z.strictObject({
-        id: z.string().min(1),
-        asserted: z.strictObject({ client: z.string(), version: z.string() }),
-      }),
+/** The members of `writ.input/v1`; `PolicyInput` is their type. */
+const form = object({
+  schema: word('writ.input/v1'),
+  phase: word('request', 'execution', 'approval', 'egress'),
+  subject: object({
+    type: word('user', 'service'),
+    id: name,
+    properties: object({
+      tenant: name,
+      roles: list(text),
+      auth: object({ method: word('socket', 'token', 'oauth'), age_s: count() }),
+      agent: object({ id: name, asserted: object({ client: text, version: text }) }),
     }),
   }),
-  action: z.strictObject({ name: z.string().min(1), properties: z.strictObject({ arguments: object }) }),
-  resource: z.strictObject({
-    type: z.enum(['target', 'task', 'execution', 'approval', 'artifact', 'receipt', 'service', 'none']),
-    id: z.string(),
-    properties: z.strictObject({
-      owner: z.string().nullable(),
-      tenant: z.string().nullable(),
-      labels: z.record(z.string(), z.string()),
-    }),
+  action: object({ name, properties: object({ arguments: free(freeDepth) }) }),
+  resource: object({
+    type: word('target', 'task', 'execution', 'approval', 'artifact', 'receipt', 'service', 'none'),
+    id: text,
+    properties: object({ owner: nullable(text), tenant: nullable(text), labels: texts }),
   }),
-  context: z.strictObject({
-    time: z.strictObject({
-      rfc3339: z.string().regex(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/),
-      unix_s: count,
-      weekday: z.enum(weekdays),
-      minute_of_day: count.max(1439),
+  context: object({
+    time: object({
+      rfc3339: pattern(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/),
+      unix_s: count(),
+      weekday: word(...weekdays),
+      minute_of_day: count(1439),
     }),
-    counters: z.strictObject({ executions_60m: count, denied_10m: count, running: count }),
-    task: z
-      .strictObject({
-        project_name: z.string(),
-        intent: z.string(),
-        goal: z.string(),
-        context: z.string(),
-        inputs: object,
-        files: z.array(z.strictObject({ path: z.string(), sha256: z.string(), size: count })),
-      })
-      .nullable(),
-    plan: z
-      .strictObject({
-        digest: z.string(),
-        executor: z.string(),
-        isolation: z.enum(isolationLevels),
-        egress: z.enum(egressModes),
-        delivery: texts,
-        kill: z.enum(['confirmed', 'best_effort']),
-        image: object.nullable(),
-        runtime: z.string(),
-        code_origin: z.enum(['caller', 'operator']),
-        steps: z.array(z.strictObject({ title: z.string(), argv: texts })),
-        services: texts,
-        hosts: texts,
-        credentials: z.array(z.strictObject({ name: z.string(), lane: z.string(), exposure: z.string() })),
-        limits: z.strictObject({
-          wall_s: z.number(),
-          cpu_s: z.number(),
-          memory_mb: z.number(),
-          output_kb: z.number(),
-          artifact_kb: z.number(),
-          egress_requests: z.number(),
-        }),
-      })
-      .nullable(),
-    approvals: z.array(
-      z.strictObject({
-        id: z.string(),
-        stage: z.string(),
-        verdict,
-        by: z.string().min(1),
-        roles: texts,
-        evidence,
-        at_s: count,
-        until_s: count,
+    counters: object({ executions_60m: count(), denied_10m: count(), running: count() }),
+    task: nullable(
+      object({
+        project_name: text,
+        intent: text,
+        goal: text,
+        context: text,
+        inputs: free(freeDepth),
+        files: list(object({ path: text, sha256: text, size: count() })),
       }),
     ),
-    verdict: z
-      .strictObject({ approval_id: z.string(), stage: z.string(), verdict, evidence, requirement: z.string() })
-      .nullable(),
-    call: z
-      .strictObject({
-        service: z.string(),
-        host: z.string(),
-        port: z.number().int().min(0).max(65535),
-        method: z.string(),
-        path: z.string(),
-        size: count,
-        credential: z.string().nullable(),
-      })
-      .nullable(),
-    supported_obligations: texts,
+    plan: nullable(
+      object({
+        digest: text,
+        executor: text,
+        isolation: word(...isolationLevels),
+        egress: word(...egressModes),
+        delivery: list(text),
+        kill: word('confirmed', 'best_effort'),
+        image: nullable(free(freeDepth)),
+        runtime: text,
+        code_origin: word('caller', 'operator'),
+        steps: list(object({ title: text, argv: list(text) })),
+        services: list(text),
+        hosts: list(text),
+        credentials: list(object({ name: text, lane: text, exposure: text })),
+        limits: object({
+          wall_s: number,
+          cpu_s: number,
+          memory_mb: number,
+          output_kb: number,
+          artifact_kb: number,
+          egress_requests: number,
+        }),
+      }),
+    ),
+    approvals: list(
+      object({
+        id: text,
+        stage: text,
+        verdict,
+        by: name,
+        roles: list(text),
+        evidence,
+        at_s: count(),
+        until_s: count(),
+      }),
+    ),
+    verdict: nullable(object({ approval_id: text, stage: text, verdict, evidence, requirement: text })),
+    call: nullable(
+      object({
+        service: text,
+        host: text,
+        port: count(65_535),
+        method: text,
+        path: text,
+        size: count(),
+        credential: nullable(text),
+      }),
+    ),
+    supported_obligations: list(text),
   }),
 })
 
 export type CheckedInput =
   /** `text` is the RFC 8785 form: what is evaluated, digested and kept for replay, so all three see one document. */
-  | { readonly ok: true; readonly input: PolicyInput; readonly text: string; readonly digest: Digest }
+  | { readonly ok: true; readonly input: PolicyInput; readonly text: string }
   | { readonly ok: false; readonly why: string }
 
 /**
@@ -201,16 +152,16 @@ export type CheckedInput =
  * no input, and a lone surrogate destroys an instance (reference/policy.md §0.1, §0.2).
  */
 export function checkInput(value: unknown): CheckedInput {
-  const canonicalForm = written(value, maxDepth)
-  if (!canonicalForm.ok) return canonicalForm
-  const { text } = canonicalForm
-  if (Buffer.byteLength(text) > maxBytes) return { ok: false, why: `larger than ${maxBytes} bytes` }
-  const parsed = schema.safeParse(value)
-  if (!parsed.success) {
-    const issue = parsed.error.issues[0]
-    return { ok: false, why: `${issue?.path.join('.') ?? ''}: ${issue?.code ?? 'invalid'}` }
+  try {
+    const written = form(value, '')
+    // A UTF-16 unit is 3 bytes at most: counting is needed near the limit only.
+    if (written.length * 3 > maxBytes && Buffer.byteLength(written) > maxBytes)
+      return { ok: false, why: `larger than ${maxBytes} bytes` }
+    return { ok: true, input: value as PolicyInput, text: written }
+  } catch (error) {
+    if (error instanceof NotInForm) return { ok: false, why: error.message }
+    throw error
   }
-  return { ok: true, input: parsed.data, text, digest: digestOf(text) }
 }
 
 /** The value, or `{truncated, digest, excerpt}` where it is too large or too deep to be evaluated whole. */

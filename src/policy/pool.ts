@@ -34,7 +34,10 @@ interface Job {
   readonly request: Extract<Request, { kind: 'load' | 'decide' }>
   settle(reply: Reply | { readonly kind: 'lost'; readonly error: DecisionErrorCode }): void
   readonly deadlineMs: number
+  /** Runs while the job waits for a worker. */
   timer: NodeJS.Timeout | null
+  /** `performance.now()` at which the worker that has it is late. */
+  due: number
 }
 
 interface Slot {
@@ -42,6 +45,8 @@ interface Slot {
   ready: boolean
   job: Job | null
   readonly sets: Set<number>
+  /** One timer for the jobs that follow one another: when it is due, it looks whether the job it finds is late. */
+  watch: { readonly timer: NodeJS.Timeout; readonly due: number } | null
 }
 
 /** Starts `threads` workers. They keep the process alive only while something is asked. */
@@ -84,6 +89,7 @@ export function openPool(options: { readonly threads: number; readonly deadlineM
     if (!slots.delete(slot)) return
     const { job } = slot
     slot.job = null
+    if (slot.watch !== null) clearTimeout(slot.watch.timer)
     void slot.worker.terminate()
     if (job !== null) finish(job, { kind: 'lost', error })
     // A worker that never got ready is a fault of the machine; do not spin on it.
@@ -91,16 +97,34 @@ export function openPool(options: { readonly threads: number; readonly deadlineM
     refill()
   }
 
-  const start = (slot: Slot, job: Job): void => {
-    slot.job = job
-    if (job.request.kind === 'decide') supply(slot, job.request.set)
-    if (job.timer !== null) clearTimeout(job.timer)
-    job.timer = setTimeout(() => {
+  const watch = (slot: Slot, due: number): void => {
+    // A timer that is due no later finds this job too, and looks again when its time has come.
+    if (slot.watch !== null && slot.watch.due <= due) return
+    if (slot.watch !== null) clearTimeout(slot.watch.timer)
+    const timer = setTimeout(() => {
+      slot.watch = null
+      const { job } = slot
+      if (job === null) return
+      if (performance.now() < job.due) {
+        watch(slot, job.due)
+        return
+      }
       // An answer that already waits in the port is taken first: the time was this thread's, not the worker's.
       setImmediate(() => {
         if (slot.job === job) lose(slot, 'deadline')
       })
-    }, job.deadlineMs)
+    }, due - performance.now())
+    timer.unref()
+    slot.watch = { timer, due }
+  }
+
+  const start = (slot: Slot, job: Job): void => {
+    slot.job = job
+    if (job.request.kind === 'decide') supply(slot, job.request.set)
+    if (job.timer !== null) clearTimeout(job.timer)
+    job.timer = null
+    job.due = performance.now() + job.deadlineMs
+    watch(slot, job.due)
     post(slot, job.request)
   }
 
@@ -145,7 +169,7 @@ export function openPool(options: { readonly threads: number; readonly deadlineM
       // Bounds what an answer can cost in this process; the modules' memory is bounded by its own maximum.
       resourceLimits: { maxOldGenerationSizeMb: 96, maxYoungGenerationSizeMb: 16, stackSizeMb: 4 },
     })
-    const slot: Slot = { worker, ready: false, job: null, sets: new Set() }
+    const slot: Slot = { worker, ready: false, job: null, sets: new Set(), watch: null }
     slots.add(slot)
     worker.on('message', (reply: Reply) => {
       heard(slot, reply)
@@ -179,7 +203,7 @@ export function openPool(options: { readonly threads: number; readonly deadlineM
         resolve({ kind: 'lost', error: 'deadline' })
         return
       }
-      const job: Job = { request, settle: resolve, deadlineMs, timer: null }
+      const job: Job = { request, settle: resolve, deadlineMs, timer: null, due: Number.POSITIVE_INFINITY }
       keepAlive(1)
       waiting.push(job)
       next()
@@ -211,7 +235,7 @@ export function openPool(options: { readonly threads: number; readonly deadlineM
       const reply = await enqueue({ kind: 'decide', set, input }, options.deadlineMs)
       switch (reply.kind) {
         case 'decided':
-          return { ok: true, results: reply.results }
+          return { ok: true, results: JSON.parse(reply.results) as readonly PackResult[] }
         case 'lost':
           return { ok: false, error: reply.error }
         case 'loaded':
@@ -229,7 +253,10 @@ export function openPool(options: { readonly threads: number; readonly deadlineM
       for (const job of waiting.splice(0)) finish(job, { kind: 'lost', error: 'deadline' })
       const all = [...slots]
       slots.clear()
-      for (const { job } of all) if (job !== null) finish(job, { kind: 'lost', error: 'deadline' })
+      for (const { job, watch } of all) {
+        if (watch !== null) clearTimeout(watch.timer)
+        if (job !== null) finish(job, { kind: 'lost', error: 'deadline' })
+      }
       await Promise.all(all.map(async ({ worker }) => await worker.terminate()))
     },
   }

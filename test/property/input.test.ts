@@ -41,3 +41,23 @@ it('no value whatever makes the check of an input throw', () => {
     { numRuns: 1000 },
   )
 })
+
+it('texts and files of a task are written as RFC 8785 writes them, whatever they hold', () => {
+  const word = fc.string({ unit: 'grapheme' })
+  fc.assert(
+    fc.property(
+      word,
+      word,
+      fc.array(fc.record({ path: word, sha256: word, size: fc.nat() }), { maxLength: 5 }),
+      (goal, context, files) => {
+        const built = requestInput()
+        const task = { project_name: 'p', intent: 'i', goal, context, inputs: { [goal]: context }, files }
+        fc.pre(goal !== '__proto__')
+        const value = { ...built, context: { ...built.context, task } }
+        const checked = checkInput(value)
+        expect(checked.ok ? checked.text : checked.why).toBe(canonical(value))
+      },
+    ),
+    { numRuns: 500 },
+  )
+})
