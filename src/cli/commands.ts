@@ -3,6 +3,7 @@ import type { ApproveOptions } from './approvals.ts'
 import type { Context } from './context.ts'
 import type { EnrollOptions } from './enroll.ts'
 import type { RunOptions } from './run.ts'
+import type { TokenOptions } from './token.ts'
 import type { VerifyOptions } from './verify.ts'
 
 type Use = (context: Context) => number | Promise<number>
@@ -21,6 +22,7 @@ export function declare(program: Command, run: Run): void {
   broker(program, leaf, action)
   work(program, leaf, action)
   approvals(program, leaf, action)
+  tokens(program, leaf, action)
   policy(program, leaf, action)
   proof(program, leaf, action)
 }
@@ -159,6 +161,32 @@ function approvals(program: Command, leaf: Leaf, action: Action): void {
         return async (context) => await approvalsEnroll(context, name, options)
       }),
     )
+}
+
+function tokens(program: Command, leaf: Leaf, action: Action): void {
+  const group = program.command('token').description('what remote clients prove who they are with')
+  leaf(group, 'create', 'make a token and print it, once')
+    .requiredOption('--subject <name>', 'who acts: a person, or with --service a service')
+    .option('--service', 'the subject is a service, not a person')
+    .option('--agent <name>', 'the agent that acts for the subject (else SUBJECT-agent)')
+    .option('--tenant <name>', 'whose things it sees', 'default')
+    .option('--role <role>', 'a role it gives; may be repeated; policies say what a role may', collect, [])
+    .option('--expires <time>', 'how long it is valid: 12h, 30d …; at most 366d', '30d')
+    .action(
+      action(async (options: TokenOptions) => {
+        const { tokenCreate } = await import('./token.ts')
+        return async (context) => await tokenCreate(context, options)
+      }),
+    )
+  leaf(group, 'list', 'all tokens, newest first; never the tokens themselves').action(
+    action(async () => (await import('./token.ts')).tokenList),
+  )
+  leaf(group, 'revoke <id>', 'end a token at once, and what is open under it').action(
+    action(async (id: string) => {
+      const { tokenRevoke } = await import('./token.ts')
+      return async (context) => await tokenRevoke(context, id)
+    }),
+  )
 }
 
 function policy(program: Command, leaf: Leaf, action: Action): void {

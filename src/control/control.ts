@@ -69,6 +69,9 @@ const answers: ReadonlyMap<string, (methods: ControlMethods, text: string) => Pr
   ['approval', async (methods: ControlMethods, id: string) => await methods.approval(id)],
   ['answer', async (methods: ControlMethods, jws: string) => await methods.answer(jws)],
   ['cancel', async (methods: ControlMethods, execution: string) => await methods.cancel(execution)],
+  ['token_create', async (methods: ControlMethods, asked: string) => await methods.token_create(asked)],
+  ['token_list', async (methods: ControlMethods) => await methods.token_list()],
+  ['token_revoke', async (methods: ControlMethods, id: string) => await methods.token_revoke(id)],
 ])
 
 async function answerLine(line: string, methods: ControlMethods): Promise<JsonObject> {

@@ -28,8 +28,8 @@ export interface Parts {
   /** Read at every use: both are replaced as a whole when their files change. */
   readonly catalog: () => Catalog
   readonly approvers: () => readonly Approver[]
-  /** Roles a subject of the local socket or a token holds now. */
-  readonly rolesOf: (tenant: string, subject: string) => readonly string[]
+  /** Roles a subject of the local socket or a token holds now; where `agent` is given, those it holds through that agent. */
+  readonly rolesOf: (tenant: string, subject: string, agent?: string) => readonly string[]
   /** `iss` of the receipts; stands in approval statements. */
   readonly origin: string
   readonly maxRunning: number

@@ -26,6 +26,9 @@ const methods: ControlMethods = {
       }),
     ),
   cancel: async (id) => await Promise.resolve({ id, text: 'ü'.repeat(200_000) }),
+  token_create: async (asked) => await Promise.resolve({ asked }),
+  token_list: async () => await Promise.resolve({ tokens: [] }),
+  token_revoke: async (id) => await Promise.resolve({ id }),
 }
 
 async function serving(): Promise<{ readonly path: string; readonly close: () => Promise<void> }> {
