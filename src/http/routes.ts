@@ -1,0 +1,183 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { type Context, Hono } from 'hono'
+import type { Logger } from 'pino'
+import type { JsonObject } from '../digest.ts'
+import type { Authenticate, Authenticated, Caller } from '../request/caller.ts'
+import { drainBody, readBody } from './body.ts'
+import type { Caps } from './caps.ts'
+import type { Head } from './head.ts'
+import type { Metrics, Route } from './metrics.ts'
+import { type HttpSettings, isLoopback } from './settings.ts'
+
+/** MCP as this edge sees it: a request whose sender is known in, a response out. */
+export interface McpEndpoint {
+  handle(request: {
+    readonly method: 'POST' | 'GET' | 'DELETE'
+    readonly headers: ReadonlyMap<string, string>
+    readonly body: Uint8Array
+    readonly caller: Caller
+    readonly signal: AbortSignal
+  }): Promise<Response>
+  sessions(): number
+  close(): Promise<void>
+}
+
+/** What a route knows beside the request: the connection, the head as it was read, and what ends a wait. */
+interface Bindings {
+  readonly incoming: IncomingMessage
+  readonly outgoing: ServerResponse
+  readonly head: Extract<Head, { readonly ok: true }>
+  readonly gone: AbortController
+}
+type Env = { Bindings: Bindings }
+
+const maxMessageBytes = 4 * 1024 * 1024
+const none = new Uint8Array(0)
+
+export function routeOf(path: string): Route {
+  if (path === '/mcp') return 'mcp'
+  if (path === '/healthz' || path === '/readyz') return 'health'
+  if (path === '/metrics') return 'metrics'
+  if (path.startsWith('/.well-known/')) return 'well-known'
+  if (path.startsWith('/transfer/')) return 'transfer'
+  return 'other'
+}
+
+export function makeRoutes(options: {
+  readonly settings: HttpSettings
+  readonly authenticate: Authenticate
+  readonly mcp: McpEndpoint
+  readonly transfers: { handle(request: Request, path: string): Promise<Response | null> } | null
+  readonly wellKnown: (path: string, resource: string) => JsonObject | null
+  readonly keys: { jwks(): JsonObject }
+  readonly ready: () => Promise<JsonObject>
+  readonly caps: Caps
+  readonly metrics: Metrics
+  readonly log: Logger
+  readonly bodyMs: number
+  readonly origin: () => string
+  readonly stopping: () => boolean
+}): Hono<Env> {
+  const { settings, caps, log } = options
+  const app = new Hono<Env>()
+
+  app.all('/mcp', async (c) => await serveMcp(c))
+  app.get('/healthz', () => Response.json({ ok: true }))
+  app.get('/readyz', async () =>
+    options.stopping() ? refusal(503, 'this Writ is stopping') : Response.json(await options.ready()),
+  )
+  app.get('/.well-known/jwks.json', () =>
+    Response.json(options.keys.jwks(), { headers: { 'cache-control': 'public, max-age=300' } }),
+  )
+  app.get('/.well-known/*', (c) => {
+    const found = options.wellKnown(c.env.head.path, `${options.origin()}/mcp`)
+    return found === null ? missing() : Response.json(found)
+  })
+  app.get('/metrics', async (c) => {
+    if (!settings.metrics && !isNear(c)) return missing()
+    return new Response(await options.metrics.text(), { headers: { 'content-type': options.metrics.type } })
+  })
+  app.all('/transfer/*', async (c) => (await options.transfers?.handle(c.req.raw, c.env.head.path)) ?? missing())
+  for (const path of ['/healthz', '/readyz', '/metrics', '/.well-known/*'])
+    app.all(path, () => refusal(405, 'this is for reading', { allow: 'GET, HEAD' }))
+  app.notFound(async (c) => await unread(c, missing()))
+  app.onError(async (error, c) => {
+    log.error({ err: error }, 'an HTTP request failed')
+    return await unread(c, refusal(500, 'Internal error'))
+  })
+
+  async function serveMcp(c: Context<Env>): Promise<Response> {
+    const { incoming, head, gone } = c.env
+    const method = incoming.method
+    if (method !== 'POST' && method !== 'GET' && method !== 'DELETE')
+      return await unread(c, refusal(405, 'MCP is spoken by POST, GET and DELETE', { allow: 'GET, POST, DELETE' }))
+    const who = await options.authenticate({ headers: head.headers, resource: `${options.origin()}/mcp` })
+    if (!who.ok) return await unread(c, challenge(who))
+    const place = caps.take(who.key, incoming.socket)
+    if (!(Symbol.dispose in place)) {
+      options.metrics.refused('busy')
+      return await unread(c, refusal(place.status, `you have too many ${place.what} open`, { 'retry-after': '1' }))
+    }
+    c.env.outgoing.once('close', () => place[Symbol.dispose]())
+    endWith(who, c.env)
+    const body =
+      method === 'POST'
+        ? await readBody(incoming, { maxBytes: maxMessageBytes, withinMs: options.bodyMs })
+        : ({ ok: true, bytes: none } as const)
+    if (!body.ok) return await unread(c, bodyRefusal(body.status))
+    return await options.mcp.handle({
+      method,
+      headers: head.headers,
+      body: body.bytes,
+      caller: who.caller,
+      signal: gone.signal,
+    })
+  }
+  return app
+}
+
+/** A stream or a wait lives no longer than the token it was opened with: the connection ends, and says nothing more. */
+function endWith(who: Extract<Authenticated, { readonly ok: true }>, { gone, incoming }: Bindings): void {
+  const end = (): void => {
+    gone.abort()
+    incoming.socket.destroy()
+  }
+  if (who.revoked.aborted) return end()
+  who.revoked.addEventListener('abort', end, { once: true })
+  const left = who.until_ms === null ? null : who.until_ms - Date.now()
+  // Longer than any stream is held is as good as never.
+  const timer = left === null || left > 2 ** 31 - 1 ? undefined : setTimeout(end, Math.max(0, left))
+  gone.signal.addEventListener(
+    'abort',
+    () => {
+      who.revoked.removeEventListener('abort', end)
+      clearTimeout(timer)
+    },
+    { once: true },
+  )
+}
+
+function challenge(who: Extract<Authenticated, { readonly ok: false }>): Response {
+  const headers: Record<string, string> = { 'cache-control': 'no-store' }
+  if (who.challenge !== '') headers['www-authenticate'] = who.challenge
+  if (who.status === 503) headers['retry-after'] = '5'
+  return Response.json({ error: who.code, error_description: who.message }, { status: who.status, headers })
+}
+
+function bodyRefusal(status: 400 | 408 | 413): Response {
+  switch (status) {
+    case 400:
+      return refusal(status, 'the body ended early')
+    case 408:
+      return refusal(status, 'the body took too long')
+    case 413:
+      return refusal(status, `a message is at most ${maxMessageBytes} bytes`)
+  }
+}
+
+/** An answer to a request whose body was not read: read and forgotten within bounds, else the connection ends. */
+async function unread(c: Context<Env>, response: Response): Promise<Response> {
+  const { incoming, outgoing } = c.env
+  if (!(await drainBody(incoming, { maxBytes: 2 * maxMessageBytes, withinMs: 2000 })))
+    outgoing.setHeader('connection', 'close')
+  return response
+}
+
+/** Asked on this machine and by nobody else's errand: a proxy here would pass on what comes from anywhere. */
+function isNear(c: Context<Env>): boolean {
+  const { incoming, head } = c.env
+  const address = (incoming.socket.remoteAddress ?? '').replace(/^::ffff:/, '')
+  const errand = ['forwarded', 'via', 'x-forwarded-for', 'x-forwarded-host', 'x-real-ip'].some((name) =>
+    head.headers.has(name),
+  )
+  return isLoopback(address) && isLoopback(head.host.replace(/:\d{1,5}$/, '')) && !errand
+}
+
+function missing(): Response {
+  return refusal(404, 'there is nothing here')
+}
+
+/** A short answer of this edge's own; it repeats nothing of what was asked. */
+export function refusal(status: number, text: string, headers: Readonly<Record<string, string>> = {}): Response {
+  return Response.json({ error: text }, { status, headers: { 'cache-control': 'no-store', ...headers } })
+}

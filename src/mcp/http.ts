@@ -1,0 +1,209 @@
+import { createMcpHandler } from '@modelcontextprotocol/server'
+import type { AuthInfo, ServerContext } from '@modelcontextprotocol/server'
+import type { Broker } from '../broker.ts'
+import type { JsonObject } from '../digest.ts'
+import type { Caller } from '../request/caller.ts'
+import { errorNumbers, readMessage } from './message.ts'
+import type { Asserted, Inbound, InboundRequest, RequestId } from './message.ts'
+import { decide, errorAnswer, refusalAnswer, unknownTool } from './refusal.ts'
+import type { Log } from './refusal.ts'
+import { makeServer } from './server.ts'
+import { openSessions } from './session.ts'
+import type { Session, Sessions, SessionLimits } from './session.ts'
+
+/** One HTTP request to the MCP endpoint whose sender is known and whose head was checked. */
+export interface McpRequest {
+  readonly method: 'POST' | 'GET' | 'DELETE'
+  /** By lower-case name; none of them came twice. */
+  readonly headers: ReadonlyMap<string, string>
+  /** Empty where the method has none. */
+  readonly body: Uint8Array
+  readonly caller: Caller
+  /** Aborts when the wait for an answer ends: the client went, its token was revoked, the broker stops. */
+  readonly signal: AbortSignal
+}
+
+/** MCP over HTTP, in the stateless revision and with the sessions of 2025, behind the same gate as the socket. */
+export interface McpHttp {
+  /** Never rejects. */
+  handle(request: McpRequest): Promise<Response>
+  /** Sessions of the 2025 revisions that are open. */
+  sessions(): number
+  /** Ends every session, each when what it was asked is answered. */
+  close(): Promise<void>
+}
+
+/** What a handler of the SDK is served for: found again by the object that the SDK carries along. */
+interface Exchange {
+  readonly caller: Caller
+  readonly signal: AbortSignal
+}
+
+const endpoint = 'http://writ.invalid/mcp'
+const sseKeepAliveMs = 15_000
+
+/**
+ * Each message is parsed strictly, decided by the broker and only then handed to the SDK, as on the socket. What is
+ * malformed, unknown or refused is answered here.
+ */
+export function openMcpHttp(options: {
+  readonly broker: Broker
+  readonly log: Log
+  readonly limits: SessionLimits
+}): McpHttp {
+  const { broker, log } = options
+  const exchanges = new WeakMap<AuthInfo, Exchange>()
+  const asked = (context: ServerContext): Exchange | null => {
+    const authInfo = context.http?.authInfo
+    const found = authInfo === undefined ? undefined : exchanges.get(authInfo)
+    if (found === undefined) return null
+    return { caller: found.caller, signal: AbortSignal.any([found.signal, context.mcpReq.signal]) }
+  }
+  const report = (error: Error): void => log.debug({ error: error.name }, 'the SDK reported an error')
+  const make = (): ReturnType<typeof makeServer> => makeServer(broker, asked, log)
+  const stateless = createMcpHandler(make, {
+    legacy: 'reject',
+    onerror: report,
+    keepAliveMs: sseKeepAliveMs,
+    maxSubscriptions: 0,
+  })
+  const sessions = openSessions({ make, log, keepAliveMs: sseKeepAliveMs, limits: options.limits })
+  const authInfoOf = (caller: Caller, signal: AbortSignal): AuthInfo => {
+    // The token itself is nobody's business behind this line.
+    const authInfo: AuthInfo = { token: '', clientId: '', scopes: [] }
+    exchanges.set(authInfo, { caller, signal })
+    return authInfo
+  }
+
+  const post = async (request: McpRequest): Promise<Response> => {
+    const unfit = unfitHead(request.headers)
+    if (unfit !== null) return unfit
+    const inbound = readMessage(request.body)
+    if (inbound.kind === 'malformed') return malformed(inbound, isModern(request.headers))
+    if (inbound.kind === 'ignored') return new Response(null, { status: 202 })
+    const modern = isModern(request.headers) || (inbound.kind === 'request' && inbound.stateless)
+    const session = modern ? null : sessions.find(request.headers.get('mcp-session-id'), request.caller)
+    const caller = assertedBy(
+      request.caller,
+      (inbound.kind === 'request' ? inbound.asserted : null) ?? session?.asserted ?? null,
+    )
+    const admission = await decide((one, message) => broker.admit(one, message), caller, inbound.message, log)
+    if (inbound.kind === 'notification') {
+      if (modern || !admission.allowed) return new Response(null, { status: 202 })
+      return session?.notify(inbound) ?? unknownSession(request.headers, null)
+    }
+    const reason = admission.allowed ? unknownTool(inbound, log) : admission.reason
+    if (reason !== null) return Response.json(refusalAnswer(inbound, reason))
+    const authInfo = authInfoOf(caller, request.signal)
+    if (modern) return await stateless.fetch(sdkRequest(request), { parsedBody: inbound.forward, authInfo })
+    return await serveSession(sessions, session, request, inbound, authInfo)
+  }
+
+  return {
+    async handle(request) {
+      try {
+        if (request.method === 'POST') return await post(request)
+        const session = sessions.find(request.headers.get('mcp-session-id'), request.caller)
+        if (session === null) return unknownSession(request.headers, null)
+        if (request.method === 'DELETE') return await session.end()
+        if (!accepts(request.headers.get('accept'), 'text/event-stream'))
+          return problem(406, null, errorNumbers.invalidRequest, 'accept text/event-stream')
+        return await session.listen(sdkRequest(request))
+      } catch (error) {
+        log.warn({ error: error instanceof Error ? error.message : 'unknown' }, 'an MCP request over HTTP failed')
+        return problem(500, null, errorNumbers.internal, 'Internal error')
+      }
+    },
+    sessions: () => sessions.count(),
+    async close() {
+      // What the stateless handler serves is answered by its own end of a wait: nothing there outlives a request.
+      await sessions.close()
+    },
+  }
+}
+
+async function serveSession(
+  sessions: Sessions,
+  session: Session | null,
+  request: McpRequest,
+  inbound: InboundRequest,
+  authInfo: AuthInfo,
+): Promise<Response> {
+  if (inbound.method !== 'initialize') {
+    if (session === null) return unknownSession(request.headers, inbound.id)
+    return await session.serve(sdkRequest(request), inbound, authInfo)
+  }
+  if (session !== null)
+    return problem(400, inbound.id, errorNumbers.invalidRequest, 'this session is initialized already')
+  const opened = await sessions.open(request.caller, inbound.asserted)
+  if (opened.kind === 'open') return await opened.session.serve(sdkRequest(request), inbound, authInfo)
+  const full = problem(
+    opened.whose === 'caller' ? 429 : 503,
+    inbound.id,
+    errorNumbers.refused,
+    'too many sessions are open; end one with DELETE or try again later',
+  )
+  full.headers.set('retry-after', '30')
+  return full
+}
+
+/** What the SDK gets to see of the head: what it looks at and no more. The body goes beside it, parsed. */
+function sdkRequest(request: McpRequest): Request {
+  const headers = new Headers({ accept: 'application/json, text/event-stream', 'content-type': 'application/json' })
+  for (const name of ['mcp-session-id', 'mcp-protocol-version', 'mcp-method', 'mcp-name']) {
+    const value = request.headers.get(name)
+    if (value !== undefined) headers.set(name, value)
+  }
+  return new Request(endpoint, { method: request.method, headers, signal: request.signal })
+}
+
+function unfitHead(headers: ReadonlyMap<string, string>): Response | null {
+  const type = (headers.get('content-type') ?? '').split(';')[0]?.trim().toLowerCase()
+  if (type !== 'application/json') return problem(415, null, errorNumbers.invalidRequest, 'send application/json')
+  const accept = headers.get('accept')
+  if (!accepts(accept, 'application/json') || !accepts(accept, 'text/event-stream'))
+    return problem(406, null, errorNumbers.invalidRequest, 'accept both application/json and text/event-stream')
+  return null
+}
+
+/** An absent Accept takes anything (RFC 9110 §12.5.1). */
+function accepts(header: string | undefined, type: string): boolean {
+  if (header === undefined) return true
+  const group = `${type.split('/')[0] ?? ''}/*`
+  const ranges = header.split(',').map((range) => range.split(';')[0]?.trim().toLowerCase())
+  return ranges.some((range) => range === type || range === group || range === '*/*')
+}
+
+function isModern(headers: ReadonlyMap<string, string>): boolean {
+  return /^20(?:2[6-9]|[3-9]\d)-\d\d-\d\d$/.test(headers.get('mcp-protocol-version') ?? '')
+}
+
+function assertedBy(caller: Caller, asserted: Asserted | null): Caller {
+  return asserted === null ? caller : { ...caller, agent: { ...caller.agent, asserted } }
+}
+
+/** The stateless revision wants the status to say it too; a client of 2025 reads errors of a known request from a 200. */
+function malformed(inbound: Extract<Inbound, { readonly kind: 'malformed' }>, modern: boolean): Response {
+  const known =
+    inbound.id !== null &&
+    (inbound.number === errorNumbers.methodNotFound || inbound.number === errorNumbers.invalidParams)
+  const status = !known ? 400 : !modern ? 200 : inbound.number === errorNumbers.methodNotFound ? 404 : 400
+  return problem(status, inbound.id, inbound.number, inbound.text)
+}
+
+/** Somebody else's session and none at all look the same. */
+function unknownSession(headers: ReadonlyMap<string, string>, id: RequestId | null): Response {
+  return headers.has('mcp-session-id')
+    ? problem(404, id, -32_001, 'Session not found')
+    : problem(400, id, errorNumbers.invalidRequest, 'the Mcp-Session-Id header is missing; initialize first')
+}
+
+export function problem(
+  status: number,
+  id: RequestId | null,
+  number: number,
+  text: string,
+  data?: JsonObject,
+): Response {
+  return Response.json(errorAnswer(id, number, text, data), { status })
+}

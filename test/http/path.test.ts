@@ -1,0 +1,51 @@
+import { describe, expect, it } from 'vitest'
+import type { JsonObject } from '../../src/digest.ts'
+import { script } from '../e2e/world.ts'
+import { client2, type HttpClient, sdk1 } from './clients.ts'
+import { useHttpWorld } from './world.ts'
+
+const http = await useHttpWorld()
+const { world } = http
+world.enrol()
+const token = http.token('carol', ['developer', 'operator'])
+
+const job = { project_name: 'http', goal: 'Print a line', execution_intent: 'run_script' }
+const where = { url: http.url, token }
+const clients: readonly (readonly [string, string, () => Promise<HttpClient>])[] = [
+  ['@modelcontextprotocol/client 2, auto', '2026-07-28', async () => await client2('auto', where)],
+  ['@modelcontextprotocol/client 2, its default', '2025-11-25', async () => await client2('legacy', where)],
+  ['@modelcontextprotocol/sdk 1', '2025-11-25', async () => await sdk1(where)],
+]
+
+describe('the whole path over HTTP', () => {
+  for (const [name, version, make] of clients) {
+    it(`is walked by ${name}: task, approval by a person, result, receipt verified`, async () => {
+      const client = await make()
+      expect(client.version()).toBe(version)
+      expect(await client.listTools()).toContain('start_execution')
+      const line = `line of ${name}`
+      const submitted = await client.call('submit_task', {
+        ...job,
+        target_ref: 'production',
+        ...script('p.js', `console.log(${JSON.stringify(line)})`),
+      })
+      expect(submitted.structured).toMatchObject({ state: 'ready', effect: 'pending' })
+      const started = await client.call('start_execution', { task_id: submitted.structured['task_id'] as string })
+      expect(started.structured).toMatchObject({ state: 'awaiting_approval', final: false })
+      const id = String(started.structured['execution_id'])
+      const waiting = client.call('get_status', { execution_id: id, wait_ms: 20_000 })
+      const approval = started.structured['approval'] as JsonObject
+      expect(world.approve(String(approval['approval_id']))).toMatchObject({ code: 0 })
+      await waiting
+      let status: JsonObject = {}
+      for (let tries = 0; tries < 10 && status['final'] !== true; tries++)
+        status = (await client.call('get_status', { execution_id: id, wait_ms: 10_000 })).structured
+      expect(status).toMatchObject({ state: 'succeeded', ran: true })
+      const result = await client.call('get_result', { execution_id: id })
+      expect(result.structured['tail']).toBe(`${line}\n`)
+      const read = await client.readResource(String((result.structured['receipt'] as JsonObject)['uri']))
+      expect(world.writ(['verify', '-'], { input: read.text ?? '' }).out).toContain('VALID:SIGNED')
+      await client.close()
+    })
+  }
+})
