@@ -212,10 +212,9 @@ export async function serve(
       await mcp.close()
       await control.close()
       await generations.close()
-      await refusals.flush()
       // Runs are ended by the run host and recorded before the ledger closes: a stop loses no outcome.
-      for (const execution of ledger.views.executions({ state: ['running'] }, 1000)) host.cancel(execution.id)
-      await runner.settled()
+      await runner.stop()
+      await refusals.flush().catch((failure: unknown) => log.error({ err: failure }, 'refusals could not be accounted for'))
       await host.close()
       await engine.close()
       ledger.close()

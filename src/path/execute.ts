@@ -5,8 +5,8 @@ import { newPlaceholder } from '../credential/placeholder.ts'
 import { WritError } from '../error.ts'
 import { type FinalState, isFinal, type OutputFile, type RunReport } from '../execution/execution.ts'
 import type { Outcome, RunEnd } from '../execution/job.ts'
-import type { OutputWriter } from '../execution/output.ts'
-import { type LeaseId, newId } from '../id.ts'
+import type { OutputSummary, OutputWriter } from '../execution/output.ts'
+import { type ExecutionId, type LeaseId, newId } from '../id.ts'
 import type { Entry } from '../ledger/ledger.ts'
 import { narrowLimits } from '../plan/limits.ts'
 import type { Plan } from '../plan/plan.ts'
@@ -16,15 +16,27 @@ import { type Parts, reasonOf } from './parts.ts'
 import { bytesOf } from './submit.ts'
 
 /** Steps 3 to 6 of the order of effects. Whatever happens in between, an outcome receipt is committed before any result is. */
-export async function execute(parts: Parts, permit: Permit, input: PolicyInput): Promise<void> {
+export async function execute(
+  parts: Parts,
+  permit: Permit,
+  input: PolicyInput,
+  cancelled: AbortSignal,
+): Promise<void> {
   const { execution, plan, decision } = permit
-  const writer = parts.outputs.writer(execution, plan.limits.output_kb * 1024)
   const files: OutputFile[] = []
+  let writer: OutputWriter | null = null
   let lease: Lease | null = null
+  let sent = false
   let end: RunEnd
   try {
+    writer = parts.outputs.writer(execution, plan.limits.output_kb * 1024)
     lease = await leaseFor(parts, permit)
-    end = await dispatch(parts, permit, input, lease, writer, files)
+    if (cancelled.aborted) {
+      end = { outcome: { end: 'stopped', by: 'cancel', steps: [] }, counts: nothingCounted }
+    } else {
+      sent = true
+      end = await dispatch(parts, permit, input, lease, writer, files)
+    }
   } catch (failure) {
     const error =
       failure instanceof WritError
@@ -32,11 +44,11 @@ export async function execute(parts: Parts, permit: Permit, input: PolicyInput):
         : new WritError('internal', 'the run could not be prepared', { cause: failure })
     end = { outcome: { end: 'not_started', error }, counts: nothingCounted }
   }
-  const output = await writer.close()
+  const output = await closed(parts, execution, writer)
   const revocation = lease === null ? null : await endLease(lease)
   const outcome = end.outcome
   const state = stateOf(outcome, plan)
-  const ran = outcome.end !== 'not_started'
+  const ran = sent && outcome.end !== 'not_started'
   const report: RunReport = {
     steps: outcome.end === 'not_started' ? [] : outcome.steps,
     files: files.toSorted((a, b) => (a.path < b.path ? -1 : 1)),
@@ -74,14 +86,25 @@ const nothingCounted: RunEnd['counts'] = {
   dropped_bytes: 0,
 }
 
+/** What was printed, on disk: a disk that refuses that is waited for, as no outcome is told without its digest. */
+async function closed(parts: Parts, execution: ExecutionId, writer: OutputWriter | null): Promise<OutputSummary> {
+  try {
+    if (writer !== null) return await writer.close()
+  } catch (failure) {
+    parts.log.error({ err: failure, execution }, 'the output of a run could not be closed')
+  }
+  return await retried(parts, async () => await parts.outputs.summary(execution))
+}
+
 async function leaseFor(parts: Parts, permit: Permit): Promise<Lease | null> {
   const asked = permit.plan.credentials.map((credential) => credential.name)
   const names = asked.filter((name) => permit.decision.credentials.includes(name))
   if (names.length === 0) return null
   const id: LeaseId = newId('lease')
   await parts.ledger.append({ kind: 'lease_intended', lease: id, execution: permit.execution, credentials: names })
+  let lease: Lease | null = null
   try {
-    const lease = await leaseCredentials(permit.plan, names, parts.sources, permit.execution, {
+    lease = await leaseCredentials(permit.plan, names, parts.sources, permit.execution, {
       id,
       wallS: permit.plan.limits.wall_s,
       signal: AbortSignal.timeout(30_000),
@@ -95,7 +118,8 @@ async function leaseFor(parts: Parts, permit: Permit): Promise<Lease | null> {
     return lease
   } catch (failure) {
     // All or nothing: what a source gave before another failed has been given back by then.
-    await parts.ledger.append({ kind: 'lease_ended', lease: id, revocation: 'done' })
+    const revocation = lease === null ? 'done' : await endLease(lease)
+    await retried(parts, async () => await parts.ledger.append({ kind: 'lease_ended', lease: id, revocation }))
     throw failure
   }
 }
@@ -215,10 +239,13 @@ function reasonsOf(parts: Parts, outcome: Outcome, decision: Decision): readonly
 
 /** No receipt, no result: an outcome that cannot be written now is tried again until it can be. */
 async function committed(parts: Parts, entries: readonly Entry[]): Promise<void> {
+  await retried(parts, async () => await parts.ledger.append(...entries))
+}
+
+async function retried<T>(parts: Parts, work: () => Promise<T>): Promise<T> {
   for (let pause = 100; ; pause = Math.min(pause * 2, 10_000)) {
     try {
-      await parts.ledger.append(...entries)
-      return
+      return await work()
     } catch (failure) {
       if (!(failure instanceof WritError) || (failure.code !== 'no_space' && failure.code !== 'ledger_unavailable'))
         throw failure

@@ -1,3 +1,4 @@
+import { setTimeout as pause } from 'node:timers/promises'
 import { answerable, inputApprovals, openApproval } from '../approval/requirement.ts'
 import { type Permit, settle, spend } from '../approval/permit.ts'
 import type { Approval } from '../approval/approval.ts'
@@ -24,28 +25,34 @@ export interface Runner {
   /** Commits `opening` with the spent permit and the state `running`, then runs; resolves when committed. */
   start(permit: Permit, input: PolicyInput, opening: readonly Entry[]): Promise<void>
   cancel(execution: ExecutionId): void
-  /** Resolves when no run is alive. */
-  settled(): Promise<void>
+  /** Begins nothing more, cancels what runs, and resolves when no run is alive. What waits goes on waiting in the ledger. */
+  stop(): Promise<void>
   readonly running: number
   readonly queued: number
 }
 
+/** Milliseconds after which what could not be taken is tried again. */
+const retryMs = 1000
+
 export function openRunner(parts: Parts): Runner {
   const queue: ExecutionId[] = []
-  const live = new Map<ExecutionId, Promise<void>>()
+  const live = new Map<ExecutionId, AbortController>()
   let starting = 0
+  let stopped = false
 
-  const free = (): boolean => live.size + starting < parts.maxRunning && queue.length === 0
+  const free = (): boolean => !stopped && live.size + starting < parts.maxRunning && queue.length === 0
 
   const pump = (): void => {
-    while (live.size + starting < parts.maxRunning) {
+    while (!stopped && live.size + starting < parts.maxRunning) {
       const next = queue.shift()
       if (next === undefined) return
       starting++
       take(next)
-        .catch((failure: unknown) =>
-          parts.log.error({ err: failure, execution: next }, 'a queued execution could not be taken'),
-        )
+        .catch((failure: unknown) => {
+          parts.log.error({ err: failure, execution: next }, 'a queued execution could not be taken; it is tried again')
+          // It stands in the ledger as queued, so it is owed another try: a full disk may have room by then.
+          setTimeout(() => enqueue(next), retryMs).unref()
+        })
         .finally(() => {
           starting--
           pump()
@@ -60,7 +67,9 @@ export function openRunner(parts: Parts): Runner {
       { kind: 'permit_spent', execution: permit.execution, plan: permit.digest, decision: permit.decision.id },
       { kind: 'state', execution: permit.execution, state: 'running', ran: true, reasons: [] },
     )
-    const run = execute(parts, permit, input)
+    const cancelled = new AbortController()
+    live.set(permit.execution, cancelled)
+    void execute(parts, permit, input, cancelled.signal)
       .catch((failure: unknown) =>
         parts.log.error(
           { err: failure, execution: permit.execution },
@@ -72,7 +81,6 @@ export function openRunner(parts: Parts): Runner {
         parts.changes.progress(permit.execution, null)
         pump()
       })
-    live.set(permit.execution, run)
     parts.changes.wake(permit.execution)
   }
 
@@ -95,7 +103,7 @@ export function openRunner(parts: Parts): Runner {
       switch (decision.effect) {
         case 'allow': {
           const permit = settle(id, plan, execution.plan, decision, parts.clock.monotonic())
-          if (permit === null) return
+          if (permit === null) throw new WritError('internal', 'an allow that gives no permit')
           return await start(permit, input, opening)
         }
         case 'pending':
@@ -155,18 +163,26 @@ export function openRunner(parts: Parts): Runner {
     parts.changes.wake(execution.id)
   }
 
+  const enqueue = (execution: ExecutionId): void => {
+    queue.push(execution)
+    pump()
+  }
+
+  const cancel = (execution: ExecutionId): void => {
+    // Before it is dispatched the run host does not know it; after that the signal is not looked at any more.
+    live.get(execution)?.abort()
+    parts.host.cancel(execution)
+  }
+
   return {
     free,
     start,
-    enqueue(execution) {
-      queue.push(execution)
-      pump()
-    },
-    cancel(execution) {
-      parts.host.cancel(execution)
-    },
-    async settled() {
-      while (live.size > 0) await Promise.allSettled(live.values())
+    enqueue,
+    cancel,
+    async stop() {
+      stopped = true
+      // What was being taken when this was called may still begin, and is cancelled then.
+      for (; live.size + starting > 0; await pause(10)) for (const execution of live.keys()) cancel(execution)
     },
     get running() {
       return live.size
