@@ -1,7 +1,8 @@
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
+import { resolve } from 'node:path'
 import type { Readable } from 'node:stream'
 import { type Config, findConfig, loadConfig } from '../config.ts'
-import { WritError } from '../error.ts'
+import { systemCode, WritError } from '../error.ts'
 import { type Folder, folderOf } from '../folder.ts'
 import { openViews, type OpenViews } from '../ledger/sqlite/views.ts'
 
@@ -64,4 +65,15 @@ export async function readAll(stream: Readable, limit: number): Promise<Buffer> 
     pieces.push(bytes)
   }
   return Buffer.concat(pieces)
+}
+
+/** The bytes of a file the caller of a command named. Rejects `usage` where it cannot be read. */
+export function fileOf(context: Context, name: string): Buffer {
+  try {
+    return readFileSync(resolve(context.cwd, name))
+  } catch (failure) {
+    const code = systemCode(failure)
+    if (code === null) throw failure
+    throw new WritError('usage', `${name} cannot be read (${code}).`)
+  }
 }

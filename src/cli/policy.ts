@@ -9,7 +9,7 @@ import { openEngine, generationDigest } from '../policy/engine.ts'
 import type { Attachment, Decision, PolicyInput } from '../policy/policy.ts'
 import { attachFolder, checkPacks, compilePacks, formatFiles, type PolicyFinding, testPacks } from '../policy/tools.ts'
 import { tmpdir } from 'node:os'
-import { type Context, no, readAll, withViews, yes } from './context.ts'
+import { type Context, fileOf, no, readAll, withViews, yes } from './context.ts'
 import { show, table, told } from './print.ts'
 
 /** The named folders as packs, or what `writ.yaml` attaches. */
@@ -155,11 +155,11 @@ export async function policyEval(
     recorded?.input ??
     (options.input === '-'
       ? (await readAll(context.stdin, 1_048_576)).toString('utf8')
-      : readFileSync(resolve(context.cwd, options.input ?? ''), 'utf8'))
+      : fileOf(context, options.input ?? '').toString('utf8'))
   const engine = openEngine({ threads: 1 })
   try {
     await engine.load({ number: 0, digest: generationDigest(compiled.packs), packs: compiled.packs })
-    const decision = await engine.decide(parseIJson(text, { maxBytes: 1_048_576 }) as unknown as PolicyInput)
+    const decision = await engine.decide(inputOf(text))
     const same = recorded === null ? null : recorded.decision.effect === decision.effect
     show(context, { decision, recorded: recorded?.decision ?? null, same }, () =>
       [
@@ -177,6 +177,17 @@ export async function policyEval(
     return decision.effect === 'allow' ? yes : no
   } finally {
     await engine.close()
+  }
+}
+
+function inputOf(text: string): PolicyInput {
+  try {
+    return parseIJson(text, { maxBytes: 1_048_576 }) as unknown as PolicyInput
+  } catch (failure) {
+    if (!(failure instanceof WritError)) throw failure
+    throw new WritError('usage', `The input is ${failure.message}.`, {
+      remedy: 'Give one JSON document; policies/schema has the form of each phase.',
+    })
   }
 }
 

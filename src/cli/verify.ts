@@ -1,7 +1,5 @@
-import { readFileSync } from 'node:fs'
-import { resolve } from 'node:path'
 import { findConfig, loadConfig, type Config } from '../config.ts'
-import { systemCode, WritError } from '../error.ts'
+import { WritError } from '../error.ts'
 import { folderOf } from '../folder.ts'
 import { JwsError } from '../jws.ts'
 import { openKeys } from '../receipt/keys.ts'
@@ -11,7 +9,7 @@ import { type LogEvidence, verifyLog } from '../receipt/verify-log.ts'
 import { verifyReceipt } from '../receipt/verify.ts'
 import { formatReport } from '../receipt/words.ts'
 import { liveStates } from '../execution/execution.ts'
-import { type Context, no, readAll, withViews, yes } from './context.ts'
+import { type Context, fileOf, no, readAll, withViews, yes } from './context.ts'
 import { show } from './print.ts'
 
 export interface VerifyOptions {
@@ -47,16 +45,6 @@ export async function verify(context: Context, file: string | undefined, options
   }
   show(context, report, () => formatReport(report).trimEnd())
   return isValid(report) ? yes : no
-}
-
-function fileOf(context: Context, name: string): Buffer {
-  try {
-    return readFileSync(resolve(context.cwd, name))
-  } catch (failure) {
-    const code = systemCode(failure)
-    if (code === null) throw failure
-    throw new WritError('usage', `${name} cannot be read (${code}).`)
-  }
 }
 
 function ownConfig(context: Context): Config | null {

@@ -1,0 +1,294 @@
+import { spawnSync } from 'node:child_process'
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Command } from 'commander'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { declare } from '../../src/cli/commands.ts'
+
+const bin = join(import.meta.dirname, '..', '..', 'bin', 'writ')
+const folder = mkdtempSync(join(tmpdir(), 'writ-cli-'))
+afterAll(() => rmSync(folder, { recursive: true, force: true }))
+
+interface Ran {
+  readonly code: number | null
+  readonly out: string
+  readonly err: string
+}
+
+function writ(
+  args: readonly string[],
+  given: { cwd?: string; env?: Readonly<Record<string, string>>; input?: string } = {},
+): Ran {
+  const done = spawnSync(process.execPath, [bin, ...args], {
+    cwd: given.cwd ?? folder,
+    env: { PATH: process.env['PATH'] ?? '', HOME: folder, ...given.env },
+    input: given.input ?? '',
+    encoding: 'utf8',
+  })
+  return { code: done.status, out: done.stdout, err: done.stderr }
+}
+
+function leaves(command: Command, path: readonly string[] = []): readonly (readonly [string, Command])[] {
+  if (command.commands.length === 0) return [[path.join(' '), command]]
+  return command.commands.flatMap((child) => leaves(child, [...path, child.name()]))
+}
+
+const program = new Command('writ')
+declare(program, async () => await Promise.resolve())
+
+describe('every command', () => {
+  it('stands in the list that scripts rely on', () => {
+    const named = new Set(leaves(program).map(([name]) => name))
+    const promised = [
+      'init',
+      'mcp',
+      'serve',
+      'stop',
+      'status',
+      'doctor',
+      'run',
+      'targets list',
+      'credentials list',
+      'credentials set',
+      'credentials remove',
+      'executions list',
+      'executions show',
+      'executions cancel',
+      'approvals list',
+      'approvals show',
+      'approvals approve',
+      'approvals reject',
+      'approvals enroll',
+      'policy check',
+      'policy test',
+      'policy fmt',
+      'policy build',
+      'policy eval',
+      'receipts list',
+      'receipts show',
+      'verify',
+      'keys',
+    ]
+    expect(promised.filter((name) => !named.has(name))).toEqual([])
+  })
+
+  it('has a description of itself and of each option, and --json where it prints data', () => {
+    for (const [name, command] of leaves(program)) {
+      expect([name, command.description() !== '']).toEqual([name, true])
+      for (const option of command.options)
+        expect([name, option.flags, option.description !== '']).toEqual([name, option.flags, true])
+      expect([name, command.options.some((option) => option.long === '--json')]).toEqual([
+        name,
+        name !== 'mcp' && name !== 'serve',
+      ])
+    }
+  })
+
+  it('shows its options and the exit codes with --help, also those that main starts itself', () => {
+    for (const args of [['run'], ['mcp'], ['serve'], ['approvals', 'approve'], []]) {
+      const { code, out } = writ([...args, '--help'])
+      expect(code).toBe(0)
+      expect(out).toContain(`Usage: ${['writ', ...args].join(' ')}`)
+      expect(out).toContain('--config <file>')
+    }
+    expect(writ(['run', '--help']).out).toContain('--no-wait')
+    expect(writ(['--help']).out).toContain('Exit status: 0 done, 1 the answer is no, 2 wrong usage or configuration.')
+    expect(writ(['--version'])).toMatchObject({
+      code: 0,
+      out: `${(JSON.parse(readFileSync(join(bin, '..', '..', 'package.json'), 'utf8')) as { version: string }).version}\n`,
+    })
+  })
+})
+
+describe('wrong usage', () => {
+  it('exits 2 and names what was near', () => {
+    const cases = [
+      [['statsu'], "unknown command 'statsu'", 'Did you mean status?'],
+      [['policy', 'chek'], "unknown command 'chek'", 'Did you mean check?'],
+      [['run', 'sandbox', '--intent', 'x', '--gaol', 'y'], "unknown option '--gaol'", 'Did you mean --goal?'],
+      [['run', 'sandbox'], "required option '--intent <intent>'", 'not specified'],
+      [['executions', 'show'], "missing required argument 'id'", ''],
+      [['executions', 'list', '--limit', 'many'], 'has to be a whole number', ''],
+      [['mcp', '--bogus'], 'unknown option "--bogus"', ''],
+    ] as const
+    for (const [args, ...texts] of cases) {
+      const { code, err, out } = writ(args)
+      expect(code).toBe(2)
+      expect(out).toBe('')
+      for (const text of texts) expect(err).toContain(text)
+    }
+    expect(writ([]).code).toBe(2)
+    expect(writ(['policy']).code).toBe(2)
+  })
+
+  it('is JSON with --json, on standard output, and nothing else', () => {
+    const { code, out, err } = writ(['statsu', '--json'])
+    expect([code, err]).toEqual([2, ''])
+    expect(JSON.parse(out)).toMatchObject({ error: { code: 'usage', remedy: 'See --help.' } })
+    expect(JSON.parse(writ(['status', '--json']).out)).toMatchObject({
+      error: { code: 'no_config', remedy: expect.stringContaining('writ init') as string },
+    })
+  })
+
+  it('of a name with escape sequences never reaches a terminal as it is', () => {
+    for (const args of [
+      ['\u001b]0;x\u0007\u202e'],
+      ['--\u001b[2J'],
+      ['--config', '/\u001b[2J', 'status'],
+      ['verify', '\u009b2J', '--json'],
+    ]) {
+      const { code, out, err } = writ(args)
+      expect(code).toBe(2)
+      for (const text of [out, err])
+        expect(
+          Array.from(text)
+            .filter((one) => one < ' ' && one !== '\n')
+            .concat(Array.from(text).filter((one) => one > '~' && one < '\u00a1')),
+        ).toEqual([])
+    }
+  })
+})
+
+describe('the configuration', () => {
+  it('is written by init, which overwrites nothing and can be run twice', () => {
+    const first = writ(['init', 'a', '--json'])
+    expect(first.code).toBe(0)
+    expect(JSON.parse(first.out)).toMatchObject({
+      written: ['writ.yaml', 'catalog.yaml', 'policies/org', 'policies/starter', 'keys'],
+      kept: [],
+    })
+    const tree = (dir: string): readonly string[] =>
+      readdirSync(dir, { recursive: true, withFileTypes: true })
+        .filter((entry) => entry.isFile())
+        .map((entry) => `${entry.name} ${readFileSync(join(entry.parentPath, entry.name), 'hex')}`)
+    writeFileSync(join(folder, 'a', 'catalog.yaml'), '# mine\ntargets: {}\n')
+    const before = tree(join(folder, 'a'))
+    const second = writ(['init', 'a', '--json'])
+    expect(JSON.parse(second.out)).toMatchObject({
+      written: [],
+      kept: ['writ.yaml', 'catalog.yaml', 'policies/org', 'policies/starter', 'keys'],
+    })
+    expect(tree(join(folder, 'a'))).toEqual(before)
+    rmSync(join(folder, 'a', 'catalog.yaml'))
+    expect(JSON.parse(writ(['init', 'a', '--json']).out)).toMatchObject({ written: ['catalog.yaml'] })
+  })
+
+  it('is the one named before or behind the command, else of WRIT_CONFIG, else the nearest upward', () => {
+    cpSync(join(folder, 'a'), join(folder, 'b'), { recursive: true })
+    writeFileSync(
+      join(folder, 'b', 'catalog.yaml'),
+      'targets:\n  only-b: { about: B, executor: isolate, intents: [run_script] }\n',
+    )
+    const deep = join(folder, 'a', 'x', 'y')
+    mkdirSync(deep, { recursive: true })
+    const b = join(folder, 'b', 'writ.yaml')
+    const list = (args: readonly string[], given: Parameters<typeof writ>[1]): string => writ(args, given).out
+    expect(list(['targets', 'list'], { cwd: deep })).toContain('sandbox')
+    expect(list(['targets', 'list'], { cwd: deep, env: { WRIT_CONFIG: b } })).toContain('only-b')
+    expect(list(['--config', b, 'targets', 'list'], { cwd: deep })).toContain('only-b')
+    expect(list(['targets', '--config', b, 'list'], { cwd: deep })).toContain('only-b')
+    expect(list(['targets', 'list', `--config=${b}`], { cwd: deep })).toContain('only-b')
+    expect(list(['targets', 'list', '--config', join(folder, 'a')], { cwd: deep, env: { WRIT_CONFIG: b } })).toContain(
+      'sandbox',
+    )
+  })
+
+  it('that is broken is told with file, line and the nearest known key, exit 2, and stops no verifier who brings his own keys', () => {
+    const c = join(folder, 'c')
+    cpSync(join(folder, 'a'), c, { recursive: true })
+    const keys = writ(['keys', '--json'], { cwd: c })
+    writeFileSync(join(folder, 'jwks.json'), keys.out)
+    writeFileSync(join(c, 'writ.yaml'), `${readFileSync(join(c, 'writ.yaml'), 'utf8')}\napprover: []\n`)
+    const { code, err } = writ(['status'], { cwd: c })
+    expect(code).toBe(2)
+    expect(err).toMatch(/writ\.yaml:\d+:1/)
+    expect(err).toContain('approvers')
+    writeFileSync(join(folder, 'receipt'), 'no receipt')
+    const verified = writ(['verify', join(folder, 'receipt'), '--jwks', join(folder, 'jwks.json')], { cwd: c })
+    expect(verified.code).toBe(1)
+    expect(verified.out).toMatch(/^(?:MALFORMED|UNTRUSTED|INVALID)/)
+  })
+})
+
+describe('without a broker', () => {
+  beforeAll(() => void writ(['init', 'b']))
+
+  it('what only reads works: nothing was recorded yet', () => {
+    const cwd = join(folder, 'b')
+    for (const args of [
+      ['executions', 'list'],
+      ['approvals', 'list'],
+      ['receipts', 'list'],
+      ['credentials', 'list'],
+      ['keys'],
+    ]) {
+      const { code, out, err } = writ([...args, '--json'], { cwd })
+      expect([args.join(' '), code, err]).toEqual([args.join(' '), 0, ''])
+      expect(typeof JSON.parse(out)).toBe('object')
+    }
+    expect(writ(['status'], { cwd })).toMatchObject({ code: 1, err: '' })
+    expect(JSON.parse(writ(['status', '--json'], { cwd }).out)).toMatchObject({ broker: false })
+    expect(writ(['stop'], { cwd })).toMatchObject({ code: 1 })
+    expect(writ(['executions', 'show', 'exec_aaaaaaaaaa'], { cwd })).toMatchObject({ code: 1 })
+    expect(writ(['receipts', 'show', 'nonsense'], { cwd })).toMatchObject({ code: 1 })
+    expect(writ(['verify'], { cwd }).code).toBe(1)
+  })
+
+  it('a credential is stored from standard input alone, encrypted, listed by name and removed', () => {
+    const cwd = join(folder, 'b')
+    expect(writ(['credentials', 'set', 'token', 'a-value-in-argv'], { cwd }).code).toBe(2)
+    const set = writ(['credentials', 'set', 'token'], { cwd, input: 'a-very-secret-value\n' })
+    expect(set).toMatchObject({ code: 0, out: 'Stored token, encrypted.\n', err: '' })
+    const stored = readdirSync(join(cwd, 'credentials')).map((name) =>
+      readFileSync(join(cwd, 'credentials', name), 'latin1'),
+    )
+    expect(stored).toHaveLength(1)
+    expect(stored[0]).not.toContain('secret-value')
+    expect(JSON.parse(writ(['credentials', 'list', '--json'], { cwd }).out)).toEqual({
+      credentials: [],
+      unused: ['token'],
+    })
+    expect(writ(['credentials', 'set', 'short'], { cwd, input: 'x' })).toMatchObject({ code: 2 })
+    expect(writ(['credentials', 'set', '../evil'], { cwd, input: 'a-very-secret-value' }).code).toBe(2)
+    expect(writ(['credentials', 'remove', 'token'], { cwd }).code).toBe(0)
+    expect(writ(['credentials', 'remove', 'token'], { cwd }).code).toBe(1)
+  })
+
+  it('policies are checked, tested, formatted and built, attached or not, with a configuration or without', () => {
+    const pack = join(folder, 'pack')
+    cpSync(join(bin, '..', '..', 'policies', 'starter'), pack, { recursive: true })
+    for (const cwd of [folder, join(folder, 'b')]) {
+      expect(writ(['policy', 'check', pack], { cwd }).code).toBe(0)
+      const tested = writ(['policy', 'test', pack, '--json'], { cwd })
+      expect(tested.code).toBe(0)
+      expect((JSON.parse(tested.out) as { tests: unknown[] }).tests.length).toBeGreaterThan(0)
+    }
+    expect(writ(['policy', 'test', pack, '--run', 'no_such_test']).code).toBe(1)
+    expect(writ(['policy', 'build', pack, '--out', 'built']).code).toBe(0)
+    expect(readFileSync(join(folder, 'built', 'starter.wasm')).subarray(0, 4)).toEqual(Buffer.from('\0asm'))
+    expect(writ(['policy', 'fmt', pack, '--check']).code).toBe(0)
+    writeFileSync(join(pack, 'more.rego'), 'package writ.pack.starter\nx   :=   1\n')
+    expect(writ(['policy', 'fmt', pack, '--check']).code).toBe(1)
+    expect(writ(['policy', 'fmt', pack]).code).toBe(0)
+    expect(writ(['policy', 'fmt', pack, '--check']).code).toBe(0)
+    writeFileSync(join(pack, 'more.rego'), 'package writ.pack.starter\n\nx := \n')
+    const broken = writ(['policy', 'check', pack])
+    expect(broken.code).toBe(1)
+    expect(broken.out).toMatch(/more\.rego:\d+:\d+: error: /)
+    expect(writ(['policy', 'check']).code).toBe(2)
+    expect(writ(['policy', 'check'], { cwd: join(folder, 'b') }).code).toBe(0)
+    expect(writ(['policy', 'check', join(folder, 'nowhere')]).code).not.toBe(0)
+    expect(writ(['policy', 'eval'], { cwd: join(folder, 'b') }).code).toBe(2)
+    expect(writ(['policy', 'eval', '--input', join(folder, 'nowhere')], { cwd: join(folder, 'b') }).code).toBe(2)
+    expect(writ(['policy', 'eval', '--input', '-'], { cwd: join(folder, 'b'), input: '{' })).toMatchObject({
+      code: 2,
+      err: expect.stringContaining('The input is not') as string,
+    })
+    const decided = writ(['policy', 'eval', '--input', '-', '--json'], { cwd: join(folder, 'b'), input: '{}' })
+    expect(decided.code).toBe(1)
+    expect(JSON.parse(decided.out)).toMatchObject({
+      decision: { effect: expect.stringMatching(/deny|error/) as string },
+    })
+  })
+})
