@@ -5,7 +5,7 @@ import type { Header } from 'tar-stream'
 import { fromBufferPromise } from 'yauzl'
 import type { Entry, ZipFile } from 'yauzl'
 import { systemCode, WritError } from '../error.ts'
-import { maxFiles, maxTaskBytes, pathClash, pathProblem, showPath } from '../request/files.ts'
+import { maxCallBytes, maxFiles, pathClash, pathProblem, showPath } from '../request/files.ts'
 
 /** A file that came out of an archive; nothing was written anywhere. */
 export interface ArchivedFile {
@@ -33,7 +33,7 @@ const tarOverhead = 8 * 1024 * 1024
  */
 export async function unpackArchive(bytes: Uint8Array): Promise<readonly ArchivedFile[]> {
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-  if (buffer.length > maxTaskBytes) throw new WritError('too_large', 'the archive is larger than 64 MiB')
+  if (buffer.length > maxCallBytes) throw new WritError('too_large', 'the archive is larger than 64 MiB')
   const files = await unpack(buffer)
   if (files.length === 0) throw invalid('it holds no files')
   return files.sort((a, b) => (a.path < b.path ? -1 : a.path > b.path ? 1 : 0))
@@ -51,7 +51,7 @@ function collect(packed: number) {
   const files: ArchivedFile[] = []
   const paths: string[] = []
   const folders = new Set<string>()
-  const limit = Math.min(maxTaskBytes, Math.max(ratioFree, packed * maxRatio))
+  const limit = Math.min(maxCallBytes, Math.max(ratioFree, packed * maxRatio))
   let entries = 0
   let total = 0
   return {
@@ -74,7 +74,7 @@ function collect(packed: number) {
       if (total > limit)
         throw new WritError(
           'too_large',
-          limit < maxTaskBytes
+          limit < maxCallBytes
             ? `the archive unpacks to more than ${maxRatio} times its size`
             : 'the archive unpacks to more than 64 MiB',
         )
@@ -97,7 +97,7 @@ function collect(packed: number) {
 }
 
 async function inflate(buffer: Buffer): Promise<Buffer> {
-  const limit = Math.min(maxTaskBytes + tarOverhead, Math.max(ratioFree * 2, buffer.length * maxRatio))
+  const limit = Math.min(maxCallBytes + tarOverhead, Math.max(ratioFree * 2, buffer.length * maxRatio))
   try {
     return await promisify(gunzip)(buffer, { maxOutputLength: limit })
   } catch (error) {

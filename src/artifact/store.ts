@@ -1,12 +1,13 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { constants, mkdirSync, readdirSync, rmSync } from 'node:fs'
-import { mkdir, open, rename, rm } from 'node:fs/promises'
+import { constants, lstatSync, mkdirSync, readdirSync, rmSync, unlinkSync, utimesSync } from 'node:fs'
+import { mkdir, open, readdir, rename, rm, statfs } from 'node:fs/promises'
 import type { FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { digestOf, parseDigest } from '../digest.ts'
 import type { Digest } from '../digest.ts'
 import { WritError, systemCode } from '../error.ts'
 import type { ArtifactStore } from './artifact.ts'
+import { openUpload, storeFailure as failed } from './upload.ts'
 
 const incoming = '.incoming-'
 
@@ -33,13 +34,18 @@ export function openFileStore(dir: string): ArtifactStore {
     await sync(dir)
   }
 
-  async function openFile(digest: Digest): Promise<{ readonly file: FileHandle; readonly size: number }> {
-    // A digest from outside names a file only in its one exact form.
+  /** A digest from outside names a file only in its one exact form. */
+  function placeOf(digest: Digest): string | null {
     const hex = parseDigest(digest)?.slice('sha256:'.length)
-    if (hex === undefined) throw missing()
+    return hex === undefined ? null : join(dir, hex.slice(0, 2), hex)
+  }
+
+  async function openFile(digest: Digest): Promise<{ readonly file: FileHandle; readonly size: number }> {
+    const place = placeOf(digest)
+    if (place === null) throw missing()
     let file: FileHandle
     try {
-      file = await open(join(dir, hex.slice(0, 2), hex), constants.O_RDONLY | constants.O_NOFOLLOW)
+      file = await open(place, constants.O_RDONLY | constants.O_NOFOLLOW)
     } catch (error) {
       throw systemCode(error) === 'ENOENT' ? missing() : failed(error)
     }
@@ -88,6 +94,44 @@ export function openFileStore(dir: string): ArtifactStore {
         throw error
       }
     },
+    receive: () => openUpload(join(dir, incoming + randomBytes(12).toString('hex')), settle),
+    hold(digest) {
+      const place = placeOf(digest)
+      if (place === null) return null
+      try {
+        const stat = lstatSync(place)
+        if (!stat.isFile()) return null
+        utimesSync(place, new Date(), new Date())
+        return stat.size
+      } catch (error) {
+        if (systemCode(error) === 'ENOENT') return null
+        throw failed(error)
+      }
+    },
+    async room() {
+      const disk = await statfs(dir)
+      return disk.bavail * disk.bsize
+    },
+    async *list() {
+      for (const folder of (await readdir(dir)).filter((name) => /^[0-9a-f]{2}$/.test(name)))
+        for (const name of await readdir(join(dir, folder))) {
+          const digest = parseDigest(`sha256:${name}`)
+          if (digest !== null && name.startsWith(folder)) yield digest
+        }
+    },
+    // Looked at and removed in one go, so that no `hold` comes in between.
+    removeStoredBefore(digest, beforeMs) {
+      const place = placeOf(digest)
+      if (place === null) return false
+      try {
+        if (!(lstatSync(place).mtimeMs < beforeMs)) return false
+        unlinkSync(place)
+        return true
+      } catch (error) {
+        if (systemCode(error) === 'ENOENT') return false
+        throw failed(error)
+      }
+    },
   }
 }
 
@@ -124,12 +168,4 @@ async function sync(folder: string): Promise<void> {
 
 function missing(): WritError {
   return new WritError('not_found', 'there are no bytes of this digest')
-}
-
-/** Names no path: the message may reach a caller. What the source of the bytes threw passes as it is. */
-function failed(error: unknown): unknown {
-  if (error instanceof WritError || systemCode(error) === null) return error
-  if (systemCode(error) === 'ENOSPC' || systemCode(error) === 'EDQUOT')
-    return new WritError('no_space', 'the disk that holds the artifacts is full', { cause: error })
-  return new WritError('ledger_unavailable', 'the artifacts cannot be read or written', { cause: error })
 }

@@ -74,6 +74,9 @@ export interface Results {
     readonly state?: 'incomplete' | 'ready'
     readonly missing?: readonly Missing[]
     readonly changed?: readonly { readonly path: string; readonly sha256: string; readonly size: number; readonly change: 'added' | 'replaced' | 'edited' | 'removed' | 'unchanged' }[]
+    /** Takes one file by PUT, once, until `expires_at`. Whoever has it may send that file and nothing else. */
+    readonly upload_url?: string
+    readonly expires_at?: string
     readonly plan?: PlanView
     readonly effect?: Effect
     readonly reasons?: readonly Reason[]
@@ -91,7 +94,7 @@ export interface Results {
       /** The last 4 KiB of the failing step's output, else of the last one's. Untrusted output of the workload. */
       readonly tail?: string
       readonly files?: readonly { readonly path: string; readonly size: number; readonly sha256: string; readonly uri: string; readonly text?: string }[]
-      readonly file?: { readonly path: string; readonly offset: number; readonly size: number; readonly text?: string; readonly base64?: string; readonly more: boolean }
+      readonly file?: { readonly path: string; readonly offset: number; readonly size: number; readonly text?: string; readonly base64?: string; readonly more: boolean; readonly download_url?: string; readonly expires_at?: string }
       readonly withheld?: { readonly redacted: number; readonly blocked: number }
       readonly receipt?: { readonly receipt_id: string; readonly digest: string; readonly uri: string }
       /** Rides in `_meta`, not in the text: the outcome receipt's compact JWS. */

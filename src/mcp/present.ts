@@ -106,6 +106,7 @@ function textOf(it: Anything): string {
   for (const one of it.missing ?? []) say(`missing: ${one.what}. Fix: ${one.fix}`)
   if (it.plan !== undefined) say(`plan ${it.plan.digest}: ${it.plan.steps.join(' > ')}`)
   for (const one of it.changed ?? []) say(`${one.change}: ${one.path} (${one.size} bytes, ${one.sha256.slice(0, 19)}…)`)
+  if (it.upload_url !== undefined) say(`upload_url ${it.upload_url} (PUT, once, until ${it.expires_at ?? ''})`)
   if (it.approval !== undefined) sayApproval(it.approval, say)
   if (it.stages !== undefined) say(stagesText(it.stages))
   sayTargets(it, say)
@@ -189,6 +190,7 @@ function sayOutput(it: Anything, say: Say, block: (title: string, text: string) 
   const file = it.file
   if (file === undefined) return
   say(`file ${file.path}: from ${file.offset} of ${file.size} bytes, ${file.more ? 'more to read' : 'end of file'}`)
+  if (file.download_url !== undefined) say(`download_url ${file.download_url} (GET, until ${file.expires_at ?? ''})`)
   if (file.text !== undefined) block(`content, ${marked}:`, file.text)
   else if (file.base64 !== undefined) block(`content in base64, ${marked}:`, file.base64)
 }

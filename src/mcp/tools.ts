@@ -52,6 +52,15 @@ const inputs = {
       .strictObject({ content_base64: z.string().min(1).max(contentMax), path: z.string().max(512).optional() })
       .describe('tar.gz or zip, unpacked at path')
       .optional(),
+    upload: z
+      .strictObject({
+        path: z.string().min(1).max(512),
+        size: z.int().min(0).max(1_073_741_824),
+        sha256: z.string().max(71),
+        unpack: z.boolean().optional(),
+      })
+      .describe('for a file over 3 MiB: returns upload_url to PUT it to; unpack: tar.gz or zip')
+      .optional(),
   }),
   start_execution: z.strictObject({
     task_id: id,
@@ -259,13 +268,17 @@ function bare(schema: unknown): unknown {
 }
 
 function jsonSchema(schema: z.ZodType, io: 'input' | 'output'): JsonObject & { readonly type: 'object' } {
-  const full = z.toJSONSchema(schema, { io, unrepresentable: 'any', override: ({ jsonSchema: node }) => trim(node) })
+  const full = z.toJSONSchema(schema, {
+    io,
+    unrepresentable: 'any',
+    override: ({ jsonSchema: node, path }) => trim(node, path.length === 0),
+  })
   const { $schema: _draft, ...rest } = full
   return { ...(rest as JsonObject), type: 'object' }
 }
 
 /** Leaves out what says nothing to a model: bounds nobody meets and the shapes of free-form objects. */
-function trim(node: z.core.JSONSchema.BaseSchema): void {
+function trim(node: z.core.JSONSchema.BaseSchema, root: boolean): void {
   if (node.maximum === Number.MAX_SAFE_INTEGER) delete node.maximum
   if (node.minimum !== undefined && node.minimum < 2) delete node.minimum
   if (node.minLength === 1) delete node.minLength
@@ -276,7 +289,6 @@ function trim(node: z.core.JSONSchema.BaseSchema): void {
     delete node.propertyNames
     delete node.additionalProperties
   }
-  if (node.type === 'object' && node.additionalProperties !== undefined && node.additionalProperties !== false) {
-    delete node.additionalProperties
-  }
+  // Unknown fields are refused at every depth; saying so once is enough.
+  if (node.type === 'object' && !(root && node.additionalProperties === false)) delete node.additionalProperties
 }

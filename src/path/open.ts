@@ -22,19 +22,20 @@ import type { Refusals } from './refusals.ts'
 import type { Runner } from './run.ts'
 import { startExecution } from './start.ts'
 import { submitTask, uploadArtifact } from './submit.ts'
+import type { TransferDesk } from './transfer.ts'
 import { standing } from '../approval/requirement.ts'
 
 /** The broker as its edges see it: every method answers, and what went wrong stands in the answer. */
-export function openBroker(parts: Parts, runner: Runner, refusals: Refusals): Broker {
+export function openBroker(parts: Parts, runner: Runner, refusals: Refusals, transfers: TransferDesk): Broker {
   const tools: {
     readonly [T in ToolName]: (caller: Caller, args: Arguments[T], waiting: Waiting) => Promise<Results[T]>
   } = {
     list_targets: async (caller, args) => await listTargets(parts, caller, args),
-    submit_task: async (caller, args) => await submitTask(parts, caller, args),
-    upload_artifact: async (caller, args) => await uploadArtifact(parts, caller, args),
+    submit_task: async (caller, args) => await submitTask(parts, transfers, caller, args),
+    upload_artifact: async (caller, args) => await uploadArtifact(parts, transfers, caller, args),
     start_execution: async (caller, args, waiting) => await start(parts, runner, caller, args, waiting),
     get_status: async (caller, args, waiting) => await getStatus(parts, caller, args, waiting),
-    get_result: async (_caller, args) => await getResult(parts, args),
+    get_result: async (caller, args) => await getResult(parts, transfers, caller, args),
     respond_to_approval: async (caller, args) => await respond(parts, runner, caller, args),
     cancel_execution: async (_caller, args, waiting) => await cancelExecution(parts, runner, args, waiting),
   }

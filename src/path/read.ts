@@ -1,6 +1,6 @@
 import type { Resource, Waiting } from '../broker.ts'
 import { WritError } from '../error.ts'
-import { isFinal, liveStates, type Execution } from '../execution/execution.ts'
+import { type Execution, isFinal, liveStates, type OutputFile } from '../execution/execution.ts'
 import type { Results } from '../execution/result.ts'
 import { parseId } from '../id.ts'
 import { describeTarget } from '../plan/resolve.ts'
@@ -12,6 +12,7 @@ import { closeWithoutRun } from './close.ts'
 import { isMine, type Parts } from './parts.ts'
 import { approvalResource, artifactUri, parseUri, resourceOf } from './resource.ts'
 import type { Runner } from './run.ts'
+import type { TransferDesk } from './transfer.ts'
 import { inTurn } from './turn.ts'
 import { approvalView, executionView, nextOf } from './view.ts'
 
@@ -154,17 +155,17 @@ export async function statusOf(
   }
 }
 
-export async function getResult(parts: Parts, args: Arguments['get_result']): Promise<Results['get_result']> {
+export async function getResult(
+  parts: Parts,
+  transfers: TransferDesk,
+  caller: Caller,
+  args: Arguments['get_result'],
+): Promise<Results['get_result']> {
   const execution = executionOf(parts, args.execution_id)
   const view = executionView(parts, execution)
   const report = execution.report
   if (!isFinal(execution.state)) return { ...view, next: nextOf(execution, view) }
-  if (args.file !== undefined)
-    return {
-      ...view,
-      file: await filePart(parts, execution, args.file, args.offset ?? 0, args.max_bytes ?? 8192),
-      next: { tell_user: 'This is a piece of the file asked for.' },
-    }
+  if (args.file !== undefined) return { ...view, ...(await readFile(parts, transfers, caller, execution, args)) }
   // The result is released only with the receipt that accounts for it.
   const receipt =
     parts.ledger.views.receiptsOf(execution.id).findLast((row) => row.kind === 'outcome' || row.kind === 'decision') ??
@@ -213,18 +214,39 @@ async function smallText(
   return Buffer.from(text, 'utf8').equals(bytes) && !text.includes('\u0000') ? { text } : {}
 }
 
-async function filePart(
+/** A piece of a file; with the first piece of one that does not fit into it, a URL for the whole. */
+async function readFile(
   parts: Parts,
+  transfers: TransferDesk,
+  caller: Caller,
   execution: Execution,
-  path: string,
-  offset: number,
-  maxBytes: number,
-): Promise<NonNullable<Results['get_result']['file']>> {
+  args: Arguments['get_result'],
+): Promise<Pick<Results['get_result'], 'file' | 'next'>> {
+  const file = fileOf(execution, args.file ?? '')
+  const part = await filePart(parts, file, args.offset ?? 0, args.max_bytes ?? 8192)
+  const given = part.more && part.offset === 0 ? await transfers.issueDownload(caller, execution, file) : null
+  if (given === null) return { file: part, next: { tell_user: 'This is a piece of the file asked for.' } }
+  return {
+    file: { ...part, download_url: given.url, expires_at: given.expires_at },
+    next: { tell_user: `This is the first piece. The whole file: curl -OJ '${given.url}'` },
+  }
+}
+
+function fileOf(execution: Execution, path: string): OutputFile {
   const file = execution.report?.files.find((candidate) => candidate.path === path)
   if (file === undefined)
     throw new WritError('not_found', 'There is no such file among those of this execution.', {
       remedy: 'Take a path that get_result lists under "files".',
     })
+  return file
+}
+
+async function filePart(
+  parts: Parts,
+  file: OutputFile,
+  offset: number,
+  maxBytes: number,
+): Promise<NonNullable<Results['get_result']['file']>> {
   const size = Math.min(maxBytes, 1_048_576)
   const from = Math.min(offset, file.size)
   const pieces: Buffer[] = []
@@ -239,7 +261,7 @@ async function filePart(
   const text = bytes.toString('utf8')
   const plain = Buffer.from(text, 'utf8').equals(bytes) && !text.includes('\u0000')
   return {
-    path,
+    path: file.path,
     offset: from,
     size: file.size,
     more: from + bytes.length < file.size,

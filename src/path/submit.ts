@@ -1,27 +1,29 @@
-import { digestJson, digestOf } from '../digest.ts'
+import { type Digest, digestJson, digestOf } from '../digest.ts'
 import { WritError } from '../error.ts'
 import { newId, parseId } from '../id.ts'
 import type { PlanView, Results } from '../execution/result.ts'
 import { manifestPaths } from '../plan/detect.ts'
+import { constrain } from '../plan/limits.ts'
 import type { Resolution } from '../plan/plan.ts'
 import { planView, resolve } from '../plan/resolve.ts'
+import { roomProblem } from '../plan/room.ts'
 import { buildInput } from '../policy/input.ts'
 import type { Decision } from '../policy/policy.ts'
-import type { Arguments } from '../request/call.ts'
+import type { Arguments, UploadIn } from '../request/call.ts'
 import type { Caller } from '../request/caller.ts'
-import { applyFiles } from '../request/files.ts'
+import { applyFiles, maxCallBytes } from '../request/files.ts'
 import { newTask, reviseTask } from '../request/submit.ts'
 import type { Task } from '../request/task.ts'
 import { mayView } from './admit.ts'
 import { targetResource } from './resource.ts'
 import type { Parts } from './parts.ts'
+import type { UploadTicket } from './ticket.ts'
+import type { TransferDesk } from './transfer.ts'
 import { inTurn } from './turn.ts'
-
-/** Bytes one file of a task may have: what one call can carry, unpacked. */
-const maxFileBytes = 64 * 1024 * 1024
 
 export async function submitTask(
   parts: Parts,
+  transfers: TransferDesk,
   caller: Caller,
   args: Arguments['submit_task'],
 ): Promise<Results['submit_task']> {
@@ -39,7 +41,8 @@ export async function submitTask(
       }
     }
     await checkTarget(parts, caller, args)
-    const { files } = await applyFiles([], { files: args.files }, bytesOf(parts), putBytes(parts))
+    const put = putBytes(parts, await transfers.allowance(caller.tenant))
+    const { files } = await applyFiles([], { files: args.files }, bytesOf(parts), put)
     const task = newTask(caller, args, { id: newId('task'), nowMs: parts.clock.now(), files })
     await parts.ledger.append(
       { kind: 'task', task },
@@ -74,6 +77,7 @@ async function checkTarget(parts: Parts, caller: Caller, args: Arguments['submit
 
 export async function uploadArtifact(
   parts: Parts,
+  transfers: TransferDesk,
   caller: Caller,
   args: Arguments['upload_artifact'],
 ): Promise<Results['upload_artifact']> {
@@ -88,12 +92,75 @@ export async function uploadArtifact(
       task.files,
       { files: args.files, remove: args.remove, unpacked, under: args.archive?.path },
       bytesOf(parts),
-      putBytes(parts),
+      putBytes(parts, await transfers.allowance(caller.tenant)),
     )
-    const same = changed.every((file) => file.change === 'unchanged')
-    const revised = same ? task : reviseTask(task, files)
-    if (!same) await parts.ledger.append({ kind: 'task', task: revised })
-    return { ...(await describe(parts, caller, revised)), changed }
+    const revised = await revise(parts, task, files, changed)
+    const described = { ...(await describe(parts, caller, revised)), changed }
+    return args.upload === undefined
+      ? described
+      : await withUpload(parts, transfers, caller, revised, args.upload, described)
+  })
+}
+
+/** What changed nothing makes no new revision. */
+async function revise(
+  parts: Parts,
+  task: Task,
+  files: Task['files'],
+  changed: readonly { readonly change: string }[],
+): Promise<Task> {
+  if (changed.every((file) => file.change === 'unchanged')) return task
+  const revised = reviseTask(task, files)
+  await parts.ledger.append({ kind: 'task', task: revised })
+  return revised
+}
+
+async function withUpload(
+  parts: Parts,
+  transfers: TransferDesk,
+  caller: Caller,
+  task: Task,
+  upload: UploadIn,
+  described: Results['upload_artifact'],
+): Promise<Results['upload_artifact']> {
+  const { url, expires_at } = await transfers.issueUpload(caller, task, upload)
+  // Better now than after a gigabyte: what the run could not take anyway.
+  const target = parts.catalog().targets.get(task.target_ref)
+  const whole = [...task.files, { path: upload.path, size: upload.size }]
+  const room =
+    target === undefined || upload.unpack === true
+      ? null
+      : roomProblem(target.executor, constrain(target.limits, task.constraints), whole)
+  return {
+    ...described,
+    missing: [...(described.missing ?? []), ...(room === null ? [] : [room])],
+    upload_url: url,
+    expires_at,
+    next: {
+      tell_user: `Send the ${upload.size} bytes by HTTP PUT, once: curl -T FILE '${url}'. The answer is like this one.`,
+    },
+  }
+}
+
+/** An upload that is complete and has the right digest becomes part of its task as the task now stands. */
+export async function attachUpload(
+  parts: Parts,
+  allow: (digest: Digest, size: number) => void,
+  { caller, task: id, path, size, sha256, unpack, upload }: UploadTicket,
+): Promise<Results['upload_artifact']> {
+  return await inTurn(`task ${id}`, async () => {
+    const task = ownTask(parts, id)
+    if (!unpack) allow(sha256, size)
+    const { files, changed } = await applyFiles(
+      task.files,
+      unpack
+        ? { unpacked: await parts.host.unpack(await upload.read()), under: path }
+        : { stored: [{ path, sha256, size }] },
+      bytesOf(parts),
+      putBytes(parts, allow),
+    )
+    if (!unpack) await upload.keep()
+    return { ...(await describe(parts, caller, await revise(parts, task, files, changed))), changed }
   })
 }
 
@@ -105,17 +172,20 @@ export function ownTask(parts: Parts, text: string): Task {
   return task
 }
 
-export function bytesOf(parts: Parts): (digest: Task['files'][number]['sha256']) => Promise<Buffer> {
-  return async (digest) => await parts.artifacts.read(digest, maxFileBytes)
+export function bytesOf(parts: Parts): (digest: Digest) => Promise<Buffer> {
+  return async (digest) => await parts.artifacts.read(digest, maxCallBytes)
 }
 
 function putBytes(
   parts: Parts,
-): (bytes: Uint8Array) => Promise<{ sha256: Task['files'][number]['sha256']; size: number }> {
+  allow: (digest: Digest, size: number) => void,
+): (bytes: Uint8Array) => Promise<{ sha256: Digest; size: number }> {
   return async (bytes) => {
-    const known = await parts.artifacts.size(digestOf(bytes))
-    if (known !== null) return { sha256: digestOf(bytes), size: known }
-    return await parts.artifacts.put(one(bytes), maxFileBytes)
+    const sha256 = digestOf(bytes)
+    allow(sha256, bytes.length)
+    const known = parts.artifacts.hold(sha256)
+    if (known !== null) return { sha256, size: known }
+    return await parts.artifacts.put(one(bytes), maxCallBytes)
   }
 }
 

@@ -13,6 +13,7 @@ import { constrain, leastMemoryMb } from './limits.ts'
 import type { Missing, Plan, Resolution } from './plan.ts'
 import { chooseProgram } from './program.ts'
 import type { Availability, Question } from './program.ts'
+import { roomProblem } from './room.ts'
 import type { Runtime } from './schema.ts'
 
 /**
@@ -60,6 +61,8 @@ export function resolve(question: {
   if ('missing' in program) return incomplete(...missing, ...program.missing)
   if (missing.length > 0) return incomplete(...missing)
   const plan = frozen(task, nonce, target, intent, catalog, files, program)
+  const room = roomProblem(plan.executor, plan.limits, plan.files)
+  if (room !== null) return incomplete(room)
   return { state: 'ready', plan, digest: planDigest(plan) }
 }
 

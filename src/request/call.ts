@@ -1,5 +1,14 @@
 import type { JsonObject } from '../digest.ts'
 
+/** What a one-time URL is asked for: bound to this path, size (bytes) and digest. */
+export interface UploadIn {
+  /** Where the file goes; with `unpack` the folder its files go to, "." for the project's root. */
+  readonly path: string
+  readonly size: number
+  readonly sha256: string
+  readonly unpack?: boolean | undefined
+}
+
 /** One file of an upload: exactly one of `content`, `content_base64`, `edits`. */
 export interface FileIn {
   readonly path: string
@@ -31,6 +40,7 @@ export interface Arguments {
     readonly remove?: readonly string[] | undefined
     /** An archive sent in this call: unpacked into the project at `path`. */
     readonly archive?: { readonly content_base64: string; readonly path?: string | undefined } | undefined
+    readonly upload?: UploadIn | undefined
   }
   start_execution: {
     readonly task_id: string

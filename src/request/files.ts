@@ -6,8 +6,12 @@ import type { FileIn } from './call.ts'
 import type { TaskFile } from './task.ts'
 
 export const maxFiles = 1000
-/** Bytes of all files of a task together. */
-export const maxTaskBytes = 64 * 1024 * 1024
+/** Bytes of what one call brings, unpacked, and of any file that is edited. */
+export const maxCallBytes = 64 * 1024 * 1024
+/** Bytes of one file, sent to a one-time URL. */
+export const maxUploadBytes = 1024 * 1024 * 1024
+/** Bytes of all files of a task together. How much of them a run can take is its executor's to say. */
+const maxTaskBytes = 2 * maxUploadBytes
 /** Folders inside one another. */
 const maxParts = 64
 
@@ -25,6 +29,8 @@ export interface FileChanges {
   readonly unpacked?: readonly UnpackedFile[] | undefined
   /** The folder `unpacked` goes to; the project's root where absent. */
   readonly under?: string | undefined
+  /** Files whose bytes are in the store already, sent to a one-time URL. One that is replaced keeps its executable bit. */
+  readonly stored?: readonly { readonly path: string; readonly sha256: Digest; readonly size: number }[] | undefined
 }
 
 interface ChangedFile {
@@ -41,9 +47,9 @@ export interface AppliedFiles {
 }
 
 interface Write {
-  readonly path: string
-  readonly bytes: Uint8Array
-  readonly executable: boolean
+  readonly file: TaskFile
+  /** Null where the store has them. */
+  readonly bytes: Uint8Array | null
   readonly edited: boolean
 }
 
@@ -70,32 +76,41 @@ export async function applyFiles(
     changed.push({ path, sha256: file.sha256, size: file.size, change: 'removed' })
   }
   const writes = new Map<string, Write>()
+  let brought = 0
   const add = (write: Write): void => {
-    const problem = pathProblem(write.path)
-    if (problem !== null) throw invalid(write.path, problem)
-    if (writes.has(write.path)) throw invalid(write.path, 'is given twice in one call')
-    if (before.has(write.path) && !after.has(write.path))
-      throw invalid(write.path, 'is both given and removed in one call')
-    writes.set(write.path, write)
+    const { path } = write.file
+    const problem = pathProblem(path)
+    if (problem !== null) throw invalid(path, problem)
+    if (writes.has(path)) throw invalid(path, 'is given twice in one call')
+    if (before.has(path) && !after.has(path)) throw invalid(path, 'is both given and removed in one call')
+    writes.set(path, write)
     if (after.size + writes.size > maxFiles * 2) throw tooMany()
+    brought += write.bytes?.length ?? 0
+    if (brought > maxCallBytes) throw new WritError('too_large', 'the files of this call are more than 64 MiB together')
   }
-  for (const entry of changes.unpacked ?? [])
-    add({ path: join(changes.under, entry.path), bytes: entry.bytes, executable: entry.executable, edited: false })
+  for (const { path, bytes, executable } of changes.unpacked ?? [])
+    add(written(join(changes.under, path), bytes, executable, false))
   for (const file of changes.files ?? []) add(await read(file, after.get(file.path), bytesOf))
+  for (const { path, sha256, size } of changes.stored ?? [])
+    add({
+      file: { path, sha256, size, executable: before.get(path)?.executable ?? false },
+      bytes: null,
+      edited: false,
+    })
 
-  for (const { path, bytes, executable, edited } of writes.values()) {
-    const file: TaskFile = { path, sha256: digestOf(bytes), size: bytes.length, executable }
-    const old = before.get(path)
-    const same = old !== undefined && old.sha256 === file.sha256 && old.executable === executable
+  for (const { file, edited } of writes.values()) {
+    const old = before.get(file.path)
+    const same = old !== undefined && old.sha256 === file.sha256 && old.executable === file.executable
     const change = old === undefined ? 'added' : same ? 'unchanged' : edited ? 'edited' : 'replaced'
-    after.set(path, file)
-    changed.push({ path, sha256: file.sha256, size: file.size, change })
+    after.set(file.path, file)
+    changed.push({ path: file.path, sha256: file.sha256, size: file.size, change })
   }
   const result = [...after.values()].sort(byPath)
   checkTree(result)
-  for (const { path, bytes } of writes.values()) {
+  for (const { file, bytes } of writes.values()) {
+    if (bytes === null) continue
     const stored = await put(bytes)
-    if (stored.sha256 !== after.get(path)?.sha256) throw new WritError('internal', 'stored bytes have another digest')
+    if (stored.sha256 !== file.sha256) throw new WritError('internal', 'stored bytes have another digest')
   }
   return { files: result, changed }
 }
@@ -151,7 +166,7 @@ function checkTree(files: readonly TaskFile[]): void {
   if (files.length > maxFiles) throw tooMany()
   let total = 0
   for (const file of files) total += file.size
-  if (total > maxTaskBytes) throw new WritError('too_large', 'the files of the task are more than 64 MiB together')
+  if (total > maxTaskBytes) throw new WritError('too_large', 'the files of the task are more than 2 GiB together')
   const clash = pathClash(files.map((file) => file.path))
   if (clash !== null)
     throw invalid(
@@ -175,16 +190,15 @@ async function read(
       : file.content_base64 !== undefined
         ? fromBase64(file.path, file.content_base64)
         : await edit(file.path, file.edits ?? [], current, bytesOf)
-  if (bytes.length > maxTaskBytes)
+  if (bytes.length > maxCallBytes)
     throw new WritError('too_large', `the file ${showPath(file.path)} is larger than 64 MiB`)
   if (file.sha256 !== undefined && `sha256:${file.sha256.replace(/^sha256:/, '')}` !== digestOf(bytes))
     throw invalid(file.path, 'its bytes do not have the given sha256')
-  return {
-    path: file.path,
-    bytes,
-    executable: file.executable ?? current?.executable ?? false,
-    edited: file.edits !== undefined,
-  }
+  return written(file.path, bytes, file.executable ?? current?.executable ?? false, file.edits !== undefined)
+}
+
+function written(path: string, bytes: Uint8Array, executable: boolean, edited: boolean): Write {
+  return { file: { path, sha256: digestOf(bytes), size: bytes.length, executable }, bytes, edited }
 }
 
 function fromText(path: string, content: string): Buffer {
@@ -223,7 +237,7 @@ async function edit(
       )
     const at = text.indexOf(old)
     text = text.slice(0, at) + replacement + text.slice(at + old.length)
-    if (text.length > maxTaskBytes) throw new WritError('too_large', `the file ${showPath(path)} is larger than 64 MiB`)
+    if (text.length > maxCallBytes) throw new WritError('too_large', `the file ${showPath(path)} is larger than 64 MiB`)
   }
   return Buffer.from(text, 'utf8')
 }

@@ -1,0 +1,183 @@
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { Readable } from 'node:stream'
+import type { Place } from '../path/transfer.ts'
+import type { Transfers } from './transfer.ts'
+
+/** The listener for one-time URLs where Writ serves no HTTP: open only while a ticket lives. */
+export interface Loopback extends Place {
+  close(): Promise<void>
+}
+
+/** Milliseconds it stays after the last ticket, so that one that is just being given finds it. */
+const lingerMs = 1000
+/** What a client that was refused may go on sending before its connection is closed: bytes and milliseconds. */
+const discardBytes = 64 * 1024 * 1024
+const discardMs = 2000
+
+/** An ephemeral port of 127.0.0.1 that answers `/transfer/` to clients that name it so, and nothing else. */
+export function openLoopback(transfers: () => Transfers): Loopback {
+  let opening: Promise<{ readonly server: Server; readonly url: string }> | null = null
+  let leaving: NodeJS.Timeout | undefined
+
+  async function open(): Promise<{ readonly server: Server; readonly url: string }> {
+    // Most brokers over stdio never move a large file, and keep the memory this would take.
+    const { createServer } = await import('node:http')
+    const server = createServer(
+      { requestTimeout: 0, headersTimeout: 10_000, keepAliveTimeout: 5_000, maxHeaderSize: 16_384 },
+      (request, response) => {
+        void serve(transfers(), server, request, response)
+      },
+    )
+    server.maxConnections = 64
+    server.timeout = 120_000
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject)
+      server.listen(0, '127.0.0.1', resolve)
+    })
+    // Its connections hold up a stop of the broker no longer than the tickets do.
+    server.unref()
+    return { server, url: `http://127.0.0.1:${portOf(server)}` }
+  }
+
+  async function shut(): Promise<void> {
+    clearTimeout(leaving)
+    const opened = opening
+    opening = null
+    if (opened === null) return
+    const { server } = await opened
+    await new Promise((resolve) => server.close(resolve))
+  }
+
+  return {
+    async url() {
+      clearTimeout(leaving)
+      leaving = undefined
+      opening ??= open()
+      try {
+        return (await opening).url
+      } catch (failure) {
+        opening = null
+        throw failure
+      }
+    },
+    release() {
+      if (opening === null || leaving !== undefined) return
+      leaving = setTimeout(() => {
+        leaving = undefined
+        void shut()
+      }, lingerMs)
+      leaving.unref()
+    },
+    async close() {
+      const opened = await opening
+      opened?.server.closeAllConnections()
+      await shut()
+    },
+  }
+}
+
+function portOf(server: Server): number {
+  return (server.address() as AddressInfo | null)?.port ?? 0
+}
+
+async function serve(
+  transfers: Transfers,
+  server: Server,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  const answer = await answerTo(transfers, portOf(server), request)
+  try {
+    await send(answer, request, response)
+  } catch {
+    // The file turned out not to be what it should, or the client is gone: either way the connection says so.
+    request.socket.destroy()
+  }
+}
+
+const methods: ReadonlySet<string> = new Set(['GET', 'HEAD', 'PUT', 'POST', 'PATCH', 'DELETE', 'OPTIONS'])
+
+async function answerTo(transfers: Transfers, port: number, request: IncomingMessage): Promise<Response> {
+  const { headers, method = '', url = '' } = request
+  const hosts = request.headersDistinct['host'] ?? []
+  const named = hosts.length === 1 && (hosts[0] === `127.0.0.1:${port}` || hosts[0] === `localhost:${port}`)
+  // A page in a browser reaches loopback too; no client that Writ gives a URL to says it is one.
+  if (!named || headers.origin !== undefined || !methods.has(method)) return bare(403)
+  const query = url.indexOf('?')
+  const path = query < 0 ? url : url.slice(0, query)
+  const given = new Headers()
+  for (const [name, values] of Object.entries(request.headersDistinct))
+    for (const value of values ?? []) given.append(name, value)
+  const body = method === 'GET' || method === 'HEAD' ? null : bodyOf(request)
+  const web = new Request(`http://127.0.0.1:${port}/`, {
+    method,
+    headers: given,
+    body,
+    ...(body === null ? {} : { duplex: 'half' as const }),
+  })
+  return (await transfers.handle(web, path)) ?? bare(404)
+}
+
+function bare(status: number): Response {
+  return new Response(null, { status, headers: { 'cache-control': 'no-store' } })
+}
+
+/** One piece at a time and only when asked: back-pressure reaches the client. Nothing is read before the first one is. */
+function bodyOf(request: IncomingMessage): ReadableStream<Uint8Array> {
+  let source: AsyncIterator<Uint8Array> | null = null
+  return new ReadableStream<Uint8Array>(
+    {
+      async pull(controller) {
+        source ??= (request as Readable).iterator({ destroyOnReturn: false }) as AsyncIterator<Uint8Array>
+        const { done, value } = await source.next()
+        if (done === true) controller.close()
+        else controller.enqueue(value)
+      },
+    },
+    { highWaterMark: 0 },
+  )
+}
+
+async function send(answer: Response, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  const unread = !request.complete
+  if (unread) response.setHeader('connection', 'close')
+  response.writeHead(answer.status, [...answer.headers].flat())
+  const reader = answer.body?.getReader()
+  response.once('close', () => void reader?.cancel().catch(() => undefined))
+  for (;;) {
+    const read = await reader?.read()
+    if (read?.value === undefined) break
+    if (!response.write(read.value)) await drained(response)
+  }
+  await new Promise<void>((resolve) => response.end(resolve))
+  if (unread) discard(request)
+}
+
+async function drained(response: ServerResponse): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const done = (): void => {
+      response.off('drain', done)
+      response.off('close', done)
+      resolve()
+    }
+    response.on('drain', done)
+    response.on('close', done)
+  })
+}
+
+/** A client that is still sending would lose the answer to a reset: it is let go on for a moment. */
+function discard(request: IncomingMessage): void {
+  const { socket } = request
+  let left = discardBytes
+  const late = setTimeout(() => socket.destroy(), discardMs)
+  late.unref()
+  request.on('data', (piece: Buffer) => {
+    left -= piece.length
+    if (left < 0) socket.destroy()
+  })
+  request.once('close', () => {
+    clearTimeout(late)
+    socket.destroy()
+  })
+}

@@ -1,0 +1,419 @@
+import { createHash } from 'node:crypto'
+import { type Digest, parseDigest } from '../digest.ts'
+import { WritError } from '../error.ts'
+import type { Execution, OutputFile } from '../execution/execution.ts'
+import type { Results } from '../execution/result.ts'
+import type { UploadIn } from '../request/call.ts'
+import type { Caller } from '../request/caller.ts'
+import { applyFiles, maxCallBytes, maxUploadBytes, pathProblem, showPath } from '../request/files.ts'
+import type { Task } from '../request/task.ts'
+import { admit } from './admit.ts'
+import { openHoldings } from './holdings.ts'
+import type { Parts } from './parts.ts'
+import type { Refusals } from './refusals.ts'
+import { attachUpload } from './submit.ts'
+import { orphansBefore, sweepOrphans } from './sweep.ts'
+import { type DownloadTicket, openTickets, servingOf, type Ticket, type UploadTicket } from './ticket.ts'
+
+/** What one tenant may have of Writ's disk and connections. */
+export interface Quotas {
+  /** Megabytes of files of its tasks, plans and results, and of uploads that are still to come. */
+  readonly stored_mb: number
+  /** One-time URLs that live at once. */
+  readonly tickets: number
+  /** Uploads and downloads that move at once. */
+  readonly transfers: number
+}
+
+/** Where one-time URLs point: the public URL, or a listener on loopback that opens with the first ticket. */
+export interface Place {
+  /** The URL without a slash at its end. */
+  url(): Promise<string>
+  /** No ticket lives any more. */
+  release(): void
+}
+
+export interface TransferOptions {
+  readonly quotas: () => Quotas
+  readonly place: Place
+  /** Artifacts that are in use though no step names them. */
+  readonly spared: (digest: Digest) => boolean
+  /** Milliseconds in which at least `leastBytes` of a body have to come; 30,000 unless told. */
+  readonly paceMs?: number
+  /** Milliseconds a body may take in all; an hour unless told. */
+  readonly bodyMs?: number
+}
+
+/** The one place a body goes: its bytes, where they belong in the file, and how many its request announced. */
+export interface Body {
+  readonly pieces: AsyncIterable<Uint8Array>
+  readonly length: number
+  /** From Content-Range, or null for the whole file from its beginning. */
+  readonly range: { readonly from: number; readonly to: number; readonly size: number } | null
+}
+
+export interface Given {
+  readonly url: string
+  /** RFC 3339. */
+  readonly expires_at: string
+}
+
+export interface Download {
+  readonly path: string
+  readonly size: number
+  readonly sha256: Digest
+}
+
+/** One-time URLs for files too large for a message (contracts/mcp-tools.md), and what keeps their disk in bounds. */
+export interface TransferDesk {
+  /** Rejects `invalid_file`, `too_large`, `quota_exceeded`, `no_space`. */
+  issueUpload(caller: Caller, task: Task, upload: UploadIn): Promise<Given>
+  /** Null where the tenant has no room for another ticket: the file can be read in pieces all the same. */
+  issueDownload(caller: Caller, execution: Execution, file: OutputFile): Promise<Given | null>
+  /** What a token is for; throws for one that lives no more. */
+  kindOf(token: string): Ticket['kind']
+  /** Bytes that arrived so far, and in all. */
+  progress(token: string): { readonly offset: number; readonly size: number }
+  /** Takes a body. `result` is there once the file is whole and part of its task; then the ticket is used. */
+  receive(
+    token: string,
+    body: Body,
+  ): Promise<{ readonly offset: number; readonly result: Results['upload_artifact'] | null }>
+  /** Decides the request and says what would come. */
+  describe(token: string): Promise<Download>
+  /** The bytes `from` to `to`, both included; the last of them come only after the whole file was hashed again. */
+  send(token: string, from: number, to: number): AsyncGenerator<Uint8Array>
+  /** Throws `quota_exceeded` as soon as the new bytes passed to it are more than the tenant has room for. */
+  allowance(tenant: string): Promise<(digest: Digest, size: number) => void>
+  /** Removes artifacts that are nobody's, stored before the moment or, without one, before any request of now. */
+  sweep(beforeMs?: number): Promise<number>
+  tick(): Promise<void>
+  close(): Promise<void>
+  readonly live: number
+}
+
+/** A body that brings fewer bytes than this in one `paceMs` is too slow. */
+const leastBytes = 32 * 1024
+/** Bytes of the disk that no upload may take: the ledger's records of everything else come first. */
+const diskKeptFree = 16 * 1024 * 1024
+/** Requests at once under one download ticket. */
+const maxServing = 4
+
+export function openTransfers(parts: Parts, refusals: Refusals, options: TransferOptions): TransferDesk {
+  const tickets = openTickets(parts.clock)
+  const holdings = openHoldings(parts.ledger)
+  let closed = false
+
+  const of = (tenant: string): readonly Ticket[] => tickets.live().filter((ticket) => ticket.caller.tenant === tenant)
+  const moving = (tenant: string): number => of(tenant).reduce((sum, ticket) => sum + servingOf(ticket).length, 0)
+
+  /** @param but the ticket whose bytes are being counted and need no room kept for them any more */
+  async function allowance(tenant: string, but?: Ticket): Promise<(digest: Digest, size: number) => void> {
+    await holdings.refresh()
+    const quota = options.quotas().stored_mb
+    const fresh = new Set<Digest>()
+    let added = 0
+    return (digest, size) => {
+      if (holdings.holds(tenant, digest) || fresh.has(digest)) return
+      fresh.add(digest)
+      added += size
+      let used = holdings.bytesOf(tenant) + added
+      for (const ticket of of(tenant)) if (ticket.kind === 'upload' && ticket !== but) used += ticket.size
+      if (used > quota * 1_048_576)
+        throw new WritError('quota_exceeded', `The files of your tenant would be more than its ${quota} MB.`)
+    }
+  }
+
+  /** Waits for nothing: what `make` counted is still so when its ticket lives. */
+  function give(base: string, make: () => Ticket): Given {
+    try {
+      if (closed) throw new WritError('conflict', 'Writ is stopping.')
+      const { token, expires_at_ms } = tickets.issue(make())
+      return { url: `${base}/transfer/${token}`, expires_at: new Date(expires_at_ms).toISOString() }
+    } finally {
+      release()
+    }
+  }
+
+  async function end(ticket: Ticket, why: 'used' | 'failed' | 'replaced'): Promise<void> {
+    await tickets.end(ticket, why)
+    release()
+  }
+
+  function release(): void {
+    if (tickets.live().length === 0) options.place.release()
+  }
+
+  /** The same caller asking again for the same file needs one ticket, not two. */
+  async function replace(like: Pick<Ticket, 'kind' | 'caller' | 'path'> & { readonly of: string }): Promise<void> {
+    for (const ticket of of(like.caller.tenant)) {
+      const owner = ticket.kind === 'upload' ? ticket.task : ticket.execution
+      if (ticket.kind !== like.kind || owner !== like.of || ticket.path !== like.path) continue
+      if (ticket.caller.subject.id !== like.caller.subject.id || servingOf(ticket).length > 0) continue
+      await tickets.end(ticket, 'replaced')
+    }
+  }
+
+  function uploadOf(token: string): UploadTicket {
+    const ticket = tickets.find(token)
+    if (ticket.kind !== 'upload') throw new WritError('method_not_allowed', 'This URL gives a file and takes none.')
+    return ticket
+  }
+
+  function downloadOf(token: string): DownloadTicket {
+    const ticket = tickets.find(token)
+    if (ticket.kind !== 'download') throw new WritError('method_not_allowed', 'This URL takes a file and gives none.')
+    return ticket
+  }
+
+  function claim(ticket: Ticket): AbortController {
+    if (closed) throw new WritError('conflict', 'Writ is stopping.')
+    if (servingOf(ticket).length >= (ticket.kind === 'upload' ? 1 : maxServing))
+      throw new WritError('transfer_busy', 'Another request on this URL has not ended.')
+    if (moving(ticket.caller.tenant) >= options.quotas().transfers)
+      throw new WritError('quota_exceeded', 'Your tenant has as many transfers at once as it may have.', {
+        remedy: 'Try again when another transfer has ended.',
+      })
+    const stop = new AbortController()
+    if (ticket.kind === 'upload') ticket.serving = stop
+    else ticket.serving.add(stop)
+    return stop
+  }
+
+  function letGo(ticket: Ticket, stop: AbortController): void {
+    if (ticket.kind === 'upload') ticket.serving = null
+    else ticket.serving.delete(stop)
+  }
+
+  /**
+   * What was allowed when the URL was given may not be any more: every use of it is a request of its own, with the roles
+   * that are left now. A revoked token leaves none.
+   */
+  async function decide(ticket: Ticket): Promise<void> {
+    const { tenant, subject, agent, roles } = ticket.caller
+    const now = parts.rolesOf(tenant, subject.id, agent.id)
+    const caller = { ...ticket.caller, roles: roles.filter((role) => now.includes(role)) }
+    const message =
+      ticket.kind === 'upload'
+        ? {
+            name: 'upload_artifact',
+            arguments: {
+              task_id: ticket.task,
+              upload: { path: ticket.path, size: ticket.size, sha256: ticket.sha256, unpack: ticket.unpack },
+            },
+          }
+        : { name: 'get_result', arguments: { execution_id: ticket.execution, file: ticket.path } }
+    const admission = await admit(parts, refusals, caller, message)
+    if (!admission.allowed) throw new WritError('denied', admission.reason.message, { remedy: admission.reason.remedy })
+  }
+
+  async function checkDisk(bytes: number): Promise<void> {
+    if ((await parts.artifacts.room()) < bytes + diskKeptFree)
+      throw new WritError('no_space', 'the disk that holds the artifacts has no room for this upload')
+  }
+
+  /** The whole of what `receive` does once the ticket is its own. */
+  async function take(
+    ticket: UploadTicket,
+    body: Body,
+    stop: AbortController,
+  ): Promise<Results['upload_artifact'] | null> {
+    const { upload, size } = ticket
+    await decide(ticket)
+    if (body.range === null && upload.offset > 0) await upload.discard()
+    await checkDisk(body.length)
+    const upTo = upload.offset + body.length
+    await upload.append(paced(body.pieces, stop, options.paceMs ?? 30_000, options.bodyMs ?? 3_600_000), body.length)
+    if (upload.offset < upTo) throw new WritError('transfer_cut', `Only ${upload.offset} of ${size} bytes arrived.`)
+    if (upload.offset < size) return null
+    try {
+      if ((await upload.finish()) !== ticket.sha256)
+        throw new WritError('digest_mismatch', 'The bytes that arrived do not have the SHA-256 this URL was asked for.')
+      if (stop.signal.aborted) throw stopped()
+      // A gigabyte later, the answer may be another one.
+      await decide(ticket)
+      const result = await attachUpload(parts, await allowance(ticket.caller.tenant, ticket), ticket)
+      await end(ticket, 'used')
+      return result
+    } catch (failure) {
+      ticket.serving = null
+      await end(ticket, 'failed')
+      throw failure
+    }
+  }
+
+  return {
+    async issueUpload(caller, task, wanted) {
+      const { path, size, unpack = false } = wanted
+      const sha256 = parseDigest(`sha256:${wanted.sha256.replace(/^sha256:/, '')}`)
+      if (sha256 === null) throw new WritError('invalid_arguments', '"upload.sha256" must be 64 lower-case hex digits.')
+      if (size > maxUploadBytes) throw new WritError('too_large', 'A file of an upload has at most 1 GiB.')
+      if (unpack && size > maxCallBytes)
+        throw new WritError('too_large', 'An archive that is to be unpacked has at most 64 MiB, packed and unpacked.', {
+          remedy: 'Split the archive, or upload it without "unpack" and let the run unpack it.',
+        })
+      if (unpack) {
+        const problem = path === '.' ? null : pathProblem(path.replace(/\/$/, ''))
+        if (problem !== null) throw new WritError('invalid_file', `file ${showPath(path)}: ${problem}`)
+      } else await applyFiles(task.files, { stored: [{ path, sha256, size }] }, nothing, nothing)
+      await replace({ kind: 'upload', caller, path, of: task.id })
+      await checkDisk(size)
+      const allow = await allowance(caller.tenant)
+      const base = await options.place.url()
+      return give(base, () => {
+        const most = options.quotas().tickets
+        if (of(caller.tenant).length >= most)
+          throw new WritError('quota_exceeded', `Your tenant has ${most} one-time URLs already.`, {
+            remedy: 'Use those you have, or wait until they expire.',
+          })
+        allow(sha256, size)
+        const upload = parts.artifacts.receive()
+        return { kind: 'upload', caller, task: task.id, path, size, sha256, unpack, upload, serving: null }
+      })
+    },
+    async issueDownload(caller, execution, { path, size, sha256 }) {
+      await replace({ kind: 'download', caller, path, of: execution.id })
+      const base = await options.place.url()
+      if (of(caller.tenant).length >= options.quotas().tickets) return null
+      const bound = { caller, execution: execution.id, path, size, sha256 }
+      return give(base, () => ({ kind: 'download', ...bound, serving: new Set() }))
+    },
+    kindOf: (token) => tickets.find(token).kind,
+    progress(token) {
+      const { upload, size } = uploadOf(token)
+      return { offset: upload.offset, size }
+    },
+    async receive(token, body) {
+      const ticket = uploadOf(token)
+      checkRange(ticket, body)
+      const stop = claim(ticket)
+      try {
+        const result = await take(ticket, body, stop)
+        return { offset: result === null ? ticket.upload.offset : ticket.size, result }
+      } finally {
+        letGo(ticket, stop)
+        if (!tickets.lives(ticket)) await ticket.upload.discard()
+        release()
+      }
+    },
+    async describe(token) {
+      const ticket = downloadOf(token)
+      await decide(ticket)
+      return { path: ticket.path, size: ticket.size, sha256: ticket.sha256 }
+    },
+    async *send(token, from, to) {
+      const ticket = downloadOf(token)
+      const stop = claim(ticket)
+      try {
+        const hash = createHash('sha256')
+        let at = 0
+        let held: Uint8Array | null = null
+        for await (const piece of await parts.artifacts.open(ticket.sha256)) {
+          if (stop.signal.aborted) throw stopped()
+          const bytes = piece as Uint8Array
+          hash.update(bytes)
+          const part = bytes.subarray(Math.max(0, from - at), Math.max(0, to + 1 - at))
+          at += bytes.length
+          if (part.length === 0) continue
+          if (held !== null) yield held
+          held = part
+        }
+        if (`sha256:${hash.digest('hex')}` !== ticket.sha256)
+          throw new WritError('ledger_corrupt', 'an artifact is not what its digest says')
+        if (held !== null) yield held
+      } finally {
+        letGo(ticket, stop)
+        release()
+      }
+    },
+    allowance,
+    async sweep(beforeMs) {
+      const live = new Set(tickets.live().map((ticket) => ticket.sha256))
+      return await sweepOrphans(
+        parts.artifacts,
+        holdings,
+        (digest) => live.has(digest) || options.spared(digest),
+        beforeMs ?? orphansBefore(parts, parts.clock.now()),
+      )
+    },
+    async tick() {
+      if (tickets.live().length === 0) return
+      await tickets.expire()
+      release()
+    },
+    async close() {
+      closed = true
+      for (const ticket of tickets.live()) await tickets.end(ticket, 'failed')
+      release()
+    },
+    get live() {
+      return tickets.live().length
+    },
+  }
+}
+
+/** A body starts a file anew, or goes on exactly where the last one ended. */
+function checkRange(ticket: UploadTicket, { length, range }: Body): void {
+  const { size, upload } = ticket
+  if (range === null) {
+    if (length !== size)
+      throw new WritError('size_mismatch', `The body has ${length} bytes; this URL takes a file of ${size}.`)
+    return
+  }
+  if (range.size !== size || length !== range.to - range.from + 1 || range.to >= size)
+    throw new WritError('size_mismatch', `The Content-Range does not fit a file of ${size} bytes and this body.`)
+  if (range.from !== upload.offset)
+    throw new WritError('size_mismatch', `${upload.offset} bytes have arrived; go on from there.`)
+}
+
+/** Ends a body that comes too slowly, takes too long, or whose ticket ends. Its source is left alone: the answer needs it. */
+async function* paced(
+  pieces: AsyncIterable<Uint8Array>,
+  stop: AbortController,
+  paceMs: number,
+  bodyMs: number,
+): AsyncGenerator<Uint8Array> {
+  let halt: (why: WritError) => void = () => undefined
+  let halted: WritError | null = null
+  const end = (why: WritError): void => {
+    halted ??= why
+    halt(why)
+  }
+  const onAbort = (): void => end(stopped())
+  stop.signal.addEventListener('abort', onAbort)
+  if (stop.signal.aborted) onAbort()
+  let came = 0
+  const slow = setInterval(() => {
+    if (came < leastBytes) end(new WritError('transfer_slow', 'The body came too slowly.'))
+    came = 0
+  }, paceMs)
+  const late = setTimeout(() => end(new WritError('transfer_slow', 'The body took too long.')), bodyMs)
+  const source = pieces[Symbol.asyncIterator]()
+  try {
+    for (;;) {
+      const { done, value } = await new Promise<IteratorResult<Uint8Array>>((resolve, reject) => {
+        halt = reject
+        if (halted !== null) reject(halted)
+        source.next().then(resolve, () => {
+          reject(new WritError('transfer_cut', 'The connection ended before the body did.'))
+        })
+      })
+      if (done === true) return
+      came += value.length
+      yield value
+    }
+  } finally {
+    clearInterval(slow)
+    clearTimeout(late)
+    stop.signal.removeEventListener('abort', onAbort)
+  }
+}
+
+function stopped(): WritError {
+  return new WritError('transfer_expired', 'This URL was ended.')
+}
+
+/** What is only looked at is neither read nor stored. */
+function nothing(): never {
+  throw new WritError('internal', 'a check that touches no bytes')
+}
