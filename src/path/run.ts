@@ -40,10 +40,11 @@ export function openRunner(parts: Parts): Runner {
   let starting = 0
   let stopped = false
 
-  const free = (): boolean => !stopped && live.size + starting < parts.maxRunning && queue.length === 0
+  const room = (): boolean => !stopped && live.size + starting < parts.maxRunning
+  const free = (): boolean => room() && queue.length === 0
 
   const pump = (): void => {
-    while (!stopped && live.size + starting < parts.maxRunning) {
+    while (room()) {
       const next = queue.shift()
       if (next === undefined) return
       starting++
@@ -93,7 +94,7 @@ export function openRunner(parts: Parts): Runner {
       if (usedEntriesChanged(plan, parts.catalog()))
         return await closeWithoutRun(parts, execution, 'superseded', 'catalog_changed')
       const approval = parts.ledger.views.approvals({ execution: id, state: 'satisfied' }, 1)[0] ?? null
-      if (approval !== null && (approval.execute_by_ms ?? 0) < parts.clock.now())
+      if (approval !== null && (approval.execute_by_ms ?? 0) < Math.max(parts.clock.now(), parts.ledger.views.newestTimeMs()))
         return await closeWithoutRun(parts, execution, 'expired', 'expired_before_use')
       const caller = callerOf(parts, plan)
       const input = executionInput(parts, caller, plan, execution, approval)
