@@ -25,6 +25,8 @@ interface Tally {
 /** Callers remembered at once; the one longest silent is forgotten, and its next refusal has a receipt again. */
 const maxCallers = 10_000
 const maxCodes = 64
+/** Digests of inputs kept between two receipts; the counts go on beyond. */
+const maxInputs = 100_000
 
 export function openRefusals(parts: Parts): Refusals {
   const tallies = new Map<string, Tally>()
@@ -42,37 +44,46 @@ export function openRefusals(parts: Parts): Refusals {
     return made
   }
 
+  const count = (tally: Tally, code: string, input: Digest): void => {
+    if (tally.counts.size === 0) tally.from_ms = parts.clock.now()
+    tally.counts.set(code, (tally.counts.get(code) ?? 0) + 1)
+    if (tally.inputs.length < maxInputs) tally.inputs.push(input)
+  }
+
   return {
     async note(caller, code, decision) {
       const tally = tallyOf(caller)
       if (tally.seen.has(code) || tally.seen.size >= maxCodes) {
-        if (tally.counts.size === 0) tally.from_ms = parts.clock.now()
-        tally.counts.set(code, (tally.counts.get(code) ?? 0) + 1)
-        tally.inputs.push(decision.input_digest)
+        count(tally, code, decision.input_digest)
         return
       }
       tally.seen.add(code)
-      await parts.ledger.append(
-        {
-          kind: 'refused',
-          tenant: caller.tenant,
-          caller: caller.subject.id,
-          code,
-          input: decision.input_digest,
-          at_ms: decision.at_ms,
-        },
-        {
-          kind: 'sign',
-          execution: null,
-          account: denialsAccount({
-            from_ms: decision.at_ms,
-            until_ms: decision.at_ms,
-            counts: { [code]: 1 },
-            inputs: [decision.input_digest],
-            callers: [caller.subject.id],
-          }),
-        },
-      )
+      try {
+        await parts.ledger.append(
+          {
+            kind: 'refused',
+            tenant: caller.tenant,
+            caller: caller.subject.id,
+            code,
+            input: decision.input_digest,
+            at_ms: decision.at_ms,
+          },
+          {
+            kind: 'sign',
+            execution: null,
+            account: denialsAccount({
+              from_ms: decision.at_ms,
+              until_ms: decision.at_ms,
+              counts: { [code]: 1 },
+              inputs: [decision.input_digest],
+              callers: [caller.subject.id],
+            }),
+          },
+        )
+      } catch (unwritten) {
+        count(tally, code, decision.input_digest)
+        throw unwritten
+      }
     },
     async flush() {
       const now = parts.clock.now()
@@ -82,11 +93,19 @@ export function openRefusals(parts: Parts): Refusals {
         const { caller, from_ms, inputs } = tally
         tally.counts = new Map()
         tally.inputs = []
-        await parts.ledger.append({
-          kind: 'sign',
-          execution: null,
-          account: denialsAccount({ from_ms, until_ms: now, counts, inputs, callers: [caller.subject.id] }),
-        })
+        try {
+          await parts.ledger.append({
+            kind: 'sign',
+            execution: null,
+            account: denialsAccount({ from_ms, until_ms: now, counts, inputs, callers: [caller.subject.id] }),
+          })
+        } catch (unwritten) {
+          // Owed still: the next flush accounts for these with what came since.
+          for (const [code, times] of Object.entries(counts)) tally.counts.set(code, (tally.counts.get(code) ?? 0) + times)
+          tally.inputs = [...inputs, ...tally.inputs].slice(0, maxInputs)
+          tally.from_ms = from_ms
+          throw unwritten
+        }
       }
     },
   }
