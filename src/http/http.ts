@@ -142,7 +142,7 @@ export async function serveHttp(options: {
       ),
       signal: gone.signal,
       ...(route === 'transfer' && hasBody(incoming) ? { body: Readable.toWeb(incoming), duplex: 'half' } : {}),
-    } as RequestInit)
+    })
     const response = await routes.fetch(request, { incoming, outgoing, head, gone })
     await sendResponse(response, outgoing)
   }
@@ -284,7 +284,7 @@ async function listening(server: Server | TlsServer, settings: HttpSettings): Pr
   await new Promise<void>((resolve, reject) => {
     server.once('error', (cause) => {
       const why =
-        systemCode(cause) === 'EADDRINUSE' ? 'another program listens there' : `${systemCode(cause) ?? 'unknown'}`
+        systemCode(cause) === 'EADDRINUSE' ? 'another program listens there' : (systemCode(cause) ?? 'unknown')
       reject(
         new WritError('invalid_config', `HTTP cannot listen on ${host}:${port}: ${why}.`, {
           remedy: 'Choose another address with --listen or "http.listen".',

@@ -6,7 +6,7 @@ export type Route = (typeof routes)[number]
 
 /** What the broker tells of itself as one number. */
 export interface Gauges {
-  readonly [name: string]: { readonly help: string; read(): number }
+  readonly [name: string]: { readonly help: string; readonly read: () => number }
 }
 
 export interface Metrics {

@@ -1,7 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { WebStandardStreamableHTTPServerTransport } from '@modelcontextprotocol/server'
 import type { AuthInfo, Server } from '@modelcontextprotocol/server'
-import type { JsonObject } from '../digest.ts'
 import type { Caller } from '../request/caller.ts'
 import { errorNumbers } from './message.ts'
 import type { Asserted, InboundNotification, InboundRequest, RequestId } from './message.ts'
@@ -142,6 +141,7 @@ async function connect(options: {
     }
   }
   const server = options.make()
+  // eslint-disable-next-line unicorn/prefer-add-event-listener -- the SDK's server is no event target
   server.onerror = (error) => log.debug({ error: error.name }, 'the SDK reported an error')
   await server.connect(transport)
 
@@ -221,5 +221,5 @@ async function readable(response: Response, id: RequestId | null): Promise<Respo
 }
 
 function answer(status: number, body: object): Response {
-  return Response.json(body as JsonObject, { status })
+  return Response.json(body, { status })
 }

@@ -33,7 +33,7 @@ export async function client2(mode: 'auto' | 'legacy', where: Where): Promise<Ht
   )
   const transport = new Transport2(new URL('/mcp', where.url), {
     requestInit: { headers: { authorization: `Bearer ${where.token}` } },
-    ...(where.fetch === undefined ? {} : { fetch: where.fetch as typeof fetch }),
+    ...(where.fetch === undefined ? {} : { fetch: where.fetch }),
   })
   await client.connect(transport)
   return {
@@ -65,10 +65,9 @@ export async function sdk1(where: Where): Promise<HttpClient> {
   const client = new Client1({ name: 'sdk1', version: '1' })
   const transport = new Transport1(new URL('/mcp', where.url), {
     requestInit: { headers: { authorization: `Bearer ${where.token}` } },
-    ...(where.fetch === undefined ? {} : { fetch: where.fetch as typeof fetch }),
+    ...(where.fetch === undefined ? {} : { fetch: where.fetch }),
   })
-  // Its optional members are not declared as its own interface has them.
-  await client.connect(transport as Parameters<typeof client.connect>[0])
+  await client.connect(transport)
   return {
     version: () => transport.protocolVersion ?? null,
     listTools: async () => (await client.listTools()).tools.map((tool) => tool.name),
