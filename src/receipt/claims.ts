@@ -59,5 +59,5 @@ function withhold(salted: JsonObject): {
 
 /** RFC 9901 §4.2.3: over the base64url text of the disclosure. */
 export function disclosureDigest(disclosure: string): string {
-  return hash('sha256', disclosure, 'buffer').toString('base64url')
+  return hash('sha256', disclosure, 'base64url')
 }

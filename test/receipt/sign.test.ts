@@ -42,6 +42,14 @@ function disclosed(disclosures: readonly string[]): Record<string, unknown> {
   ) as Record<string, unknown>
 }
 
+function attempt(sign: () => { readonly jws: string }): { readonly jws: string | null; readonly refused: unknown } {
+  try {
+    return { jws: sign().jws, refused: null }
+  } catch (refused) {
+    return { jws: null, refused }
+  }
+}
+
 afterAll(removeFolders)
 
 describe('a receipt', () => {
@@ -252,6 +260,56 @@ describe('a receipt', () => {
       expect.objectContaining({ code: 'conflict' }) as Error,
     )
     expect(fork.head().size).toBe(3)
+  })
+
+  it('is, whatever members an account has, either not signed at all or one that verifies [G-signs-only-verifiable]', () => {
+    const signer = openSigner(log.keys, { issuer: null })
+    const account = policyAccount(generation, log.nowMs)
+    const odd = fc.oneof(
+      fc.string({ unit: 'binary', maxLength: 20 }),
+      fc.constantFrom(
+        '\ud800',
+        '\ufffe',
+        '"',
+        '\\u0000',
+        '__proto__',
+        -0,
+        0.5,
+        1e21,
+        2 ** 53,
+        Number.NaN,
+        undefined,
+        null,
+        true,
+      ),
+      fc.jsonValue({ maxDepth: 3 }),
+      fc.date(),
+    )
+    const name = fc.oneof(
+      fc.constantFrom('asserted', 'generation', 'reason', 'modules', 'count', '__proto__', '_sd', 'log', 'kind'),
+      fc.string({ maxLength: 8 }),
+    )
+    const members = fc
+      .array(fc.tuple(name, odd), { maxLength: 2 })
+      .map((pairs) => Object.fromEntries(pairs) as JsonObject)
+    let signed = 0
+    fc.assert(
+      fc.property(members, members, odd, (clear, asserted, subject) => {
+        const wrong = {
+          ...account,
+          clear: { ...account.clear, ...clear },
+          asserted,
+          subject: (signed % 2 === 0 ? null : subject) as string | null,
+        }
+        const { jws, refused } = attempt(() => signer.sign(wrong, { ...log.head(), size: 4 }, log.nowMs))
+        if (jws !== null) signed++
+        expect(jws === null ? refused : verifyReceipt(jws, trust)).toMatchObject(
+          jws === null ? { code: 'internal' } : { verdict: 'VALID:SIGNED', code: null },
+        )
+      }),
+      { numRuns: 1500 },
+    )
+    expect(signed).toBeGreaterThan(50)
   })
 
   it('is not signed before it happened, also when the wall clock went back', () => {
