@@ -15,6 +15,9 @@ function makeLockFile(file: string): void {
   }
 }
 
+/** Held as long as the process lives: a connection nobody refers to would be collected, and its lock with it. */
+const holding = new Set<DatabaseSync>()
+
 export interface FolderLock {
   release(): void
 }
@@ -39,11 +42,13 @@ export function lockFolder(dir: string): FolderLock {
     throw held ? new WritError('broker_running', 'another broker holds this data folder', { cause: error }) : failure
   }
   const held = connection
+  holding.add(held)
   let released = false
   return {
     release() {
       if (released) return
       released = true
+      holding.delete(held)
       held.close()
     },
   }
