@@ -101,7 +101,8 @@ export function openRefusals(parts: Parts): Refusals {
           })
         } catch (unwritten) {
           // Owed still: the next flush accounts for these with what came since.
-          for (const [code, times] of Object.entries(counts)) tally.counts.set(code, (tally.counts.get(code) ?? 0) + times)
+          for (const [code, times] of Object.entries(counts))
+            tally.counts.set(code, (tally.counts.get(code) ?? 0) + times)
           tally.inputs = [...inputs, ...tally.inputs].slice(0, maxInputs)
           tally.from_ms = from_ms
           throw unwritten
