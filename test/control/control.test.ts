@@ -51,7 +51,7 @@ async function raw(path: string, bytes: string | Buffer): Promise<string> {
 }
 
 describe('the control socket', () => {
-  it('[G-socket] is its user’s alone, replaces what a crash left, and is gone when it closes', async () => {
+  it('[G-socket-private] is its user’s alone, replaces what a crash left, and is gone when it closes', async () => {
     const path = socketPath()
     writeFileSync(path, 'left by a crash')
     const server = await serveControl(path, methods)

@@ -79,7 +79,7 @@ describe('an address', () => {
     '64:ff9b::a9fe:a9fe',
     '2002:a9fe:a9fe::1',
     '::ffff:168.63.129.16',
-  ])('[G-egress-metadata] %s, a metadata service, is not dialled even when everything is listed', (address) => {
+  ])('[G-egress-address] %s, a metadata service, is not dialled even when everything is listed', (address) => {
     expect(mayDial(address, rangesOf(['0.0.0.0/0', '::/0']))).toBe(false)
   })
 

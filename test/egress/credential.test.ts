@@ -182,7 +182,7 @@ describe('a credential', () => {
 })
 
 describe('an answer of a service', () => {
-  it('[G-echo-redacted] that echoes the credential, in headers and body, shows the placeholder the sandbox knows', async () => {
+  it('[G-redacted] that echoes the credential, in headers and body, shows the placeholder the sandbox knows', async () => {
     const run = open()
     const response = await run.fetch('/vault/echo', { headers: [['X-Vault-Token', placeholder(run)]] })
     expectNoSecret(response)

@@ -81,7 +81,7 @@ function audit(path: string, promised: readonly Acknowledged[]): Audit {
 }
 
 it(
-  '[G-durable] loses nothing it acknowledged and keeps no half batch through 32 kills -9 of its process',
+  '[G-no-loss] loses nothing it acknowledged and keeps no half batch through 32 kills -9 of its process',
   { timeout: 60_000 },
   async () => {
     const totals = await Promise.all(

@@ -301,13 +301,13 @@ describe('an approval', () => {
     expect(asks([demand({ exclude: ['subject'] })], own).effect).toBe('pending')
   })
 
-  it('[G-approval-quorum] needs as many different people as it says', () => {
+  it('[G-quorum] needs as many different people as it says', () => {
     const two = [demand({ stages: [{ id: 'owner', roles: ['approver'], min: 2 }] })]
     expect(asks(two, approved([approvalOf({}), approvalOf({ id: 'apr_bbbbbbbbbb' })])).effect).toBe('pending')
     expect(asks(two, approved([approvalOf({}), approvalOf({ by: 'carol' })])).effect).toBe('allow')
   })
 
-  it('[G-approval-quorum] counts a person in one stage only, in the one where that helps', () => {
+  it('[G-quorum] counts a person in one stage only, in the one where that helps', () => {
     const stages = ['a', 'b'].map((id) => ({ id, roles: ['approver'], min: 1 }))
     const both = ['a', 'b'].map((stage) => approvalOf({ stage }))
     expect(asks([demand({ stages })], approved(both)).effect).toBe('pending')

@@ -238,7 +238,7 @@ describe('the merge', () => {
     )
   })
 
-  it('[G-approval-quorum] finds who fills which seat whenever there is a way, and each person fills one', () => {
+  it('[G-quorum] finds who fills which seat whenever there is a way, and each person fills one', () => {
     const small = fc.array(fc.record({ id: fc.constantFrom(...stages), min: fc.integer({ min: 1, max: 2 }) }), {
       minLength: 1,
       maxLength: 3,

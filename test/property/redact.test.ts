@@ -78,7 +78,7 @@ const dense = fc.uniqueArray(secret, { minLength: 1, maxLength: 3 }).chain((secr
 )
 
 describe('the redactor, for any text and any chunks', () => {
-  it('[G-redact-split] gives the same bytes and the same count however the stream is cut', () => {
+  it('[G-redacted] gives the same bytes and the same count however the stream is cut', () => {
     fc.assert(
       fc.property(dense, ({ secrets, text, cuts }) => {
         const redactor = redactorOf(secrets)
@@ -101,7 +101,7 @@ describe('the redactor, for any text and any chunks', () => {
     )
   })
 
-  it('[G-redact-forms] leaves no form of a secret, neither in the bytes nor in what a reader sees', () => {
+  it('[G-redacted] leaves no form of a secret, neither in the bytes nor in what a reader sees', () => {
     fc.assert(
       fc.property(dense, ({ secrets, text, cuts }) => {
         const { bytes } = streamed(
