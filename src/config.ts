@@ -4,6 +4,10 @@ import { z } from 'zod'
 import type { Approver } from './approval/approval.ts'
 import type { JsonObject } from './digest.ts'
 import { systemCode, WritError } from './error.ts'
+import { oauthProblem } from './http/identity/settings.ts'
+import type { OAuthSettings } from './http/identity/settings.ts'
+import { httpSchema, httpSettings } from './http/settings.ts'
+import type { HttpSettings, Listen } from './http/settings.ts'
 import { ceilings, limitNames, limitSettings } from './plan/limits.ts'
 import type { LimitSettings } from './plan/limits.ts'
 import { catalogSchema, limitsSchema } from './plan/schema.ts'
@@ -26,7 +30,13 @@ export interface Config {
   /** Who speaks over the local socket. */
   readonly local: { readonly subject: string; readonly roles: readonly string[]; readonly agent: string }
   readonly approvers: readonly Approver[]
+  /** Authorisation servers whose access tokens are taken over HTTP; null where none is. */
+  readonly oauth: OAuthSettings | null
   readonly limits: LimitSettings
+  /** What each tenant may have of the disk and of one-time URLs. */
+  readonly quotas: { readonly stored_mb: number; readonly tickets: number; readonly transfers: number }
+  /** What remote clients are served; null where the file has no such section and nobody asked for an address. */
+  readonly http: HttpSettings | null
   /** Seconds without a client or work after which a broker without HTTP stops; 0 for never. */
   readonly idle_stop_s: number
 }
@@ -88,6 +98,15 @@ const configSchema = z.strictObject({
     .strictObject({ defaults: limitsSchema.optional(), maxima: limitsSchema.optional() })
     .optional()
     .describe('What a target gets that says nothing, and what none may pass'),
+  quotas: z
+    .strictObject({
+      stored_mb: z.int().min(1).max(1_073_741_824).optional().describe('Megabytes of files; 10,240 unless told'),
+      tickets: z.int().min(1).max(10_000).optional().describe('One-time URLs that live at once; 100 unless told'),
+      transfers: z.int().min(1).max(1000).optional().describe('Uploads and downloads at once; 8 unless told'),
+    })
+    .optional()
+    .describe('What each tenant may have'),
+  http: httpSchema.optional().describe('Serve remote clients; docs/config.md says how'),
   idle_stop_s: z.int().min(0).max(604_800).optional(),
 })
 
@@ -114,10 +133,11 @@ export function findConfig(where: {
 }
 
 /**
- * Reads and checks `writ.yaml`. Does not look at what its paths name.
+ * Reads and checks `writ.yaml`. Does not look at what its paths name. `listen` is the address of the command line, which
+ * goes before the file's.
  * @throws WritError `no_config` where there is no such file, else `invalid_config` with `FILE:LINE:COLUMN: …`
  */
-export function loadConfig(file: string): Config {
+export function loadConfig(file: string, listen: Listen | null = null): Config {
   const full = resolve(file)
   const name = basename(full)
   const folder = dirname(full)
@@ -147,6 +167,9 @@ export function loadConfig(file: string): Config {
     if (given !== undefined && given > limits.maxima[limit])
       throw fail(['limits', 'defaults', limit], `"${limit}" is more than its maximum ${limits.maxima[limit]}`)
   }
+  const oauth = value.http?.oauth ?? null
+  const problem = oauth === null ? null : oauthProblem(oauth, value.local.subject)
+  if (problem !== null) throw fail(['http', 'oauth', ...problem.path], problem.message)
   const folders = {
     data: within(value.data, '.writ'),
     keys: within(value.keys, 'keys'),
@@ -164,8 +187,28 @@ export function loadConfig(file: string): Config {
     issuer: value.issuer ?? null,
     local: { subject: value.local.subject, roles: value.local.roles, agent: value.local.agent ?? 'local-agent' },
     approvers,
+    oauth: oauth === null ? null : withPaths(oauth, folder),
     limits,
+    quotas: {
+      stored_mb: value.quotas?.stored_mb ?? 10_240,
+      tickets: value.quotas?.tickets ?? 100,
+      transfers: value.quotas?.transfers ?? 8,
+    },
+    http:
+      value.http === undefined && listen === null
+        ? null
+        : httpSettings(value.http ?? {}, listen, {
+            resolve: (given) => resolve(folder, given),
+            fail: (key, message) => fail(['http', key], `http.${key}: ${message}`),
+          }),
     idle_stop_s: value.idle_stop_s ?? 600,
+  }
+}
+
+function withPaths(oauth: OAuthSettings, folder: string): OAuthSettings {
+  return {
+    ...oauth,
+    issuers: oauth.issuers.map((one) => (one.ca === undefined ? one : { ...one, ca: resolve(folder, one.ca) })),
   }
 }
 

@@ -26,21 +26,28 @@ function configLast(argv: readonly string[]): readonly string[] {
   return first?.startsWith('--config=') === true ? [...argv.slice(1), first] : argv
 }
 
-/** `--config F` and nothing else but the flags a command knows. */
+interface Options {
+  readonly config: string | undefined
+  readonly listen: string | undefined
+  readonly flags: ReadonlySet<string>
+}
+
+/** `--config F` and nothing else but what a command knows. */
 function options(
   argv: readonly string[],
-  flags: readonly string[],
-): { readonly config: string | undefined; readonly flags: ReadonlySet<string> } {
-  const found = new Set<string>()
-  let config: string | undefined
+  known: { readonly flags: readonly string[]; readonly listen: boolean },
+): Options {
+  const flags = new Set<string>()
+  const values = new Map<string, string | undefined>()
+  const named = known.listen ? ['--config', '--listen'] : ['--config']
   for (let at = 0; at < argv.length; at++) {
     const word = argv[at] ?? ''
-    if (word === '--config') config = argv[++at]
-    else if (word.startsWith('--config=')) config = word.slice('--config='.length)
-    else if (flags.includes(word)) found.add(word)
-    else throw new WritError('usage', `unknown option "${word}"`)
+    const name = word.split('=', 1)[0] ?? ''
+    if (known.flags.includes(word)) flags.add(word)
+    else if (!named.includes(name)) throw new WritError('usage', `unknown option "${word}"`)
+    else values.set(name, word === name ? argv[++at] : word.slice(name.length + 1))
   }
-  return { config, flags: found }
+  return { config: values.get('--config'), listen: values.get('--listen'), flags }
 }
 
 function configFile(
@@ -59,7 +66,7 @@ async function relayMain(argv: readonly string[]): Promise<number> {
     import('./relay.ts'),
     import('./start.ts'),
   ])
-  const { config } = options(argv, [])
+  const { config } = options(argv, { flags: [], listen: false })
   const file = configFile(findConfig, config)
   const folder = folderOf(loadConfig(file).data)
   await relay({
@@ -73,13 +80,15 @@ async function relayMain(argv: readonly string[]): Promise<number> {
 }
 
 async function serveMain(argv: readonly string[]): Promise<number> {
-  const [{ findConfig, loadConfig }, { serve }, { pino }, { heldExit }] = await Promise.all([
-    import('./config.ts'),
-    import('./serve.ts'),
-    import('pino'),
-    import('./start.ts'),
-  ])
-  const { config, flags } = options(argv, ['--detached'])
+  const [{ findConfig, loadConfig }, { parseListen, standardListen }, { serve }, { pino }, { heldExit }] =
+    await Promise.all([
+      import('./config.ts'),
+      import('./http/settings.ts'),
+      import('./serve.ts'),
+      import('pino'),
+      import('./start.ts'),
+    ])
+  const { config, listen, flags } = options(argv, { flags: ['--detached'], listen: true })
   const detached = flags.has('--detached')
   // Detached, standard output is the log file the starter opened.
   const log = pino(
@@ -91,7 +100,14 @@ async function serveMain(argv: readonly string[]): Promise<number> {
     const env = new Map(
       Object.entries(process.env).flatMap(([name, value]) => (value === undefined ? [] : [[name, value] as const])),
     )
-    const served = await serve(loadConfig(file), { log, env, version, idle: detached })
+    const where = listen === undefined || listen === 'none' ? null : parseListen(listen)
+    if (where === null && listen !== undefined && listen !== 'none')
+      throw new WritError('usage', '--listen takes HOST:PORT, with an IP address or "localhost" as HOST, or "none"')
+    const given = loadConfig(file, where)
+    // In the foreground there is HTTP unless told otherwise; whoever was started for one client serves what the file says.
+    const implied = given.http === null && !detached && listen === undefined
+    const read = implied ? loadConfig(file, standardListen) : listen === 'none' ? { ...given, http: null } : given
+    const served = await serve(read, { log, env, version, idle: detached, httpImplied: implied })
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => void served.stop())
     await served.stopped
     return 0

@@ -13,6 +13,14 @@ import { WritError } from './error.ts'
 import { openOutputStore } from './execution/output.ts'
 import { startRunHost } from './execution/host.ts'
 import { type Folder, folderOf, makeFolder } from './folder.ts'
+import type { HttpServer } from './http/http.ts'
+import type { Gauges } from './http/metrics.ts'
+import type { HttpSettings } from './http/settings.ts'
+import { openIdentity } from './http/identity/identity.ts'
+import { tokenMethods } from './http/identity/operate.ts'
+import { openLoopback } from './http/loopback.ts'
+import { parseId } from './id.ts'
+import { openTransferAnswers, type Transfers } from './http/transfer.ts'
 import { lockFolder } from './ledger/sqlite/lock.ts'
 import { openSqliteLedger } from './ledger/sqlite/sqlite.ts'
 import { listenMcp } from './mcp/socket.ts'
@@ -23,7 +31,8 @@ import { openChanges } from './path/changes.ts'
 import { openBroker } from './path/open.ts'
 import type { Parts } from './path/parts.ts'
 import { openRefusals } from './path/refusals.ts'
-import { openRunner } from './path/run.ts'
+import { openRunner, type Runner } from './path/run.ts'
+import { openTransfers } from './path/transfer.ts'
 import { type Catalog, loadCatalog } from './plan/catalog.ts'
 import { openEngine } from './policy/engine.ts'
 import { openGenerations } from './policy/generation.ts'
@@ -44,6 +53,9 @@ export interface Served {
   status(): Promise<JsonObject>
 }
 
+/** Milliseconds after which an MCP session nobody used is forgotten; its client is told and opens another. */
+const sessionIdleMs = 30 * 60_000
+
 /** Whoever opens the local socket belongs to this tenant; tokens name their own. */
 const localTenant = 'default'
 
@@ -55,6 +67,8 @@ export async function serve(
     readonly env: ReadonlyMap<string, string>
     readonly version: string
     readonly idle: boolean
+    /** Nobody asked for HTTP in so many words: where its address is taken, the broker goes on without. */
+    readonly httpImplied: boolean
   },
 ): Promise<Served> {
   const { log } = options
@@ -83,6 +97,7 @@ export async function serve(
   await storeCatalogFiles(catalog, artifacts)
   await noteApprovers(ledger, live)
 
+  const identity = openIdentity({ ledger, clock: systemClock, log, oauth: config.oauth })
   const engine = openEngine({ threads: 1 })
   const generations = await openGenerations({
     attachments: () => live.policies,
@@ -130,7 +145,11 @@ export async function serve(
     sources,
     catalog: () => catalog,
     approvers: () => live.approvers,
-    rolesOf: (tenant, subject) => (tenant === localTenant && subject === live.local.subject ? live.local.roles : []),
+    rolesOf: (tenant, subject, agent) => {
+      const { local } = live
+      const here = tenant === localTenant && subject === local.subject && (agent ?? local.agent) === local.agent
+      return [...new Set([...(here ? local.roles : []), ...identity.rolesOf(tenant, subject, agent)])]
+    },
     origin: signer.origin,
     maxRunning: 4,
     changes: openChanges(),
@@ -140,12 +159,22 @@ export async function serve(
   }
   const runner = openRunner(parts)
   const refusals = openRefusals(parts)
-  const broker = openBroker(parts, runner, refusals)
+  const loopback = openLoopback((): Transfers => transferAnswers)
+  const transfers = openTransfers(parts, refusals, {
+    quotas: () => live.quotas,
+    place: {
+      url: async () => (http === null ? await loopback.url() : (config.http?.url ?? http.url)),
+      release: () => loopback.release(),
+    },
+    spared: (digest) => catalog.files.has(digest),
+  })
+  const transferAnswers = openTransferAnswers(transfers, parts)
+  const broker = openBroker(parts, runner, refusals, transfers)
   const recovered = await recover(parts, runner)
   log.info(recovered, 'recovered')
 
-  const localCaller = (): Caller => ({
-    tenant: localTenant,
+  const localCaller = (tenant: string = localTenant): Caller => ({
+    tenant,
     subject: { type: 'user', id: live.local.subject },
     roles: live.local.roles,
     agent: { id: live.local.agent, asserted: { client: '', version: '' } },
@@ -157,8 +186,16 @@ export async function serve(
       const next = loadConfig(config.path)
       const nextCatalog = loadCatalog(next.catalog, next.limits)
       await storeCatalogFiles(nextCatalog, artifacts)
+      identity.configure(next.oauth)
       // Where keys, data and sockets lie is fixed for the life of a broker; the rest follows the file.
-      live = { ...next, data: config.data, keys: config.keys, credentials: config.credentials, issuer: config.issuer }
+      live = {
+        ...next,
+        data: config.data,
+        keys: config.keys,
+        credentials: config.credentials,
+        issuer: config.issuer,
+        http: config.http,
+      }
       catalog = nextCatalog
       catalogProblem = null
       await noteApprovers(ledger, live)
@@ -182,10 +219,37 @@ export async function serve(
   const mcp = await listenMcp({
     path: folder.mcpSocket,
     broker,
-    callerOf: localCaller,
+    callerOf: () => localCaller(),
     log,
     changed: () => (busyAt = Date.now()),
   })
+
+  const http = config.http === null ? null : await openHttp(config.http)
+  async function openHttp(settings: HttpSettings): Promise<HttpServer | null> {
+    // Loaded only where it serves: a broker that was started for one client on this machine starts sooner without.
+    const [{ serveHttp }, { openMcpHttp }] = await Promise.all([import('./http/http.ts'), import('./mcp/http.ts')])
+    const { sessions, sessions_per_caller: sessionsPerCaller } = settings.limits
+    try {
+      return await serveHttp({
+        settings,
+        authenticate: identity.authenticate,
+        mcp: openMcpHttp({ broker, log, limits: { sessions, sessionsPerCaller, idleMs: sessionIdleMs } }),
+        transfers: transferAnswers,
+        wellKnown: (path, resource) =>
+          path === '/.well-known/oauth-protected-resource' || path === '/.well-known/oauth-protected-resource/mcp'
+            ? identity.metadata(resource)
+            : null,
+        keys,
+        ready: async () => await readiness(parts),
+        gauges: gaugesOf(parts, runner),
+        log,
+      })
+    } catch (failure) {
+      if (!options.httpImplied || !(failure instanceof WritError)) throw failure
+      log.warn({ err: failure }, 'no HTTP: nobody asked for this address; name one with --listen or http.listen')
+      return null
+    }
+  }
 
   const status = async (): Promise<JsonObject> => {
     const policy = generations.status()
@@ -196,7 +260,8 @@ export async function serve(
       running: runner.running,
       queued: runner.queued,
       awaiting_approval: ledger.views.approvals({ state: 'open' }, 1000).length,
-      connections: mcp.connections(),
+      connections: mcp.connections() + (http?.connections() ?? 0),
+      ...(http === null ? {} : { http: http.url }),
       receipts: ledger.views.logHead().size,
       room: ledger.room(),
       recovered: { ...recovered },
@@ -209,12 +274,17 @@ export async function serve(
     stopping ??= (async () => {
       clearInterval(ticker)
       watcher.close()
+      await transfers.close()
+      await http?.close()
+      await loopback.close()
       await mcp.close()
       await control.close()
       await generations.close()
       // Runs are ended by the run host and recorded before the ledger closes: a stop loses no outcome.
       await runner.stop()
-      await refusals.flush().catch((failure: unknown) => log.error({ err: failure }, 'refusals could not be accounted for'))
+      await refusals
+        .flush()
+        .catch((failure: unknown) => log.error({ err: failure }, 'refusals could not be accounted for'))
       await host.close()
       await engine.close()
       ledger.close()
@@ -226,6 +296,7 @@ export async function serve(
 
   const control = await serveControl(folder.controlSocket, {
     status,
+    ...tokenMethods(identity.tokens),
     async stop() {
       setImmediate(() => void stop())
       return await Promise.resolve({ stopping: true })
@@ -236,7 +307,10 @@ export async function serve(
       return await status()
     },
     async approval(id) {
-      await admitLocal('get_status', { approval_id: id })
+      // Who approves with a key of their own is enrolled for the whole Writ, so the operator's terminal shows each tenant's.
+      const known = parseId('apr', id)
+      const of = known === null ? null : ledger.views.approval(known)
+      await admitLocal('get_status', { approval_id: id }, of?.tenant)
       const shown = await showApproval(parts, id)
       return {
         approval: shown.approval as unknown as Json,
@@ -268,41 +342,86 @@ export async function serve(
     },
   })
 
-  async function admitLocal(name: string, args: JsonObject): Promise<void> {
-    const admission = await broker.admit(localCaller(), { name, arguments: args })
+  async function admitLocal(name: string, args: JsonObject, tenant?: string): Promise<void> {
+    const admission = await broker.admit(localCaller(tenant), { name, arguments: args })
     if (!admission.allowed) throw new WritError('denied', admission.reason.message, { remedy: admission.reason.remedy })
   }
 
   let lastFlush = Date.now()
+  let lastSweep = Date.now()
+  // What an earlier broker stored and nothing refers to is nobody's: no request of now can be about to name it.
+  void sweep(started)
+  async function sweep(before?: number): Promise<void> {
+    try {
+      const removed = await transfers.sweep(before)
+      if (removed > 0) log.info({ removed }, 'artifacts that belong to nobody were removed')
+    } catch (failure) {
+      if (stopping === null) log.error({ err: failure }, 'the artifacts could not be swept')
+    }
+  }
   const ticker = setInterval(() => {
     void tick().catch((failure: unknown) => log.error({ err: failure }, 'the broker’s clockwork failed'))
   }, 1000)
   async function tick(): Promise<void> {
     await expire(parts)
+    await transfers.tick()
+    if (Date.now() - lastSweep >= 3_600_000) {
+      lastSweep = Date.now()
+      await sweep()
+    }
     if (Date.now() - lastFlush >= 60_000) {
       lastFlush = Date.now()
       await refusals.flush()
     }
     const waiting =
       mcp.connections() > 0 ||
+      transfers.live > 0 ||
       runner.running > 0 ||
       runner.queued > 0 ||
       ledger.views.approvals({ state: 'open' }, 1).length > 0
     if (waiting) busyAt = Date.now()
-    if (options.idle && Date.now() - busyAt > live.idle_stop_s * 1000) {
+    // A broker that serves HTTP is there for clients it does not know of yet.
+    if (options.idle && http === null && Date.now() - busyAt > live.idle_stop_s * 1000) {
       log.info('idle with nothing pending: stopping')
       await stop()
     }
   }
 
+  if (http !== null)
+    log.info({ url: `${config.http?.url ?? http.url}/mcp`, address: http.url }, 'serving MCP over HTTP')
+  if (http !== null && config.http?.behindProxy === true)
+    log.warn(
+      'unsafe_plain_http_behind_proxy: tokens arrive in the clear here; only a proxy that speaks TLS may reach this address',
+    )
   log.info({ pid: process.pid, ms: Date.now() - started }, 'ready')
   return { broker, parts, folder, stopped: done.promise, stop, status }
+}
+
+/** `/readyz`: a broker that answers is ready; what it cannot run at the moment stands beside that. */
+async function readiness(parts: Parts): Promise<JsonObject> {
+  const able = await parts.availability()
+  const unavailable = [...able].filter(([, one]) => !one.available).map(([kind]) => kind)
+  return { ready: true, unavailable: parts.ledger.room() === 'ok' ? unavailable : [...unavailable, 'disk space'] }
+}
+
+function gaugesOf(parts: Parts, runner: Runner): Gauges {
+  const { views } = parts.ledger
+  return {
+    writ_executions_running: { help: 'Executions that run', read: () => runner.running },
+    writ_executions_queued: { help: 'Executions that wait for a place', read: () => runner.queued },
+    writ_approvals_open: {
+      help: 'Approvals people have still to give',
+      read: () => views.approvals({ state: 'open' }, 1000).length,
+    },
+    writ_waits: { help: 'Calls that wait for a change', read: () => parts.changes.waiting },
+    writ_receipts: { help: 'Receipts in the log', read: () => views.logHead().size },
+  }
 }
 
 /** Files that the operator's own intents bring along run like any artifact: by digest, hashed again when handed over. */
 async function storeCatalogFiles(catalog: Catalog, artifacts: Parts['artifacts']): Promise<void> {
   for (const [digest, bytes] of catalog.files) {
-    if ((await artifacts.size(digest)) !== null) continue
+    if (artifacts.hold(digest) !== null) continue
     await artifacts.put(
       // eslint-disable-next-line typescript/require-await -- the store takes an asynchronous stream
       (async function* () {

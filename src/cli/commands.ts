@@ -41,7 +41,10 @@ function broker(program: Command, leaf: Leaf, action: Action): void {
   program
     .command('mcp')
     .description('what an MCP client starts: a relay from stdio to the broker, which is started where none runs')
-  program.command('serve').description('run the broker in the foreground')
+  program
+    .command('serve')
+    .description('run the broker in the foreground, with HTTP for remote clients')
+    .option('--listen <address>', 'HOST:PORT, or "none" for no HTTP; 127.0.0.1:8720 unless writ.yaml says otherwise')
   leaf(program, 'stop', 'stop the broker; its runs are cancelled and accounted for').action(
     action(async () => (await import('./status.ts')).stopBroker),
   )
