@@ -72,7 +72,9 @@ export async function answerInChat(
       throw new WritError('denied', 'Whoever asked for this run may not approve it.', {
         remedy: 'Ask another person with the role.',
       })
-    const roles = parts.rolesOf(caller.tenant, caller.subject.id)
+    // Roles the caller holds now and this very token gives: another token of the same person lends it none.
+    const held = parts.rolesOf(caller.tenant, caller.subject.id, caller.agent.id)
+    const roles = caller.roles.filter((role) => held.includes(role))
     const stage = stageFor(approval, { subject: caller.subject.id, roles }, parts.approvers())
     if (stage === null)
       throw new WritError('denied', 'You hold no role this approval waits for.', { remedy: 'Ask a person who does.' })

@@ -94,9 +94,12 @@ export function openRunner(parts: Parts): Runner {
       if (usedEntriesChanged(plan, parts.catalog()))
         return await closeWithoutRun(parts, execution, 'superseded', 'catalog_changed')
       const approval = parts.ledger.views.approvals({ execution: id, state: 'satisfied' }, 1)[0] ?? null
-      if (approval !== null && (approval.execute_by_ms ?? 0) < Math.max(parts.clock.now(), parts.ledger.views.newestTimeMs()))
+      if (
+        approval !== null &&
+        (approval.execute_by_ms ?? 0) < Math.max(parts.clock.now(), parts.ledger.views.newestTimeMs())
+      )
         return await closeWithoutRun(parts, execution, 'expired', 'expired_before_use')
-      const caller = callerOf(parts, plan)
+      const caller = callerOf(parts, execution)
       const input = executionInput(parts, caller, plan, execution, approval)
       const answer = await parts.policy.decide(input)
       const decision = pinned(answer, approval)
@@ -201,14 +204,21 @@ function pinned(decision: Decision, approval: Approval | null): Decision {
   return { ...decision, effect: 'pending' }
 }
 
-/** Who a plan runs for, with the roles held now: a role lost since the start no longer counts. */
-function callerOf(parts: Parts, plan: Plan): Caller {
+/**
+ * Who started an execution, as the first decision on it saw them, with the roles held now through that agent: a role or a
+ * token lost since the start no longer counts. How old the authentication was stays what it was: people took the time since.
+ */
+function callerOf(parts: Parts, execution: Execution): Caller {
+  const first = parts.ledger.views.decisions(execution.id).find((one) => one.input !== null)
+  if (first?.input == null) throw new WritError('ledger_corrupt', 'an execution without its first decision')
+  const { subject } = JSON.parse(first.input) as PolicyInput
+  const { tenant, auth, agent } = subject.properties
   return {
-    tenant: plan.tenant,
-    subject: { type: 'user', id: plan.task.owner },
-    roles: parts.rolesOf(plan.tenant, plan.task.owner),
-    agent: { id: plan.task.agent, asserted: { client: '', version: '' } },
-    auth: { method: 'socket', atMs: parts.clock.now() },
+    tenant,
+    subject: { type: subject.type, id: subject.id },
+    roles: parts.rolesOf(tenant, subject.id, agent.id),
+    agent: { id: agent.id, asserted: { client: '', version: '' } },
+    auth: { method: auth.method, atMs: parts.clock.now() - auth.age_s * 1000 },
   }
 }
 
