@@ -103,7 +103,8 @@ export function startRunHost(options: RunHostOptions = {}): RunHost {
     void pipe.closed.then(async () => {
       // Whatever ended the pipe, a run host nobody listens to must not go on.
       if (host === made) host = null
-      child.kill()
+      // One that is told to close ends its workers and their groups first; `close` kills it where it takes too long.
+      if (open) child.kill()
       const { code } = await child.exited
       for (const live of runs.values()) live.end(lost(live))
       runs.clear()
