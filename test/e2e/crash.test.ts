@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { campaign, moments } from './crash/campaign.ts'
+import { campaign, moments, victims } from './crash/campaign.ts'
 
 /** Processes killed; `node tools/crash.mjs --kills N` does as many as wanted. */
 const kills = 104
@@ -12,19 +12,13 @@ it(
     const report = await campaign({ seed, kills })
     const told = `${JSON.stringify(report, null, 2)}\nagain with: node tools/crash.mjs --kills ${String(kills)} --seed ${String(seed)}\n`
     process.stdout.write(told)
-    expect(report.breaches, told).toEqual([])
+    expect(report.breaches).toEqual([])
     expect(report.total).toBeGreaterThanOrEqual(kills)
     // A campaign in which every run was lost, or none was, would have shown nothing.
-    for (const end of ['succeeded', 'unknown']) expect(report.ends[end], end).toBeGreaterThan(0)
-    for (const moment of moments)
-      expect(
-        Object.keys(report.kills).some((key) => key.startsWith(`${moment}, `)),
-        moment,
-      ).toBe(true)
-    for (const victim of ['broker', 'run host', 'worker', 'broker and run host'])
-      expect(
-        Object.keys(report.kills).some((key) => key.endsWith(`, ${victim}`)),
-        victim,
-      ).toBe(true)
+    expect(report.ends['succeeded']).toBeGreaterThan(0)
+    expect(report.ends['unknown']).toBeGreaterThan(0)
+    const hit = Object.keys(report.kills).map((key) => key.split(', '))
+    expect(new Set(hit.map(([moment]) => moment))).toEqual(new Set(moments))
+    expect(new Set(hit.map(([, victim]) => victim))).toEqual(new Set(victims))
   },
 )

@@ -39,6 +39,21 @@ export interface Report {
   readonly seconds: number
 }
 
+function target(name: string, env: string, port: number): string {
+  return `
+  ${name}:
+    about: A target with a service that remembers
+    labels: { env: ${env} }
+    executor: isolate
+    intents: [run_script]
+    services:
+      effects: { url: "http://127.0.0.1:${String(port)}", about: Remembers lines, credential: effects-token, addresses: ["127.0.0.1/32"] }
+    environment:
+      EFFECTS: { service: effects }
+      TOKEN: { placeholder: effects-token }
+`
+}
+
 /** Numbers from a seed (mulberry32): a campaign can be walked again. */
 function dice(seed: number): () => number {
   let state = seed >>> 0
@@ -68,7 +83,12 @@ export async function campaign(options: {
   const random = dice(options.seed)
   const token = `crash-token-${options.seed}-0123456789abcdef`
   const effects = await openEffects(token)
-  const place = makePlace({ port: effects.port, token })
+  const place = makePlace({
+    name: 'writ-crash-',
+    targets: target('effects', 'staging', effects.port) + target('guarded', 'production', effects.port),
+    credentials: '  effects-token:\n    source: { file: effects-token }\n    inject: { bearer: true }',
+    secrets: { 'effects-token': token },
+  })
   const line = openLine(place)
   const told: Acknowledged = { tasks: new Map(), executions: new Map(), verdicts: new Map() }
   const kills: Record<string, number> = {}

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { isFinal } from '../../../src/execution/execution.ts'
-import { type ApprovalId, type ExecutionId, parseId } from '../../../src/id.ts'
+import { parseId } from '../../../src/id.ts'
 import { openWriter } from '../../../src/ledger/sqlite/database.ts'
 import { rebuildViews } from '../../../src/ledger/sqlite/rebuild.ts'
 import { viewTables } from '../../../src/ledger/sqlite/schema.ts'
@@ -69,7 +69,7 @@ export function breaches(
     }
     for (const [execution, state] of told.executions) {
       const id = parseId('exec', execution)
-      const now = id === null ? null : views.execution(id as ExecutionId)
+      const now = id === null ? null : views.execution(id)
       if (now === null) found.push(`${execution} was acknowledged and is not there`)
       else if (
         (isFinal(state as never) || state === 'running') &&
@@ -80,7 +80,7 @@ export function breaches(
     }
     for (const [approval, verdict] of told.verdicts) {
       const id = parseId('apr', approval)
-      const now = id === null ? null : views.approval(id as ApprovalId)
+      const now = id === null ? null : views.approval(id)
       if (now?.verdicts.some((one) => one.statement.verdict === verdict) !== true)
         found.push(`the acknowledged verdict on ${approval} is not there`)
     }

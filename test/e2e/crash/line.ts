@@ -15,6 +15,8 @@ export class Unanswered extends Error {}
 export interface Line {
   /** The structured result of a tool, `error` included. Rejects `Unanswered`. */
   call(tool: string, args: JsonObject): Promise<JsonObject>
+  /** The result of any other request. Rejects `Unanswered`, and with the error's text where it was refused. */
+  request(method: string, params: JsonObject): Promise<JsonObject>
   close(): void
 }
 
@@ -25,7 +27,8 @@ export interface BrokerPlace {
   readonly env: Readonly<Record<string, string>>
 }
 
-export function openLine(place: BrokerPlace): Line {
+/** `tap` sees every byte of either direction. */
+export function openLine(place: BrokerPlace, tap: (bytes: string) => void = () => undefined): Line {
   let socket: Socket | null = null
   let connecting: Promise<Socket> | null = null
   let last = 0
@@ -37,6 +40,7 @@ export function openLine(place: BrokerPlace): Line {
     const mine = new Set<number>()
     made.setEncoding('utf8')
     made.on('data', (text: string) => {
+      tap(text)
       held += text
       for (let end = held.indexOf('\n'); end >= 0; end = held.indexOf('\n')) {
         const answer = JSON.parse(held.slice(0, end)) as JsonObject
@@ -59,22 +63,29 @@ export function openLine(place: BrokerPlace): Line {
   }
   const ids = new WeakMap<Socket, Set<number>>()
 
+  async function request(method: string, params: JsonObject): Promise<JsonObject> {
+    connecting ??= socket === null ? connect().finally(() => (connecting = null)) : null
+    if (connecting !== null) socket = await connecting
+    const over = socket
+    if (over?.destroyed === true) socket = null
+    if (over === null || over.destroyed) throw new Unanswered('the broker went before it was asked')
+    const id = ++last
+    ids.get(over)?.add(id)
+    const answer = await new Promise<JsonObject>((resolve, reject) => {
+      waiting.set(id, { resolve, reject })
+      const line = `${JSON.stringify({ jsonrpc: '2.0', id, method, params: { ...params, _meta: envelope } })}\n`
+      tap(line)
+      over.write(line)
+    })
+    const { result, error } = answer as { readonly result?: JsonObject; readonly error?: JsonObject }
+    if (result === undefined) throw new Error(`${method} was answered with ${JSON.stringify(error)}`)
+    return result
+  }
+
   return {
-    async call(tool, args) {
-      connecting ??= socket === null ? connect().finally(() => (connecting = null)) : null
-      if (connecting !== null) socket = await connecting
-      const over = socket
-      if (over?.destroyed === true) socket = null
-      if (over === null || over.destroyed) throw new Unanswered('the broker went before it was asked')
-      const id = ++last
-      ids.get(over)?.add(id)
-      const answer = await new Promise<JsonObject>((resolve, reject) => {
-        waiting.set(id, { resolve, reject })
-        const params = { name: tool, arguments: args, _meta: envelope }
-        over.write(`${JSON.stringify({ jsonrpc: '2.0', id, method: 'tools/call', params })}\n`)
-      })
-      const { result, error } = answer as { readonly result?: JsonObject; readonly error?: JsonObject }
-      if (result === undefined) throw new Error(`${tool} was answered with ${JSON.stringify(error)}`)
+    request,
+    async call(name, args) {
+      const result = await request('tools/call', { name, arguments: args })
       return (result['structuredContent'] ?? result) as JsonObject
     },
     close() {

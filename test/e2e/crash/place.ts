@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import type { Approval } from '../../../src/approval/approval.ts'
 import { makeStatement } from '../../../src/approval/statement.ts'
 import { askBroker } from '../../../src/control/control.ts'
@@ -12,18 +12,32 @@ import type { BrokerPlace } from './line.ts'
 
 const writBin = join(import.meta.dirname, '..', '..', '..', 'bin', 'writ')
 
-/** An initialised folder whose targets call a loopback service with a credential, and an approver whose key is at hand. */
+/** An initialised folder with an approver whose key is at hand. */
 export interface Place extends BrokerPlace {
   readonly root: string
   readonly folder: Folder
+  readonly catalogFile: string
   writ(args: readonly string[], input?: string): { readonly code: number; readonly out: string; readonly err: string }
   /** Answers an approval through the control socket, as `writ approvals` does, with a signed statement. */
   answer(approval: string, verdict: 'approve' | 'reject'): Promise<string>
 }
 
-export function makePlace(options: { readonly port: number; readonly token: string; readonly name?: string }): Place {
-  const root = mkdtempSync(join(tmpdir(), options.name ?? 'writ-crash-'))
-  const env = { PATH: process.env['PATH'] ?? '', HOME: root }
+export interface PlaceOptions {
+  readonly name: string
+  /** YAML under `targets:`, two spaces deep. */
+  readonly targets?: string
+  /** YAML under `credentials:`, two spaces deep. */
+  readonly credentials?: string
+  /** Values of the file credentials. */
+  readonly secrets?: Readonly<Record<string, string>>
+  readonly env?: Readonly<Record<string, string>>
+  /** `data:` of writ.yaml. */
+  readonly data?: string
+}
+
+export function makePlace(options: PlaceOptions): Place {
+  const root = mkdtempSync(join(tmpdir(), options.name))
+  const env = { PATH: process.env['PATH'] ?? '', HOME: root, ...options.env }
   const writ: Place['writ'] = (args, input = '') => {
     const done = spawnSync(process.execPath, [writBin, ...args], {
       cwd: root,
@@ -38,39 +52,20 @@ export function makePlace(options: { readonly port: number; readonly token: stri
   const key = generateKey()
   const configFile = join(root, 'writ.yaml')
   const config = readFileSync(configFile, 'utf8')
-  writeFileSync(
-    configFile,
-    config.replace('approvers: []', `approvers:\n  - { subject: ada, roles: [approver], key: ${key.x} }`),
-  )
-  const target = (name: string, env: string): string => `
-  ${name}:
-    about: A target with a service that remembers
-    labels: { env: ${env} }
-    executor: isolate
-    intents: [run_script]
-    services:
-      effects: { url: "http://127.0.0.1:${String(options.port)}", about: Remembers lines, credential: effects-token, addresses: ["127.0.0.1/32"] }
-    environment:
-      EFFECTS: { service: effects }
-      TOKEN: { placeholder: effects-token }
-`
+    .replace('approvers: []', `approvers:\n  - { subject: ada, roles: [approver], key: ${key.x} }`)
+    .replace('data: .writ', `data: ${options.data ?? '.writ'}`)
+  writeFileSync(configFile, config)
   const catalogFile = join(root, 'catalog.yaml')
   const [targets = ''] = readFileSync(catalogFile, 'utf8').split('# A service with a token.')
-  writeFileSync(
-    catalogFile,
-    `${targets}${target('effects', 'staging')}${target('guarded', 'production')}
-credentials:
-  effects-token:
-    source: { file: effects-token }
-    inject: { bearer: true }
-`,
-  )
-  must(writ(['credentials', 'set', 'effects-token'], options.token))
-  const folder = folderOf(join(root, '.writ'))
+  const credentials = options.credentials === undefined ? '' : `\ncredentials:\n${options.credentials}\n`
+  writeFileSync(catalogFile, `${targets}${options.targets ?? ''}\n${credentials}`)
+  for (const [name, value] of Object.entries(options.secrets ?? {})) must(writ(['credentials', 'set', name], value))
+  const folder = folderOf(resolve(root, options.data ?? '.writ'))
   return {
     root,
     folder,
     configFile,
+    catalogFile,
     socket: folder.mcpSocket,
     logFile: folder.log,
     env,
