@@ -1,6 +1,6 @@
 import { readFileSync, realpathSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
-import { isSeq, parseDocument } from 'yaml'
+import { isNode, isSeq, parseDocument } from 'yaml'
 import { agentKeys } from '../approval/agent.ts'
 import type { Approver } from '../approval/approval.ts'
 import { checkPassphrase, keyFilePath, makeKeyFile } from '../approval/keyfile.ts'
@@ -46,7 +46,7 @@ export async function approvalsEnroll(context: Context, subject: string, options
       options.print === true
         ? 'Add this to "approvers" in writ.yaml:'
         : `${subject} is enrolled with ${roles.join(', ')}; added to ${config.path}:`,
-      `  - { subject: ${subject}, roles: [${roles.join(', ')}], key: ${key} }`,
+      `  - ${itemOf(entry)}`,
       'A running broker takes it over within a second.',
     ].join('\n'),
   )
@@ -66,31 +66,49 @@ async function keyOfAgent(context: Context): Promise<string> {
   return first.x
 }
 
-/** The text of `writ.yaml` with one approver more; its comments and order stay. Throws where that would not load. */
+/** The text of `writ.yaml` with one approver more, every other byte as it was. Throws where that would not load. */
 function withApprover(path: string, entry: Approver): string {
-  const document = parseDocument(readFileSync(path, 'utf8'))
-  const list = document.get('approvers')
-  const node = document.createNode({ subject: entry.subject, roles: [...entry.roles], key: entry.key })
-  node.flow = true
-  if (isSeq(list)) {
-    list.flow = false
-    list.add(node)
-  } else document.set('approvers', document.createNode([node]))
-  const text = document.toString({ lineWidth: 0 })
+  const text = inserted(readFileSync(path, 'utf8'), entry)
   const trial = tryFile(path)
   try {
     writeFileSync(trial, text, { mode: 0o600 })
-    loadConfig(trial)
+    const last = loadConfig(trial).approvers.at(-1)
+    if (last?.key !== entry.key || last.subject !== entry.subject)
+      throw new WritError('invalid_config', 'the list "approvers" is written in a way that cannot be added to')
   } catch (failure) {
     if (!(failure instanceof WritError)) throw failure
     const message = failure.message.replaceAll(basename(trial), basename(path))
     throw new WritError('usage', `This approver cannot be enrolled: ${message}`, {
-      remedy: 'A name is printable, without spaces; a role is a-z, 0-9, "-" and "_".',
+      remedy:
+        'A name is printable, without spaces; a role is a-z, 0-9, "-" and "_". With --print the entry is for you to add.',
     })
   } finally {
     rmSync(trial, { force: true })
   }
   return text
+}
+
+/** The entry as one writes it; JSON is YAML too. */
+function itemOf({ subject, roles, key }: Approver): string {
+  const names = roles.map((role) => JSON.stringify(role)).join(', ')
+  return `{ subject: ${JSON.stringify(subject)}, roles: [${names}], key: ${key} }`
+}
+
+/** Where the list ends is found by the parser; an item of a block goes below the line the last one ends on. */
+function inserted(text: string, entry: Approver): string {
+  const item = itemOf(entry)
+  const list = parseDocument(text).get('approvers', true)
+  if (!isSeq(list) || list.range === undefined || list.range === null)
+    return `${text.endsWith('\n') || text === '' ? text : `${text}\n`}approvers:\n  - ${item}\n`
+  const [start, end] = list.range
+  if (list.items.length === 0) return `${text.slice(0, start).trimEnd()}\n  - ${item}${text.slice(end)}`
+  const last = list.items.at(-1)
+  const after = (isNode(last) ? last.range?.[1] : undefined) ?? end
+  if (list.flow === true) return `${text.slice(0, after)}, ${item}${text.slice(after)}`
+  const lineEnd = text[after - 1] === '\n' ? after - 1 : text.indexOf('\n', after)
+  const at = lineEnd < 0 ? text.length : lineEnd
+  const indent = text.slice(text.lastIndexOf('\n', start) + 1, start)
+  return `${text.slice(0, at)}\n${indent}- ${item}${text.slice(at)}`
 }
 
 /** Beside the file itself: relative paths mean the same there, and a rename is one step. */
