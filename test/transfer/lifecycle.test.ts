@@ -1,0 +1,80 @@
+import { randomBytes } from 'node:crypto'
+import { rmSync } from 'node:fs'
+import { expect, it, onTestFinished } from 'vitest'
+import { initialised, openTestBroker, put, send, until } from './broker.ts'
+import type { Broker } from './broker.ts'
+
+async function broker(yaml = ''): Promise<Broker> {
+  const opened = await openTestBroker({ yaml })
+  onTestFinished(async () => await opened.stop())
+  return opened
+}
+
+async function reachable(url: string): Promise<boolean> {
+  return await send(url, 'HEAD').then(
+    () => true,
+    () => false,
+  )
+}
+
+it('closes the listener when no URL lives any more, and opens it with the next', async () => {
+  const { task, upload } = await broker()
+  const id = await task()
+  const url = await upload(id, 'x', Buffer.from('x'))
+  expect(await put(url, Buffer.from('x'))).toMatchObject({ status: 201 })
+  await until(async () => !(await reachable(url)))
+  const next = await upload(id, 'y', Buffer.from('y'))
+  expect(await put(next, Buffer.from('y'))).toMatchObject({ status: 201 })
+}, 20_000)
+
+it('keeps a tenant to its quotas, and says what helps', async () => {
+  const { task, upload, call } = await broker('quotas: { stored_mb: 1, tickets: 2, transfers: 1 }\n')
+  const id = await task()
+  const half = randomBytes(600_000)
+  const refused = async (path: string, bytes: Buffer): Promise<unknown> =>
+    await upload(id, path, bytes).catch((error: unknown) => (error instanceof Error ? error.message : error))
+  const first = await upload(id, 'a', half)
+  // What is only announced counts already; the same bytes count once.
+  expect(await refused('b', randomBytes(600_000))).toContain('quota_exceeded')
+  const second = await upload(id, 'c', randomBytes(10))
+  expect(await refused('d', randomBytes(10))).toContain('one-time URLs already')
+  expect(await put(first, half)).toMatchObject({ status: 201 })
+  expect(await put(second, randomBytes(10))).toMatchObject({ status: 422 })
+  const inline = async (size: number, path: string): Promise<unknown> =>
+    (await call('upload_artifact', { task_id: id, files: [{ path, content: 'x'.repeat(size) }] })).error ?? 'done'
+  expect(await inline(600_000, 'e')).toMatchObject({
+    code: 'quota_exceeded',
+    remedy: expect.stringContaining('Remove files') as string,
+  })
+  expect(await inline(100_000, 'e')).toBe('done')
+  await call('upload_artifact', { task_id: id, remove: ['a'] })
+  expect(await inline(600_000, 'f')).toBe('done')
+  const submit = await call('submit_task', {
+    project_name: 'p',
+    goal: 'g',
+    target_ref: 'sandbox',
+    execution_intent: 'run_script',
+    files: [{ path: 'g', content: 'y'.repeat(600_000) }],
+  })
+  expect(submit.error).toMatchObject({ code: 'quota_exceeded' })
+}, 20_000)
+
+it('forgets URLs at a restart, and says so; what was half sent is gone', async () => {
+  const folder = initialised()
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+  const before = await openTestBroker({ folder })
+  const id = await before.task()
+  const bytes = randomBytes(100_000)
+  const url = await before.upload(id, 'x', bytes)
+  const part = { 'content-range': 'bytes 0-49999/100000' }
+  expect(await put(url, bytes.subarray(0, 50_000), part)).toMatchObject({ status: 202 })
+  expect(before.halves()).toHaveLength(1)
+  await before.served.stop()
+  const after = await openTestBroker({ folder })
+  expect(after.halves()).toEqual([])
+  const next = await after.upload(id, 'x', bytes)
+  const answer = await put(next.replace(/[^/]*$/, url.slice(url.lastIndexOf('/') + 1)), bytes)
+  expect(answer).toMatchObject({ status: 404, code: 'not_found', json: { error: { message: /restart/ } } })
+  expect(await put(next, bytes)).toMatchObject({ status: 201 })
+  await after.served.stop()
+}, 30_000)
