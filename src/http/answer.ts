@@ -19,7 +19,7 @@ export async function sendResponse(response: Response, outgoing: ServerResponse)
       return
     }
     const type = response.headers.get('content-type') ?? ''
-    if (type.startsWith('application/json') || type.startsWith('text/plain')) {
+    if (type.startsWith('application/json') && !response.headers.has('content-length')) {
       const bytes = Buffer.from(await response.arrayBuffer())
       outgoing.setHeader('content-length', bytes.length)
       outgoing.end(bytes)

@@ -35,6 +35,25 @@ export async function readBody(
 }
 
 /**
+ * The body as a stream, one piece at a time and only when asked, so that back-pressure reaches the client. Ending it early
+ * leaves the connection as it is, for there is an answer still to send.
+ */
+export function streamBody(incoming: IncomingMessage): ReadableStream<Uint8Array> {
+  let source: AsyncIterator<Uint8Array> | null = null
+  return new ReadableStream<Uint8Array>(
+    {
+      async pull(controller) {
+        source ??= incoming.iterator({ destroyOnReturn: false }) as AsyncIterator<Uint8Array>
+        const { done, value } = await source.next()
+        if (done === true) controller.close()
+        else controller.enqueue(value)
+      },
+    },
+    { highWaterMark: 0 },
+  )
+}
+
+/**
  * Reads and forgets what is left of a body, so that closing does not cost the client the answer; gives up where there is
  * more than `maxBytes` or it takes longer than `withinMs`. True where the connection can be used again.
  */

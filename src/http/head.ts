@@ -28,6 +28,7 @@ const lists = new Set([
   'sec-ch-ua',
 ])
 
+const methods = new Set(['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'OPTIONS'])
 const headBytesMax = 16 * 1024
 const headersMax = 100
 const targetMax = 2048
@@ -44,6 +45,7 @@ export function readHead(request: {
   readonly raw: readonly string[]
 }): Head {
   const { raw } = request
+  if (!methods.has(request.method)) return refuse(405, 'this method is not served')
   if (request.version !== '1.1' && request.version !== '1.0') return refuse(505, 'HTTP/1.1 is spoken here')
   if (raw.length > 2 * headersMax) return refuse(431, `a request has at most ${headersMax} headers`)
   const headers = new Map<string, string>()

@@ -1,12 +1,12 @@
 import { createServer as createPlain, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { createServer as createTls, type Server as TlsServer } from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'
-import { Readable } from 'node:stream'
 import type { Logger } from 'pino'
 import type { JsonObject } from '../digest.ts'
 import { systemCode, WritError } from '../error.ts'
 import type { Authenticate } from '../request/caller.ts'
 import { sendResponse } from './answer.ts'
+import { streamBody } from './body.ts'
 import { openCaps } from './caps.ts'
 import { openSources, readHead } from './head.ts'
 import { type Gauges, openMetrics } from './metrics.ts'
@@ -141,7 +141,7 @@ export async function serveHttp(options: {
         ([name]) => name !== 'connection' && name !== 'transfer-encoding' && name !== 'keep-alive',
       ),
       signal: gone.signal,
-      ...(route === 'transfer' && hasBody(incoming) ? { body: Readable.toWeb(incoming), duplex: 'half' } : {}),
+      ...(route === 'transfer' && hasBody(incoming) ? { body: streamBody(incoming), duplex: 'half' as const } : {}),
     })
     const response = await routes.fetch(request, { incoming, outgoing, head, gone })
     await sendResponse(response, outgoing)

@@ -77,7 +77,12 @@ export function makeRoutes(options: {
     if (!settings.metrics && !isNear(c)) return missing()
     return new Response(await options.metrics.text(), { headers: { 'content-type': options.metrics.type } })
   })
-  app.all('/transfer/*', async (c) => (await options.transfers?.handle(c.req.raw, c.env.head.path)) ?? missing())
+  app.all('/transfer/*', async (c) => {
+    const answer = (await options.transfers?.handle(c.req.raw, c.env.head.path)) ?? missing()
+    // What is left of a body belongs to no request any more.
+    if (!c.env.incoming.complete) c.env.outgoing.setHeader('connection', 'close')
+    return answer
+  })
   for (const path of ['/healthz', '/readyz', '/metrics', '/.well-known/*'])
     app.all(path, () => refusal(405, 'this is for reading', { allow: 'GET, HEAD' }))
   app.notFound(async (c) => await unread(c, missing()))

@@ -12,8 +12,11 @@ interface Progress {
  */
 export interface Changes {
   wake(execution: ExecutionId): void
-  /** Resolves on the next `wake` of this execution, after `ms`, or when the signal aborts; never rejects. */
-  wait(execution: ExecutionId, ms: number, signal: AbortSignal): Promise<void>
+  /**
+   * Resolves on the next `wake` of this execution, after `ms`, or when the signal aborts: true where there is something to
+   * look at, false where only time went by. Never rejects.
+   */
+  wait(execution: ExecutionId, ms: number, signal: AbortSignal): Promise<boolean>
   progress(execution: ExecutionId, progress: Progress | null): void
   progressOf(execution: ExecutionId): Progress | null
   readonly waiting: number
@@ -29,20 +32,21 @@ export function openChanges(): Changes {
   return {
     wake,
     async wait(execution, ms, signal) {
-      if (signal.aborted || ms <= 0) return
-      await new Promise<void>((resolve) => {
+      if (signal.aborted || ms <= 0) return signal.aborted
+      return await new Promise<boolean>((resolve) => {
         const set = listeners.get(execution) ?? new Set()
         listeners.set(execution, set)
         waiting++
-        const done = (): void => {
+        const end = (woken: boolean): void => {
           if (!set.delete(done)) return
           if (set.size === 0) listeners.delete(execution)
           waiting--
           clearTimeout(timer)
           signal.removeEventListener('abort', done)
-          resolve()
+          resolve(woken)
         }
-        const timer = setTimeout(done, ms)
+        const done = (): void => end(true)
+        const timer = setTimeout(() => end(false), ms)
         signal.addEventListener('abort', done, { once: true })
         set.add(done)
       })

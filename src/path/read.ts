@@ -133,26 +133,51 @@ export async function statusOf(
   const maxBytes = Math.min(args.max_bytes ?? 8192, 8192)
   let nextProgress = parts.clock.monotonic() + progressEveryMs
   const from = args.cursor ?? null
-  for (;;) {
-    const execution = parts.ledger.views.execution(found.id) ?? found
+  let { state } = found
+  // Ledger and output are looked at when something changed and at the end: a thousand that wait cost no reading.
+  for (let woken = true; ;) {
     const now = parts.clock.monotonic()
-    const moved = execution.state !== found.state || isFinal(execution.state)
-    const log = parts.outputs.read(execution.id, from, maxBytes)
-    if (moved || now >= until || waiting.signal.aborted || (from !== null && log.more)) {
-      const view = executionView(parts, execution)
-      return { ...view, ...(log.text === '' && from === null ? {} : { log }), next: nextOf(execution, view) }
+    if (woken || now >= until) {
+      const execution = parts.ledger.views.execution(found.id) ?? found
+      state = execution.state
+      const moved = state !== found.state || isFinal(state)
+      const log = parts.outputs.read(execution.id, from, maxBytes)
+      if (moved || now >= until || waiting.signal.aborted || (from !== null && log.more)) {
+        const view = executionView(parts, execution)
+        return { ...view, ...(log.text === '' && from === null ? {} : { log }), next: nextOf(execution, view) }
+      }
     }
     if (now >= nextProgress) {
-      const progress = parts.changes.progressOf(execution.id)
+      const progress = parts.changes.progressOf(found.id)
       waiting.progress(
-        progress === null
-          ? execution.state
-          : `${execution.state}: step ${progress.step} of ${progress.of}, ${progress.title}`,
+        progress === null ? state : `${state}: step ${progress.step} of ${progress.of}, ${progress.title}`,
       )
       nextProgress = now + progressEveryMs
     }
-    await parts.changes.wait(execution.id, Math.min(until, nextProgress) - now, waiting.signal)
+    woken = await change(parts, found.id, Math.min(until, nextProgress) - now, from !== null, waiting.signal)
   }
+}
+
+/** Output comes in many small pieces: who waits for it is woken for some of them at once. */
+const gatherMs = 100
+
+/** Resolves on a change of the execution and, where asked for, on new output; false where only time went by. */
+async function change(
+  parts: Parts,
+  id: Execution['id'],
+  ms: number,
+  output: boolean,
+  signal: AbortSignal,
+): Promise<boolean> {
+  if (!output) return await parts.changes.wait(id, ms, signal)
+  const over = new AbortController()
+  const either = AbortSignal.any([signal, over.signal])
+  const printed = parts.outputs.changed(id, either).then(() => 'printed' as const)
+  const first = await Promise.race([parts.changes.wait(id, ms, either), printed])
+  over.abort()
+  if (first !== 'printed') return first
+  await parts.changes.wait(id, Math.min(ms, gatherMs), signal)
+  return true
 }
 
 export async function getResult(
