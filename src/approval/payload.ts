@@ -1,4 +1,5 @@
-import { createTwoFilesPatch } from 'diff'
+import { createRequire } from 'node:module'
+import type * as Diff from 'diff'
 import type { Digest } from '../digest.ts'
 import { canonical, digestJson, digestOf } from '../digest.ts'
 import { WritError } from '../error.ts'
@@ -221,6 +222,7 @@ function sizeOf(lines: readonly string[]): number {
 const notCompared = '  ! differs from the approved one in more than is shown here; all of it now:'
 
 function difference(old: string, now: string): string[] {
+  const { createTwoFilesPatch } = createRequire(import.meta.url)('diff') as typeof Diff
   const patch = createTwoFilesPatch('approved', 'now', old, now, undefined, undefined, {
     context: 3,
     maxEditLength: maxEdits,

@@ -1,5 +1,5 @@
-import { Ajv } from 'ajv'
-import type { ErrorObject, ValidateFunction } from 'ajv'
+import { createRequire } from 'node:module'
+import type { Ajv, ErrorObject, Options, ValidateFunction } from 'ajv'
 import type { Json, JsonObject } from '../digest.ts'
 import type { TaskFile } from '../request/task.ts'
 import { nearest } from '../yaml.ts'
@@ -65,7 +65,7 @@ export const builtinIntents: ReadonlyMap<string, Intent> = new Map(
   ].map((intent) => [intent.name, intent]),
 )
 
-const ajv = new Ajv({
+const options: Options = {
   strict: true,
   strictTypes: true,
   strictTuples: true,
@@ -75,14 +75,23 @@ const ajv = new Ajv({
   allErrors: false,
   logger: false,
   addUsedSchema: false,
-})
+}
+
+let loaded: Ajv | null = null
+
+/** Loaded when there is something to validate, for a start need not wait for it. */
+function ajv(): Ajv {
+  if (loaded !== null) return loaded
+  const { Ajv: Made } = createRequire(import.meta.url)('ajv') as { readonly Ajv: typeof Ajv }
+  return (loaded = new Made(options))
+}
 
 const validators = new WeakMap<JsonObject, ValidateFunction>()
 
 function validatorOf(schema: JsonObject): ValidateFunction {
   const known = validators.get(schema)
   if (known !== undefined) return known
-  const made = ajv.compile(schema)
+  const made = ajv().compile(schema)
   validators.set(schema, made)
   return made
 }

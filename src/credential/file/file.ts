@@ -1,7 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { chmod, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { Decrypter, Encrypter, generateX25519Identity, identityToRecipient } from 'age-encryption'
 import { WritError, systemCode } from '../../error.ts'
 import type { CheckFinding, CredentialSource } from '../credential.ts'
 import { Secret } from '../secret.ts'
@@ -25,6 +24,7 @@ export interface FileSource extends CredentialSource {
 export async function createIdentityFile(path: string): Promise<void> {
   try {
     await using file = await open(path, 'wx', 0o600)
+    const { generateX25519Identity } = await import('age-encryption')
     await file.writeFile(`${await generateX25519Identity()}\n`)
     await file.sync()
   } catch (failure) {
@@ -83,6 +83,8 @@ export function openFileSource(options: { readonly dir: string; readonly identit
         )
       if (!namePattern.test(ref) || signal.aborted) throw unavailable()
       try {
+        // Loaded when a value is asked for: every broker has this source, and few start with a lease.
+        const { Decrypter } = await import('age-encryption')
         const decrypter = new Decrypter()
         decrypter.addIdentity(await identity())
         const plain = Buffer.from(await decrypter.decrypt(await readCapped(pathOf(ref))))
@@ -101,6 +103,7 @@ export function openFileSource(options: { readonly dir: string; readonly identit
 
     async set(name, value) {
       checkName(name)
+      const { Encrypter, identityToRecipient } = await import('age-encryption')
       const encrypter = new Encrypter()
       encrypter.addRecipient(await identityToRecipient(await identity()))
       const sealed = await encrypter.encrypt(Buffer.concat([headerOf(name), value.reveal()]))

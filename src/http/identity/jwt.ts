@@ -1,4 +1,3 @@
-import { compactVerify } from 'jose'
 import type { CryptoKey } from 'jose'
 import type { JsonObject } from '../../digest.ts'
 import { WritError } from '../../error.ts'
@@ -47,6 +46,8 @@ export function readJwt(token: string): Unverified | null {
 /** The claims if the signature is this key's; null where it is not. */
 export async function verify(jwt: Unverified, key: CryptoKey): Promise<JsonObject | null> {
   try {
+    // Loaded with the first token: a broker without HTTP never sees one.
+    const { compactVerify } = await import('jose')
     await compactVerify(jwt.token, key, { algorithms: [jwt.alg] })
   } catch {
     return null

@@ -1,4 +1,3 @@
-import { importJWK } from 'jose'
 import type { CryptoKey, JWK } from 'jose'
 import type { Clock } from '../../clock.ts'
 import type { Json, JsonObject } from '../../digest.ts'
@@ -87,6 +86,7 @@ export function openIssuerKeys(options: {
       const known = imported.get(name)
       if (known !== undefined) return { state: 'key', key: known }
       try {
+        const { importJWK } = await import('jose')
         const key = await importJWK(publicPart(jwk), alg)
         if (key instanceof Uint8Array) return { state: 'unknown' }
         imported.set(name, key)
