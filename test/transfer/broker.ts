@@ -11,6 +11,12 @@ import type { JsonObject } from '../../src/digest.ts'
 import type { Results } from '../../src/execution/result.ts'
 import type { Arguments, ToolName } from '../../src/request/call.ts'
 import type { Caller } from '../../src/request/caller.ts'
+import { openLoopback } from '../../src/http/loopback.ts'
+import { openTransferAnswers } from '../../src/http/transfer.ts'
+import type { Parts } from '../../src/path/parts.ts'
+import { openRefusals } from '../../src/path/refusals.ts'
+import { openTransfers } from '../../src/path/transfer.ts'
+import type { Quotas, TransferDesk } from '../../src/path/transfer.ts'
 import { serve } from '../../src/serve.ts'
 import type { Served } from '../../src/serve.ts'
 
@@ -113,6 +119,40 @@ export async function openTestBroker(
     },
   }
   return broker
+}
+
+/** A desk of its own over the broker's real parts, with a clock the test moves and a listener of its own. */
+export function openDesk(
+  broker: Broker,
+  options: {
+    readonly paceMs?: number
+    readonly bodyMs?: number
+    readonly quotas?: Quotas
+    readonly parts?: Partial<Parts>
+  } = {},
+): { readonly desk: TransferDesk; readonly pass: (ms: number) => void; close(): Promise<void> } {
+  let ahead = 0
+  const clock = { now: () => Date.now() + ahead, monotonic: () => performance.now() + ahead }
+  const parts: Parts = { ...broker.served.parts, clock, ...options.parts }
+  const quotas = options.quotas ?? { stored_mb: 10_000, tickets: 100, transfers: 8 }
+  const { paceMs = 30_000, bodyMs = 3_600_000 } = options
+  const loopback = openLoopback(() => answers)
+  const desk = openTransfers(parts, openRefusals(parts), {
+    quotas: () => quotas,
+    place: loopback,
+    spared: () => false,
+    paceMs,
+    bodyMs,
+  })
+  const answers = openTransferAnswers(desk, parts)
+  return {
+    desk,
+    pass: (ms) => (ahead += ms),
+    async close() {
+      await desk.close()
+      await loopback.close()
+    },
+  }
 }
 
 const sizes = `import { files, readBytes } from 'writ'

@@ -1,0 +1,192 @@
+import { randomBytes } from 'node:crypto'
+import { request } from 'node:http'
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { openDesk, openTestBroker, put, send, sha256, until } from './broker.ts'
+import type { Answer, Broker } from './broker.ts'
+import type { Parts } from '../../src/path/parts.ts'
+import type { Task } from '../../src/request/task.ts'
+
+let broker: Broker
+const opened: { close(): Promise<void> }[] = []
+beforeAll(async () => {
+  broker = await openTestBroker()
+}, 30_000)
+afterEach(async () => {
+  for (const one of opened.splice(0)) await one.close()
+})
+afterAll(async () => await broker.stop())
+
+function open(options: Parameters<typeof openDesk>[1] = {}): ReturnType<typeof openDesk> {
+  const desk = openDesk(broker, options)
+  opened.push(desk)
+  return desk
+}
+
+async function taskOf(): Promise<Task> {
+  const id = await broker.task()
+  const task = broker.served.parts.ledger.views.tasks('default', 1000).find((one) => one.id === id)
+  if (task === undefined) throw new Error('no task')
+  return task
+}
+
+const bytes = randomBytes(200_000)
+const asked = { path: 'x.bin', size: bytes.length, sha256: sha256(bytes) }
+
+/** Sends a body piece by piece, with a pause before each; resolves with the answer, whenever it comes. */
+async function drip(url: string, pieces: readonly Uint8Array[], everyMs: number): Promise<Answer> {
+  return await new Promise((resolve, reject) => {
+    const headers = { 'content-length': bytes.length }
+    const sending = request(url, { method: 'PUT', headers, agent: false }, (response) => {
+      const got: Buffer[] = []
+      response.on('data', (piece: Buffer) => got.push(piece))
+      response.on('end', () => {
+        const body = Buffer.concat(got)
+        const json = JSON.parse(body.toString()) as Answer['json'] & { readonly error?: { readonly code: string } }
+        resolve({
+          status: response.statusCode ?? 0,
+          headers: response.headers,
+          bytes: body,
+          json,
+          code: json.error?.code ?? '',
+        })
+      })
+      response.on('error', reject)
+    })
+    sending.on('error', reject)
+    let at = 0
+    const timer = setInterval(() => {
+      const piece = pieces[at++]
+      if (piece === undefined) clearInterval(timer)
+      else sending.write(piece)
+    }, everyMs)
+  })
+}
+
+describe('a ticket', () => {
+  it('ends after ten minutes, and its half goes with it', async () => {
+    const { desk, pass } = open()
+    const { url, expires_at } = await desk.issueUpload(broker.caller, await taskOf(), asked)
+    expect(Date.parse(expires_at) - Date.now()).toBeGreaterThan(590_000)
+    const part = { 'content-range': `bytes 0-99/${bytes.length}` }
+    expect(await put(url, bytes.subarray(0, 100), part)).toMatchObject({ status: 202 })
+    pass(599_000)
+    expect(await send(url, 'HEAD')).toMatchObject({ status: 200, headers: { 'upload-offset': '100' } })
+    pass(1_100)
+    expect(await put(url, bytes)).toMatchObject({ status: 410, code: 'transfer_expired' })
+    expect(broker.halves()).toHaveLength(1)
+    await desk.tick()
+    expect(broker.halves()).toEqual([])
+    expect(desk.live).toBe(0)
+  })
+
+  it('is decided anew whenever it is used: who lost the role or the token sends and fetches nothing [G-transfer-decided]', async () => {
+    let roles: readonly string[] = broker.caller.roles
+    const { desk } = open({ parts: { rolesOf: () => roles } })
+    const task = await taskOf()
+    const { url } = await desk.issueUpload(broker.caller, task, asked)
+    roles = []
+    expect(await put(url, bytes)).toMatchObject({ status: 403, code: 'denied' })
+    expect(await send(url, 'HEAD')).toMatchObject({ headers: { 'upload-offset': '0' } })
+    // Roles that came later than the URL give it nothing either.
+    roles = ['operator']
+    expect(await put(url, bytes)).toMatchObject({ status: 403 })
+    roles = broker.caller.roles
+    expect(await put(url, bytes)).toMatchObject({ status: 201 })
+  })
+
+  it('is decided once more when the body is there', async () => {
+    let roles: readonly string[] = broker.caller.roles
+    const { desk } = open({ parts: { rolesOf: () => roles } })
+    const task = await taskOf()
+    const { url } = await desk.issueUpload(broker.caller, task, asked)
+    const answer = drip(url, [bytes.subarray(0, 100_000), bytes.subarray(100_000)], 60)
+    await until(async () => (await send(url, 'HEAD')).headers['upload-offset'] === '100000')
+    roles = []
+    expect(await answer).toMatchObject({ status: 403, code: 'denied' })
+    expect(broker.files(task.id)).toEqual(task.files)
+    expect(broker.halves()).toEqual([])
+  })
+
+  it('of another tenant is another tenant’s: it cannot be had for a task of this one [G-transfer-bound]', async () => {
+    const { desk } = open({ parts: { rolesOf: () => ['developer', 'operator'] } })
+    const task = await taskOf()
+    const stranger = { ...broker.caller, tenant: 'other', subject: { type: 'user' as const, id: 'eve' } }
+    const { url } = await desk.issueUpload(stranger, task, asked)
+    expect(await put(url, bytes)).toMatchObject({ status: 403, code: 'denied' })
+    expect(broker.files(task.id)).toEqual(task.files)
+  })
+})
+
+describe('a body', () => {
+  it('that stops coming is answered 408, and the rest may follow', async () => {
+    const { desk } = open({ paceMs: 80 })
+    const { url } = await desk.issueUpload(broker.caller, await taskOf(), asked)
+    expect(await drip(url, [bytes.subarray(0, 50_000)], 1)).toMatchObject({ status: 408, code: 'transfer_slow' })
+    expect((await send(url, 'HEAD')).headers['upload-offset']).toBe('50000')
+    const rest = { 'content-range': `bytes 50000-${bytes.length - 1}/${bytes.length}` }
+    expect(await put(url, bytes.subarray(50_000), rest)).toMatchObject({ status: 201 })
+  })
+
+  it('that comes byte by byte is too slow', async () => {
+    const { desk } = open({ paceMs: 80 })
+    const { url } = await desk.issueUpload(broker.caller, await taskOf(), asked)
+    const pieces = Array.from({ length: 200 }, (_, at) => bytes.subarray(at, at + 1))
+    expect(await drip(url, pieces, 2)).toMatchObject({ status: 408, code: 'transfer_slow' })
+  })
+
+  it('has an end to its time, however fast it comes', async () => {
+    const { desk } = open({ paceMs: 1000, bodyMs: 100 })
+    const { url } = await desk.issueUpload(broker.caller, await taskOf(), asked)
+    const pieces = Array.from({ length: 4 }, (_, at) => bytes.subarray(at * 40_000, (at + 1) * 40_000))
+    expect(await drip(url, pieces, 40)).toMatchObject({ status: 408, code: 'transfer_slow' })
+  })
+
+  it('waits for no place: a tenant with as many transfers as it may have is told so', async () => {
+    const { desk } = open({ quotas: { stored_mb: 100, tickets: 10, transfers: 1 } })
+    const task = await taskOf()
+    const first = await desk.issueUpload(broker.caller, task, asked)
+    const second = await desk.issueUpload(broker.caller, task, { ...asked, path: 'y.bin' })
+    const answer = drip(first.url, [bytes.subarray(0, 1000), bytes.subarray(1000)], 100)
+    await until(async () => (await send(first.url, 'HEAD')).headers['upload-offset'] === '1000')
+    expect(await put(second.url, bytes)).toMatchObject({
+      status: 429,
+      code: 'quota_exceeded',
+      headers: { 'retry-after': '5' },
+    })
+    expect((await answer).status).toBe(201)
+    expect((await put(second.url, bytes)).status).toBe(201)
+  })
+
+  it('is refused before a byte of it where the disk has no room', async () => {
+    const { artifacts } = broker.served.parts
+    let room = 1 << 30
+    const parts: Partial<Parts> = { artifacts: { ...artifacts, room: () => Promise.resolve(room) } }
+    const { desk } = open({ parts })
+    const task = await taskOf()
+    const { url } = await desk.issueUpload(broker.caller, task, asked)
+    room = bytes.length
+    expect(await put(url, bytes)).toMatchObject({ status: 507, code: 'no_space' })
+    await expect(desk.issueUpload(broker.caller, task, asked)).rejects.toMatchObject({ code: 'no_space' })
+  })
+
+  it('is given up when the broker stops, and nothing of it stays', async () => {
+    const one = open()
+    const task = await taskOf()
+    const { url } = await one.desk.issueUpload(broker.caller, task, asked)
+    const answer = drip(url, [bytes.subarray(0, 1000)], 1).catch(() => null)
+    await until(async () => (await send(url, 'HEAD')).headers['upload-offset'] === '1000')
+    await one.desk.close()
+    expect((await answer)?.status ?? 410).toBe(410)
+    await until(() => broker.halves().length === 0)
+    expect(broker.files(task.id)).toEqual(task.files)
+    await expect(one.desk.issueUpload(broker.caller, task, asked)).rejects.toMatchObject({ code: 'conflict' })
+  })
+})
+
+it('keeps tokens and URLs out of the log', async () => {
+  const { desk } = open()
+  const { url } = await desk.issueUpload(broker.caller, await taskOf(), asked)
+  await put(url, Buffer.alloc(bytes.length))
+  await put(url, bytes)
+  expect(broker.log).not.toContain(url.slice(url.lastIndexOf('/') + 1))
+})
