@@ -5,7 +5,7 @@ import type { ExecutionId } from '../id.ts'
 import type { Job, Outcome } from '../execution/job.ts'
 import type { Isolation } from '../plan/plan.ts'
 
-export type { EgressPort, EgressRequest, EgressResponse } from '../egress/egress.ts'
+export type { EgressPort, EgressRequest } from '../egress/egress.ts'
 
 export interface RunIo {
   readonly files: { read(digest: Digest): Promise<Uint8Array> }
