@@ -169,14 +169,14 @@ async function sign(
     const key = (await agentKeys(socket)).find((candidate) => candidate.x === x)
     if (key === undefined)
       throw new WritError('key_unavailable', `The SSH agent does not hold the key of "${subject}".`)
-    if (options.yes !== true && !confirm(`Sign "${verdict}" as ${subject} with the SSH agent? Type yes: `))
+    if (options.yes !== true && !(await confirm(`Sign "${verdict}" as ${subject} with the SSH agent? Type yes: `)))
       throw new WritError('approval_refused', 'Nothing was signed.')
     const input = signingInput('writ-approval+jwt', payload, publicKey(x).kid)
     return `${input}.${(await agentSign(socket, key, Buffer.from(input, 'latin1'))).toString('base64url')}`
   }
   const passphrase =
     options.passphraseFd === undefined
-      ? askSecret(`To sign "${verdict}" as ${subject}, type the passphrase of your key: `)
+      ? await askSecret(`To sign "${verdict}" as ${subject}, type the passphrase of your key: `)
       : readFd(options.passphraseFd)
   const file = options.key === undefined ? keyFilePath(dir, subject) : resolve(context.cwd, options.key)
   const { openKeyFile } = await import('../approval/keyfile.ts')

@@ -30,7 +30,7 @@ export async function approvalsEnroll(context: Context, subject: string, options
   withApprover(config.path, { subject, roles, key: generateKey().x })
   const file = options.sshAgent === true ? null : keyFilePath(join(config.keys, 'approvers'), subject)
   const key =
-    file === null ? await keyOfAgent(context) : (await makeKeyFile(file, newPassphrase(options.passphraseFd))).x
+    file === null ? await keyOfAgent(context) : (await makeKeyFile(file, await newPassphrase(options.passphraseFd))).x
   const entry = { subject, roles: [...roles], key }
   if (options.print !== true) {
     try {
@@ -128,11 +128,11 @@ function writeConfig(path: string, text: string): void {
   }
 }
 
-function newPassphrase(fd: number | undefined): string {
+async function newPassphrase(fd: number | undefined): Promise<string> {
   if (fd !== undefined) return readFd(fd)
-  const first = askSecret('Choose a passphrase for the new key (12 characters or more): ')
+  const first = await askSecret('Choose a passphrase for the new key (12 characters or more): ')
   checkPassphrase(first)
-  if (first !== askSecret('Once more: '))
+  if (first !== (await askSecret('Once more: ')))
     throw new WritError('usage', 'The two passphrases differ; nothing was written.', { remedy: 'Run it again.' })
   return first
 }

@@ -1,4 +1,4 @@
-import { closeSync, openSync, readFileSync, readSync, writeSync } from 'node:fs'
+import { closeSync, openSync, readFileSync, writeSync } from 'node:fs'
 import { ReadStream } from 'node:tty'
 import { systemCode, WritError } from '../error.ts'
 
@@ -16,30 +16,16 @@ export function readFd(fd: number): string {
 }
 
 /** Asks on the terminal itself, not on standard input, without showing what is typed. Rejects `usage` when given up. */
-export function askSecret(question: string): string {
-  return onTerminal((fd) => {
-    const stream = new ReadStream(fd)
-    // Raw before the question, so that nothing typed early is shown either.
-    stream.setRawMode(true)
-    try {
-      writeSync(fd, question)
-      return readLine(fd)
-    } finally {
-      stream.setRawMode(false)
-      writeSync(fd, '\n')
-    }
-  })
+export async function askSecret(question: string): Promise<string> {
+  return await onTerminal(question, true)
 }
 
 /** Whether the person at the terminal types `yes`. */
-export function confirm(question: string): boolean {
-  return onTerminal((fd) => {
-    writeSync(fd, question)
-    return readLine(fd).trim() === 'yes'
-  })
+export async function confirm(question: string): Promise<boolean> {
+  return (await onTerminal(question, false)).trim() === 'yes'
 }
 
-function onTerminal<T>(use: (fd: number) => T): T {
+async function onTerminal(question: string, secret: boolean): Promise<string> {
   let fd: number
   try {
     fd = openSync('/dev/tty', 'r+')
@@ -49,9 +35,18 @@ function onTerminal<T>(use: (fd: number) => T): T {
       remedy: 'Give the passphrase with --passphrase-fd N, or use --ssh-agent --yes.',
     })
   }
+  const stream = new ReadStream(fd)
   try {
-    return use(fd)
+    // Raw before the question, so that nothing typed early is shown either.
+    if (secret) stream.setRawMode(true)
+    writeSync(fd, question)
+    return await readLine(stream)
   } finally {
+    if (secret) {
+      stream.setRawMode(false)
+      writeSync(fd, '\n')
+    }
+    stream.destroy()
     closeSync(fd)
   }
 }
@@ -63,18 +58,17 @@ const erase = new Set([0x7f, 0x08])
 const eraseLine = 0x15
 
 /** One line, byte by byte. In raw mode the keys of the line editor arrive as bytes; elsewhere they do not arrive at all. */
-function readLine(fd: number): string {
+async function readLine(stream: ReadStream): Promise<string> {
   let bytes: number[] = []
-  const one = Buffer.alloc(1)
-  for (;;) {
-    if (readSync(fd, one, 0, 1, null) === 0) throw givenUp()
-    const byte = one[0] ?? 0
-    if (enter.has(byte)) return Buffer.from(bytes).toString('utf8')
-    if (byte === interrupt || byte === endOfInput) throw givenUp()
-    if (byte === eraseLine) bytes = []
-    else if (erase.has(byte)) eraseCharacter(bytes)
-    else bytes.push(byte)
-  }
+  for await (const chunk of stream)
+    for (const byte of chunk as Buffer) {
+      if (enter.has(byte)) return Buffer.from(bytes).toString('utf8')
+      if (byte === interrupt || byte === endOfInput) throw givenUp()
+      if (byte === eraseLine) bytes = []
+      else if (erase.has(byte)) eraseCharacter(bytes)
+      else bytes.push(byte)
+    }
+  throw givenUp()
 }
 
 /** A character may be several bytes of UTF-8; those that continue one go with it. */
