@@ -108,7 +108,7 @@ export function openMcpHttp(options: {
         if (request.method === 'DELETE') return await session.end()
         if (!accepts(request.headers.get('accept'), 'text/event-stream'))
           return problem(406, null, errorNumbers.invalidRequest, 'accept text/event-stream')
-        return await session.listen(sdkRequest(request))
+        return await session.listen(sdkRequest(request), request.signal)
       } catch (error) {
         log.warn({ error: error instanceof Error ? error.message : 'unknown' }, 'an MCP request over HTTP failed')
         return problem(500, null, errorNumbers.internal, 'Internal error')
@@ -147,14 +147,17 @@ async function serveSession(
   return full
 }
 
-/** What the SDK gets to see of the head: what it looks at and no more. The body goes beside it, parsed. */
+/**
+ * What the SDK gets to see of the head: what it looks at and no more. The body goes beside it, parsed. Not the signal: a
+ * wait that ends because the broker stops is still answered.
+ */
 function sdkRequest(request: McpRequest): Request {
   const headers = new Headers({ accept: 'application/json, text/event-stream', 'content-type': 'application/json' })
   for (const name of ['mcp-session-id', 'mcp-protocol-version', 'mcp-method', 'mcp-name']) {
     const value = request.headers.get(name)
     if (value !== undefined) headers.set(name, value)
   }
-  return new Request(endpoint, { method: request.method, headers, signal: request.signal })
+  return new Request(endpoint, { method: request.method, headers })
 }
 
 function unfitHead(headers: ReadonlyMap<string, string>): Response | null {

@@ -22,7 +22,7 @@ export interface Session {
   serve(request: Request, inbound: InboundRequest, authInfo: AuthInfo): Promise<Response>
   notify(notification: InboundNotification): Response
   /** The stream a client may hold open; nothing is ever sent on it unasked. */
-  listen(request: Request): Promise<Response>
+  listen(request: Request, gone: AbortSignal): Promise<Response>
   end(): Promise<Response>
 }
 
@@ -184,12 +184,12 @@ async function connect(options: {
       }
       return new Response(null, { status: 202 })
     },
-    async listen(request) {
+    async listen(request, gone) {
       session.usedMs = performance.now()
       const response = await transport.handleRequest(request)
       if (response.status !== 200) return await readable(response, null)
       streams++
-      request.signal.addEventListener(
+      gone.addEventListener(
         'abort',
         () => {
           streams--
