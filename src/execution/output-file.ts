@@ -1,5 +1,6 @@
-import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from 'node:fs'
+import { closeSync, constants, fstatSync, fsync, openSync, readSync, writeSync } from 'node:fs'
 import { open } from 'node:fs/promises'
+import { promisify } from 'node:util'
 import { WritError, systemCode } from '../error.ts'
 
 /** The two files of an execution's output: `<id>.out` and the index of its segments, `<id>.idx`. */
@@ -90,6 +91,68 @@ export function writeAll(file: number, bytes: Uint8Array): { readonly written: n
   }
   return { written, whole: written === bytes.length }
 }
+
+/** Brings to disk what is written, while more of it is written: little is left to wait for at the end. */
+export interface Syncer {
+  /** Something was written. */
+  touch(): void
+  /** Resolves when all of it is on disk. Rejects `ledger_unavailable` where any part of it could not be brought there. */
+  finish(): Promise<void>
+}
+
+/** Milliseconds that more of the same burst is waited for. */
+const burstMs = 1
+/** Milliseconds between one sync and the next of a run that goes on printing. */
+const pauseMs = 250
+
+/** Over open files that were made in `folder`. */
+export function openSyncer(files: readonly number[], folder: string): Syncer {
+  let dirty = false
+  let named = false
+  let running: Promise<void> | null = null
+  let timer: NodeJS.Timeout | null = null
+  // The system tells of a lost write once: it counts, whatever a later sync says.
+  let failure: unknown = null
+
+  async function sync(): Promise<void> {
+    dirty = false
+    const whole = named ? [] : [syncIfThere(folder)]
+    named = true
+    try {
+      await Promise.all([...files.map(async (file) => await flushed(file)), ...whole])
+    } catch (error) {
+      failure ??= error
+    }
+  }
+
+  function ahead(ms: number): void {
+    if (timer !== null || running !== null) return
+    timer = setTimeout(() => {
+      timer = null
+      running = sync().finally(() => {
+        running = null
+        if (dirty) ahead(pauseMs)
+      })
+    }, ms)
+    timer.unref()
+  }
+
+  return {
+    touch() {
+      dirty = true
+      ahead(burstMs)
+    },
+    async finish() {
+      await running
+      if (timer !== null) clearTimeout(timer)
+      timer = null
+      if (dirty) await sync()
+      if (failure !== null) throw failed(failure)
+    },
+  }
+}
+
+const flushed = promisify(fsync)
 
 export async function syncIfThere(path: string): Promise<void> {
   try {

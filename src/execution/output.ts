@@ -9,6 +9,7 @@ import {
   droppedMark,
   droppedOf,
   failed,
+  openSyncer,
   readIndex,
   readRange,
   record,
@@ -174,6 +175,7 @@ function createWriter(
 ): OutputWriter {
   const hash = createHash('sha256')
   const files = create(path, indexPath)
+  const syncer = files === null ? null : openSyncer([files.bytes, files.index], dir)
   // A character may arrive in two pieces with the other stream's bytes between them; its beginning is held back.
   const held = new Map<
     string,
@@ -201,6 +203,7 @@ function createWriter(
       if (!writeAll(to.index, record(streams.indexOf(stream), step, size)).whole) return 0
       last = segment
     }
+    syncer?.touch()
     return writeAll(to.bytes, bytes).written
   }
 
@@ -209,6 +212,7 @@ function createWriter(
     dropped += count
     // Said at once and again at the end: a crash in between loses the count, never the fact.
     if (before === 0 && files !== null) writeAll(files.index, record(droppedMark, 0, dropped))
+    syncer?.touch()
   }
 
   return {
@@ -234,9 +238,13 @@ function createWriter(
       for (const { step, stream, bytes } of held.values()) keep(step, stream, bytes)
       if (files !== null) {
         if (dropped > 0) writeAll(files.index, record(droppedMark, 0, dropped))
-        closeSync(files.bytes)
-        closeSync(files.index)
-        for (const file of [path, indexPath, dir]) await syncIfThere(file)
+        if (dropped > 0) syncer?.touch()
+        try {
+          await syncer?.finish()
+        } finally {
+          closeSync(files.bytes)
+          closeSync(files.index)
+        }
       }
       wake()
       return { bytes: size, dropped_bytes: dropped, sha256: `sha256:${hash.digest('hex')}` as Digest }

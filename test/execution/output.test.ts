@@ -1,9 +1,10 @@
 import { spawn } from 'node:child_process'
-import { appendFileSync, readdirSync, statSync, truncateSync } from 'node:fs'
+import { appendFileSync, closeSync, openSync, readdirSync, statSync, truncateSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { digestOf } from '../../src/digest.ts'
 import { WritError } from '../../src/error.ts'
+import { openSyncer } from '../../src/execution/output-file.ts'
 import { openOutputStore } from '../../src/execution/output.ts'
 import type { OutputStore } from '../../src/execution/output.ts'
 import { newId } from '../../src/id.ts'
@@ -289,4 +290,23 @@ it('lets a run go on when the disk is full: what has no room is dropped and coun
   const late = store.writer(second, 100)
   late.write(0, 'stdout', Buffer.from('lost'))
   expect((await late.close()).bytes).toBe(0)
+})
+
+describe('the sync of output', () => {
+  it('begins while a run goes on, so that its end waits for the rest only, and tells of a write the disk lost', async () => {
+    const dir = folder()
+    const path = join(dir, 'bytes')
+    const file = openSync(path, 'w')
+    const syncer = openSyncer([file], dir)
+    await syncer.finish()
+    writeSync(file, 'one')
+    syncer.touch()
+    await new Promise((resolve) => setTimeout(resolve, 30))
+    writeSync(file, 'two')
+    syncer.touch()
+    closeSync(file)
+    // What the descriptor was is gone: the last write cannot be said to be on disk.
+    await expect(syncer.finish()).rejects.toMatchObject({ code: 'ledger_unavailable' })
+    await expect(syncer.finish()).rejects.toMatchObject({ code: 'ledger_unavailable' })
+  })
 })
