@@ -310,7 +310,13 @@ function readConfig(full: string, name: string): string {
 }
 
 function isFolder(full: string): boolean {
-  return statSync(full, { throwIfNoEntry: false })?.isDirectory() === true
+  try {
+    return statSync(full, { throwIfNoEntry: false })?.isDirectory() === true
+  } catch (error) {
+    // What may not be looked at is named as a file, and reading it says why it cannot be read.
+    if (systemCode(error) !== null) return false
+    throw error
+  }
 }
 
 function isIssuer(text: string): boolean {

@@ -14,10 +14,14 @@ export function approvalView(approval: Approval): ApprovalView {
       have: stage.have,
     })),
     expires_at: new Date(approval.expires_at_ms).toISOString(),
-    how: approval.requirement.evidence.includes('bearer')
-      ? 'A person with the role answers with respond_to_approval, or runs: writ approvals approve ' + approval.id
-      : `A person with the role runs: writ approvals approve ${approval.id}`,
+    how: `${who(approval)} ${approval.requirement.evidence.includes('bearer') ? 'answers with respond_to_approval, or runs' : 'runs'}: writ approvals approve ${approval.id}`,
   }
+}
+
+/** The people asked for, by role: the operator's own words for them, which name nobody. */
+function who(approval: Approval): string {
+  const roles = [...new Set(approval.requirement.stages.flatMap((stage) => stage.roles))]
+  return `A person with the role ${roles.join(' or ')}`
 }
 
 /** An execution in the words of the tools, without its log. */

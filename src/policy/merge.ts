@@ -93,9 +93,14 @@ function findingsOf(answer: Answer): readonly Finding[] {
 function ruleSentence(rule: RuleRef, fallback: string): Sentence {
   return {
     code: rule.code === '' ? fallback : rule.code,
-    message: rule.title === '' ? 'Policy refuses this.' : rule.title,
-    remedy: rule.remedy === '' ? 'Quote the ref to the operator of this Writ.' : rule.remedy,
+    message: rule.title === '' ? 'Policy refuses this.' : sentence(rule.title),
+    remedy: rule.remedy === '' ? 'Quote the ref to the operator of this Writ.' : sentence(rule.remedy),
   }
+}
+
+/** Titles are often written without a full stop, and a remedy follows. */
+function sentence(text: string): string {
+  return /[.!?…]$/.test(text) ? text : `${text}.`
 }
 
 function lowest(answers: readonly Answer[], plan: Limits | null): Decision['limits'] {

@@ -84,7 +84,7 @@ describe('refusals', () => {
       input(),
     )
     expect(merged).toMatchObject({ effect: 'deny', grants: [], credentials: [], limits: {}, requirement: null })
-    expect(merged.sentences).toEqual([{ code: 'a_code', message: 'Title D-1', remedy: 'Remedy D-1' }])
+    expect(merged.sentences).toEqual([{ code: 'a_code', message: 'Title D-1.', remedy: 'Remedy D-1.' }])
     expect(merged.findings).toContainEqual({
       id: 'org/D-1',
       layer: 'org',
@@ -231,7 +231,7 @@ describe('an approval', () => {
     const pending = asks([demand()])
     expect(pending).toMatchObject({
       effect: 'pending',
-      sentences: [{ code: 'a_code', message: 'Title A-1', remedy: 'Remedy A-1' }],
+      sentences: [{ code: 'a_code', message: 'Title A-1.', remedy: 'Remedy A-1.' }],
       requirement: { exclude: ['agent'], evidence: ['key', 'passkey'], request_ttl_s: 3600 },
     })
     const allowed = asks([demand()], approved([approvalOf({})]))
