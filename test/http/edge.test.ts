@@ -13,7 +13,7 @@ async function until(what: () => boolean, withinMs = 3000): Promise<void> {
 }
 
 describe('the gate in front of MCP over HTTP', () => {
-  it('[G-every-message] has every message decided before the SDK sees it, in both eras', async () => {
+  it('[G-every-message-decided] has every message decided before the SDK sees it, in both eras', async () => {
     const edge = await openEdge({ broker: memoryBroker({ denied: ['get_status', 'tools/list'] }) })
     const token = await edge.token()
     const session = await openSession(edge.url, token)
@@ -234,7 +234,7 @@ describe('a wait over HTTP', () => {
   )
 
   it.each(['a session', 'the stateless revision'])(
-    '[G-revoked-at-once] ends without an answer when its token is revoked, in %s',
+    '[G-token-revoked] ends without an answer when its token is revoked, in %s',
     async (era) => {
       const edge = await openEdge()
       const token = await edge.token()
@@ -259,7 +259,7 @@ describe('a wait over HTTP', () => {
     const edge = await openEdge()
     const token = await edge.token('ada', 'agent', 1500)
     const sent = post(edge.url, token, statelessCall(1, 'get_status', wait), statelessHeaders('get_status'))
-    await expect(sent.then(async (response) => await response.text())).rejects.toThrow()
+    await expect(sent.then(async (response) => await response.text())).rejects.toThrow('terminated')
     expect(edge.broker.seen.aborted).toBe(1)
   })
 
@@ -281,7 +281,9 @@ describe('a wait over HTTP', () => {
     const began = performance.now()
     const closing = edge.http.close()
     const answers = await Promise.all(waiting.map(async (one) => (await messagesOf(await one)).at(-1)))
-    expect(answers.map((answer) => (answer?.['result'] as JsonObject)['structuredContent'])).toMatchObject([
+    expect(
+      answers.map((answer) => (answer?.['result'] as JsonObject | undefined)?.['structuredContent']),
+    ).toMatchObject([
       { state: 'running', final: false },
       { state: 'running', final: false },
       { state: 'running', final: false },
@@ -289,7 +291,7 @@ describe('a wait over HTTP', () => {
     expect(await stream.text()).toBe('')
     await closing
     expect(performance.now() - began).toBeLessThan(3000)
-    await expect(fetch(`${edge.url}/healthz`)).rejects.toThrow()
+    await expect(fetch(`${edge.url}/healthz`)).rejects.toThrow('fetch failed')
   })
 
   it('tells its progress on the way where it was asked to, every 5 s', async () => {
