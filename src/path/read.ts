@@ -60,6 +60,8 @@ export async function getStatus(
   waiting: Waiting,
 ): Promise<Results['get_status']> {
   if (args.approval_id !== undefined) {
+    if (args.execution_id !== undefined || args.task_id !== undefined)
+      throw new WritError('invalid_arguments', '"approval_id" stands alone: leave out "execution_id" and "task_id".')
     const { approval, payload } = await showApproval(parts, args.approval_id)
     const execution = parts.ledger.views.execution(approval.execution)
     if (execution === null) throw new WritError('ledger_corrupt', 'an approval without its execution')
@@ -154,7 +156,7 @@ export async function statusOf(
       )
       nextProgress = now + progressEveryMs
     }
-    woken = await change(parts, found.id, Math.min(until, nextProgress) - now, from !== null, waiting.signal)
+    woken = true; await change(parts, found.id, Math.min(until, nextProgress) - now, from !== null, waiting.signal)
   }
 }
 

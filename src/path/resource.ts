@@ -24,10 +24,11 @@ export function resourceOf(views: Views, catalog: Catalog, caller: Caller, messa
   if ((name === 'submit_task' || name === 'list_targets') && target !== null)
     return targetResource(catalog, caller, target)
   if (name === 'resources/read') return uriResource(views, text('uri') ?? '')
-  const execution = text('execution_id')
-  if (execution !== null) return executionResource(views, execution)
+  // In the order in which `get_status` looks at them: what is decided on is what is shown.
   const approval = text('approval_id')
   if (approval !== null) return approvalResource(views, approval)
+  const execution = text('execution_id')
+  if (execution !== null) return executionResource(views, execution)
   const task = text('task_id')
   if (task !== null) return taskResource(views, catalog, task)
   return nothing
