@@ -1,9 +1,12 @@
 import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import type { JsonObject } from '../../src/digest.ts'
 import type { Driver } from './clients/driver.ts'
 import { passphrase, type Ran, script, useWorld } from './world.ts'
+
+// Each verdict opens a key under a passphrase, which takes as long as it is meant to.
+vi.setConfig({ testTimeout: 120_000 })
 
 const world = useWorld()
 const packFolder = join(world.folder, 'policies', 'extra')
@@ -72,8 +75,26 @@ demand('catalog', {})
 demand('lost', {
   stages: '[{"id": "lead", "roles": ["lead"], "min": 1}, {"id": "security", "roles": ["security"], "min": 1}]',
 })
+mkdirSync(join(world.folder, 'policies', 'chat'))
+// The local agent is renamed below, and with its name go its roles; what it had asked for may still run.
+writeFileSync(
+  join(world.folder, 'policies', 'chat', 'chat.rego'),
+  `package writ.pack.chat
+
+# METADATA
+# title: What was confirmed in chat runs, whoever asks now
+# custom: {id: CHT-001}
+grant contains {"rule": rego.metadata.rule()} if {
+	input.phase == "execution"
+	input.resource.properties.labels.env == "bearer"
+}
+`,
+)
 editConfig((text) =>
-  text.replace('policies:\n', 'policies:\n  - { pack: extra, layer: org, kind: guard, path: policies/extra }\n'),
+  text.replace(
+    'policies:\n',
+    'policies:\n  - { pack: extra, layer: org, kind: guard, path: policies/extra }\n  - { pack: chat, layer: team, kind: grant, path: policies/chat }\n',
+  ),
 )
 
 const people: Readonly<Record<string, readonly string[]>> = {
@@ -385,7 +406,8 @@ describe('who may not approve', () => {
     const before = readFileSync(configPath, 'utf8')
     editConfig((text) => text.replace('roles: [developer, operator]', 'roles: [developer, operator, approver]'))
     await new Promise((resolve) => setTimeout(resolve, 1000))
-    expect((await say(client))['error']).toMatchObject({
+    // A connection is who it was when it was made.
+    expect((await say(await world.client()))['error']).toMatchObject({
       code: 'denied',
       message: 'This approval takes an approver’s own key, not a word in chat.',
     })
@@ -395,15 +417,15 @@ describe('who may not approve', () => {
   })
 
   it('is the agent that asked also where a policy takes a word in chat; another agent’s is taken, and recorded as bearer', async () => {
-    const client = await world.client()
     const before = readFileSync(configPath, 'utf8')
     editConfig((text) => text.replace('roles: [developer, operator]', 'roles: [developer, operator, approver]'))
     await new Promise((resolve) => setTimeout(resolve, 1000))
+    const client = await world.client()
     const { id, approval, started } = await start(client, 'bearer')
     const digest = String((started['approval'] as JsonObject)['plan_digest'])
-    const say = async (args: JsonObject = {}): Promise<JsonObject> =>
+    const say = async (driver: Driver, args: JsonObject = {}): Promise<JsonObject> =>
       (
-        await client.call('respond_to_approval', {
+        await driver.call('respond_to_approval', {
           approval_id: approval,
           plan_digest: digest,
           verdict: 'approve',
@@ -411,7 +433,7 @@ describe('who may not approve', () => {
           ...args,
         })
       ).structured
-    expect((await say())['error']).toMatchObject({
+    expect((await say(client))['error']).toMatchObject({
       code: 'denied',
       message: 'Whoever asked for this run may not approve it.',
     })
@@ -422,12 +444,15 @@ describe('who may not approve', () => {
       ),
     )
     await new Promise((resolve) => setTimeout(resolve, 1000))
-    expect((await say({ plan_digest: `sha256:${'0'.repeat(64)}` }))['error']).toMatchObject({ code: 'plan_changed' })
+    const other = await world.client()
+    expect((await say(other, { plan_digest: `sha256:${'0'.repeat(64)}` }))['error']).toMatchObject({
+      code: 'plan_changed',
+    })
     expect(answer('approve', approval, '--as', 'ada', '--stage', 'approver')).toMatchObject({
       code: 1,
       err: expect.stringContaining('does not take a key') as string,
     })
-    expect(await say()).toMatchObject({ state: 'satisfied', execution_id: id })
+    expect(await say(other)).toMatchObject({ state: 'satisfied', execution_id: id })
     expect(await until(client, id, 'succeeded')).toMatchObject({ state: 'succeeded' })
     const { receipts } = world.json(['executions', 'show', id]) as { receipts: { kind: string; receipt_id: string }[] }
     const verdict = receipts.find(({ kind }) => kind === 'approval')
