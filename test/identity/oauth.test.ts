@@ -390,15 +390,46 @@ describe('roles for what runs later', () => {
     expect(world.identity.rolesOf('acme', 'corp:alice')).toEqual([])
   })
 
-  it('cost one step while nothing changes, and none for a caller who never had a role', async () => {
+  it('[G-roles-now] vanish for every agent with the newest token of the person, through whatever agent it came', async () => {
+    const { world, token } = await setUp()
+    const other = { client_id: 'other' }
+    await world.with(await token())
+    world.clock.set(world.clock.now() + 5_000)
+    await world.with(await token({ claims: { ...other, groups: ['writ-ops'] } }))
+    expect(world.identity.rolesOf('acme', 'corp:alice')).toEqual(['operator'])
+    expect(world.identity.rolesOf('acme', 'corp:alice', 'corp:chat-client')).toEqual([])
+    // An agent is given no more than its own tokens say, whatever others hold.
+    world.clock.set(world.clock.now() + 5_000)
+    await world.with(await token({ claims: { ...other, groups: ['writ-ops', 'writ-devs'] } }))
+    expect(world.identity.rolesOf('acme', 'corp:alice', 'corp:chat-client')).toEqual(['developer'])
+    expect(world.identity.rolesOf('acme', 'corp:alice', 'corp:other')).toEqual(['developer', 'operator'])
+  })
+
+  it('cost no step for each of two tokens of one second that are shown in turn', async () => {
+    const { world, token } = await setUp()
+    const tokens = [
+      await token({ claims: { groups: ['writ-devs'] } }),
+      await token({ claims: { groups: ['writ-ops'] } }),
+      await token({ claims: { groups: [] } }),
+    ]
+    for (let i = 0; i < 30; i++) await world.with(tokens[i % 3] ?? '')
+    expect(world.ledger.steps(0, 100)).toHaveLength(2)
+    expect(world.identity.rolesOf('acme', 'corp:alice')).toEqual([])
+  })
+
+  it('cost one step a person while nothing changes', async () => {
     const { world, token } = await setUp({}, { roles_valid_s: 3600 })
     const alice = await token()
-    for (let i = 0; i < 50; i++) await world.with(alice)
-    for (let i = 0; i < 50; i++) await world.with(await token({ claims: { sub: `bob${i}`, groups: [] } }))
-    expect(world.ledger.steps(0, 100)).toHaveLength(1)
+    const bob = await token({ claims: { sub: 'bob', groups: [] } })
+    for (let i = 0; i < 50; i++) await world.with(i % 2 === 0 ? alice : bob)
+    expect(world.ledger.steps(0, 100)).toHaveLength(2)
+    // A client that registers itself anew each time has nothing new to say of a person without roles.
+    for (let i = 0; i < 50; i++)
+      await world.with(await token({ claims: { sub: 'bob', groups: [], client_id: `c${i}` } }))
+    expect(world.ledger.steps(0, 100)).toHaveLength(2)
     world.clock.set(world.clock.now() + 1_900_000)
     await world.with(await token())
-    expect(world.ledger.steps(0, 100)).toHaveLength(2)
+    expect(world.ledger.steps(0, 100)).toHaveLength(3)
   })
 })
 

@@ -8,6 +8,7 @@ import type { Authenticate, Authenticated, Caller } from '../../request/caller.t
 import { httpsJson } from './fetch.ts'
 import { openResourceServer } from './oauth.ts'
 import type { CheckedAccess } from './oauth.ts'
+import { rolesSeen, rowFor } from './roles.ts'
 import type { IssuerSettings, OAuthSettings } from './settings.ts'
 import { openTokens } from './token.ts'
 import type { CheckedToken, Tokens } from './token.ts'
@@ -86,20 +87,13 @@ export function openIdentity(options: {
   }
 
   /** What a valid access token says of roles now, kept for what runs after it. */
-  const note = async (access: CheckedAccess & { ok: true }): Promise<void> => {
-    const { tenant, subject, roles, agent } = access.caller
-    const before = ledger.views.seenRoles(tenant, subject.id).find((seen) => seen.agent === agent.id)
-    if (before === undefined && roles.length === 0) return
-    if (before !== undefined && before.as_of_ms > access.issued_at_ms) return
-    const validMs = (server.settings?.roles_valid_s ?? 0) * 1000
-    const until = now() + validMs
-    const same = before !== undefined && JSON.stringify(before.roles) === JSON.stringify(roles)
-    // Half of the time may pass before the same is written again: few steps, and never a gap.
-    if (same && before.until_ms > until - validMs / 2) return
-    await ledger.append({
-      kind: 'roles_seen',
-      seen: { tenant, subject: subject.id, agent: agent.id, roles, as_of_ms: access.issued_at_ms, until_ms: until },
-    })
+  const note = async ({ caller, issued_at_ms }: CheckedAccess & { ok: true }): Promise<void> => {
+    const { tenant, subject, roles, agent } = caller
+    const at = now()
+    const until_ms = at + (server.settings?.roles_valid_s ?? 0) * 1000
+    const seen = { tenant, subject: subject.id, agent: agent.id, roles, as_of_ms: issued_at_ms, until_ms }
+    const row = rowFor(ledger.views.seenRoles(tenant, subject.id), seen, at)
+    if (row !== null) await ledger.append({ kind: 'roles_seen', seen: row })
   }
   const now = (): number => Math.max(clock.now(), ledger.views.newestTimeMs())
 
@@ -131,13 +125,10 @@ export function openIdentity(options: {
     },
 
     rolesOf(tenant, subject, agent) {
-      const at = now()
-      const seen = ledger.views
-        .seenRoles(tenant, subject)
-        .filter((one) => one.until_ms > at && (agent === undefined || one.agent === agent))
-        // An issuer that is no longer configured vouches for nobody.
-        .filter(() => server.settings?.issuers.some((one) => subject.startsWith(`${one.name}:`)) === true)
-      return [...new Set([...tokens.rolesOf(tenant, subject, agent), ...seen.flatMap((one) => one.roles)])].sort()
+      // An issuer that is no longer configured vouches for nobody.
+      const known = server.settings?.issuers.some((one) => subject.startsWith(`${one.name}:`)) === true
+      const seen = known ? rolesSeen(ledger.views.seenRoles(tenant, subject), now(), agent) : []
+      return [...new Set([...tokens.rolesOf(tenant, subject, agent), ...seen])].sort()
     },
   }
 }
