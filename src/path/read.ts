@@ -156,7 +156,7 @@ export async function statusOf(
       )
       nextProgress = now + progressEveryMs
     }
-    woken = true; await change(parts, found.id, Math.min(until, nextProgress) - now, from !== null, waiting.signal)
+    woken = await change(parts, found.id, Math.min(until, nextProgress) - now, from !== null, waiting.signal)
   }
 }
 
