@@ -1,8 +1,10 @@
 import { isUtf8 } from 'node:buffer'
+import { setImmediate } from 'node:timers/promises'
 import type { Digest } from '../digest.ts'
 import { digestOf } from '../digest.ts'
 import { WritError } from '../error.ts'
 import type { FileIn } from './call.ts'
+import { placesOf } from './places.ts'
 import type { TaskFile } from './task.ts'
 
 export const maxFiles = 1000
@@ -12,6 +14,9 @@ export const maxCallBytes = 64 * 1024 * 1024
 export const maxUploadBytes = 1024 * 1024 * 1024
 /** Bytes of all files of a task together. How much of them a run can take is its executor's to say. */
 const maxTaskBytes = 2 * maxUploadBytes
+/** Characters the edits of one call may search through, all together; and how many before other work gets its turn. */
+const maxSearched = 512 * 1024 * 1024
+const searchedAtOnce = 1024 * 1024
 /** Folders inside one another. */
 const maxParts = 64
 
@@ -90,7 +95,8 @@ export async function applyFiles(
   }
   for (const { path, bytes, executable } of changes.unpacked ?? [])
     add(written(join(changes.under, path), bytes, executable, false))
-  for (const file of changes.files ?? []) add(await read(file, after.get(file.path), bytesOf))
+  const search: Search = { left: maxSearched, since: 0 }
+  for (const file of changes.files ?? []) add(await read(file, after.get(file.path), bytesOf, search))
   for (const { path, sha256, size } of changes.stored ?? [])
     add({
       file: { path, sha256, size, executable: before.get(path)?.executable ?? false },
@@ -179,6 +185,7 @@ async function read(
   file: FileIn,
   current: TaskFile | undefined,
   bytesOf: (digest: Digest) => Promise<Uint8Array>,
+  search: Search,
 ): Promise<Write> {
   const problem = pathProblem(file.path)
   if (problem !== null) throw invalid(file.path, problem)
@@ -189,7 +196,7 @@ async function read(
       ? fromText(file.path, file.content)
       : file.content_base64 !== undefined
         ? fromBase64(file.path, file.content_base64)
-        : await edit(file.path, file.edits ?? [], current, bytesOf)
+        : await edit(file.path, file.edits ?? [], current, bytesOf, search)
   if (bytes.length > maxCallBytes)
     throw new WritError('too_large', `the file ${showPath(file.path)} is larger than 64 MiB`)
   if (file.sha256 !== undefined && `sha256:${file.sha256.replace(/^sha256:/, '')}` !== digestOf(bytes))
@@ -218,6 +225,7 @@ async function edit(
   edits: NonNullable<FileIn['edits']>,
   current: TaskFile | undefined,
   bytesOf: (digest: Digest) => Promise<Uint8Array>,
+  search: Search,
 ): Promise<Buffer> {
   if (current === undefined) throw invalid(path, 'cannot be edited: there is no such file; send content')
   if (edits.length === 0) throw invalid(path, 'edits is empty')
@@ -229,24 +237,35 @@ async function edit(
     const which = edits.length === 1 ? 'the edit' : `edit ${index + 1} of ${edits.length}`
     if (old === '') throw invalid(path, `${which} has an empty "old"`)
     if (!old.isWellFormed() || !replacement.isWellFormed()) throw invalid(path, `${which} holds a lone surrogate`)
-    const matches = countMatches(text, old)
+    await pay(search, text.length)
+    const { first: at, count: matches } = placesOf(text, old, 100)
     if (matches !== 1)
       throw invalid(
         path,
         `"old" of ${which} matches ${matches === 100 ? '100 or more' : matches} times; it has to match exactly once`,
       )
-    const at = text.indexOf(old)
     text = text.slice(0, at) + replacement + text.slice(at + old.length)
     if (text.length > maxCallBytes) throw new WritError('too_large', `the file ${showPath(path)} is larger than 64 MiB`)
   }
   return Buffer.from(text, 'utf8')
 }
 
-/** Overlapping ones count too: each is a place the edit could have meant. Stops at 100. */
-function countMatches(text: string, part: string): number {
-  let count = 0
-  for (let at = text.indexOf(part); at >= 0 && count < 100; at = text.indexOf(part, at + 1)) count++
-  return count
+/** What the edits of one call have still to spend, and have spent since other work had its turn: the broker has one thread. */
+interface Search {
+  left: number
+  since: number
+}
+
+async function pay(search: Search, characters: number): Promise<void> {
+  search.left -= characters
+  if (search.left < 0)
+    throw new WritError('too_large', 'the edits of this call search through more than 512 MiB together', {
+      remedy: 'Send the content of large files instead of edits, or split the call.',
+    })
+  search.since += characters
+  if (search.since < searchedAtOnce) return
+  search.since = 0
+  await setImmediate()
 }
 
 /** Joins names that any common file system would take for one (case folding, compatibility forms). */

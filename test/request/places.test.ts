@@ -1,0 +1,59 @@
+import fc from 'fast-check'
+import { expect, it } from 'vitest'
+import { digestOf } from '../../src/digest.ts'
+import { applyFiles } from '../../src/request/files.ts'
+import { placesOf } from '../../src/request/places.ts'
+
+/** Every start, looked at one by one. */
+function oneByOne(text: string, part: string): readonly number[] {
+  return Array.from({ length: text.length }, (_, at) => at).filter((at) => text.startsWith(part, at))
+}
+
+it('finds the places of a part, short or long, as looking at each start does', () => {
+  const letters = (minLength: number, maxLength: number): fc.Arbitrary<string> =>
+    fc.string({ unit: fc.constantFrom('a', 'b'), minLength, maxLength })
+  const part = fc.oneof(letters(1, 4), letters(33, 40), fc.constantFrom('a'.repeat(33), 'ab'.repeat(20)))
+  fc.assert(
+    fc.property(part, letters(0, 60), letters(0, 60), fc.boolean(), (sought, before, after, twice) => {
+      const text = `${before}${sought}${twice ? sought : ''}${after}`
+      const all = oneByOne(text, sought)
+      expect(placesOf(text, sought, 1000)).toEqual({ first: all[0] ?? -1, count: all.length })
+      expect(placesOf(text, sought, 2).count).toBe(Math.min(2, all.length))
+      expect(placesOf(after, sought, 2).count).toBe(Math.min(2, oneByOne(after, sought).length))
+    }),
+  )
+})
+
+const nothingStored = async (): Promise<never> => await Promise.reject(new Error('nothing is stored'))
+
+async function editing(
+  bytes: Buffer,
+  edits: readonly { readonly old: string; readonly new: string }[],
+): Promise<unknown> {
+  const files = [{ path: 'a', sha256: digestOf(bytes), size: bytes.length, executable: false }]
+  return await applyFiles(
+    files,
+    { files: [{ path: 'a', edits }] },
+    async () => await Promise.resolve(bytes),
+    nothingStored,
+  )
+}
+
+it('searches for an edit chosen to be slow in the time of any other', async () => {
+  const half = 'a'.repeat(50_000)
+  const started = performance.now()
+  await expect(
+    editing(Buffer.from(`${'a'.repeat(1_500_000)}c`), [{ old: `${half}b${half}`, new: '' }]),
+  ).rejects.toMatchObject({ code: 'invalid_file' })
+  expect(performance.now() - started).toBeLessThan(2000)
+})
+
+it('lets other work in between the edits of one call, and refuses those that search through too much', async () => {
+  let turns = 0
+  const ticker = setInterval(() => turns++, 1)
+  const edits = Array.from({ length: 40 }, (_, at) => (at % 2 === 0 ? { old: 'q', new: 'z' } : { old: 'z', new: 'q' }))
+  const bytes = Buffer.concat([Buffer.from('q'), Buffer.alloc(16 * 1024 * 1024, 'x')])
+  await expect(editing(bytes, edits)).rejects.toMatchObject({ code: 'too_large' })
+  clearInterval(ticker)
+  expect(turns).toBeGreaterThan(10)
+}, 20_000)
