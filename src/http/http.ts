@@ -292,7 +292,8 @@ async function listening(server: Server | TlsServer, settings: HttpSettings): Pr
         }),
       )
     })
-    server.listen(port, host, () => {
+    // A thousand clients that come back at once are not made to try again.
+    server.listen({ port, host, backlog: 4096 }, () => {
       server.removeAllListeners('error')
       resolve()
     })

@@ -28,7 +28,7 @@ async function wait(
   execution: string,
   at: number,
 ): Promise<{ readonly answer: JsonObject; readonly ms: number }> {
-  const body = JSON.stringify(statelessCall(at, 'get_status', { execution_id: execution, wait_ms: 40_000 }))
+  const body = JSON.stringify(statelessCall(at, 'get_status', { execution_id: execution, wait_ms: 50_000 }))
   return await new Promise((resolve, reject) => {
     const asked = request(
       `${http.url}/mcp`,
@@ -76,14 +76,14 @@ it('[G-waits-are-cheap] a thousand waiting clients cost one watch each and no re
     execution_intent: 'run_script',
     ...script(
       'slow.js',
-      "console.log('begun')\nawait new Promise((resolve) => setTimeout(resolve, 20000))\nconsole.log('over')",
+      "console.log('begun')\nawait new Promise((resolve) => setTimeout(resolve, 55000))\nconsole.log('over')",
     ),
   })
   const started = await client.call('start_execution', { task_id: submitted.structured['task_id'] as string })
   const execution = String(started.structured['execution_id'])
   const agent = new Agent({ keepAlive: false, maxSockets: Infinity })
   const waiting = Array.from({ length: many }, async (_, at) => await wait(agent, execution, at))
-  const end = performance.now() + 15_000
+  const end = performance.now() + 30_000
   while ((await metric('writ_waits')) < many && performance.now() < end)
     await new Promise((resolve) => setTimeout(resolve, 100))
   expect(await metric('writ_waits')).toBe(many)
@@ -96,7 +96,7 @@ it('[G-waits-are-cheap] a thousand waiting clients cost one watch each and no re
   const answers = await Promise.all(waiting)
   for (const { answer } of answers)
     expect(answer).toMatchObject({ execution_id: execution, state: 'cancelled', final: true })
-  expect(Math.max(...answers.map(({ ms }) => ms)) - cancelled).toBeLessThan(6000)
+  expect(Math.max(...answers.map(({ ms }) => ms)) - cancelled).toBeLessThan(10_000)
   expect(await metric('writ_waits')).toBe(0)
   await client.close()
-}, 60_000)
+}, 90_000)
