@@ -2,6 +2,7 @@ import type { Digest } from '../digest.ts'
 import { WritError } from '../error.ts'
 import type { ExecutionId } from '../id.ts'
 import { siblingModule } from '../module.ts'
+import type { Plan } from '../plan/plan.ts'
 import { startChild } from './child.ts'
 import type { Child } from './child.ts'
 import { checkFromHost, cut, maxHeader, maxPayload } from './host-wire.ts'
@@ -36,6 +37,8 @@ interface Live {
   readonly events: RunEvents
   readonly digests: ReadonlySet<Digest>
   readonly end: (end: RunEnd) => void
+  /** Reads begun before the run host asked. */
+  readonly early: Map<Digest, Promise<Uint8Array>>
   started: boolean
   output: number
   fileBytes: number
@@ -55,6 +58,8 @@ interface Host {
 const sourceFlags = ['--liftoff-only', '--wasm-lazy-compilation']
 const closeMs = 2000
 const maxFiles = 1000
+/** Bytes of all files of a run that is not worth waiting for. */
+const maxEarly = 256 * 1024
 
 const nothing: RunEnd['counts'] = {
   egress: { allowed: 0, blocked: 0, refusals: [] },
@@ -153,6 +158,7 @@ export function startRunHost(options: RunHostOptions = {}): RunHost {
         events,
         digests,
         end: resolve,
+        early: readEarly(plan, files),
         started: false,
         output: 0,
         fileBytes: 0,
@@ -278,8 +284,7 @@ async function take(host: Host, header: FromHost, payload: Buffer): Promise<void
     }
     case 'read':
       if (!live.digests.has(header.digest)) throw new WritError('internal', 'a file the plan does not have')
-      live
-        .files(header.digest)
+      readOnce(live, header.digest)
         .then(
           (bytes) => host.pipe.send({ t: 'bytes', id: header.id, ok: true }, bytes),
           () => host.pipe.send({ t: 'bytes', id: header.id, ok: false }),
@@ -291,6 +296,25 @@ async function take(host: Host, header: FromHost, payload: Buffer): Promise<void
       live.end({ outcome: outcomeOf(header.outcome), counts: header.counts })
       return
   }
+}
+
+/** Small files are read while the dispatch is on its way. */
+function readEarly(plan: Plan, files: FileReader): Map<Digest, Promise<Uint8Array>> {
+  if (plan.files.reduce((sum, file) => sum + file.size, 0) > maxEarly) return new Map()
+  return new Map(
+    plan.files.map(({ sha256 }) => {
+      const reading = files(sha256)
+      // Told to whoever asks for it.
+      reading.catch(() => undefined)
+      return [sha256, reading]
+    }),
+  )
+}
+
+function readOnce(live: Live, digest: Digest): Promise<Uint8Array> {
+  const early = live.early.get(digest)
+  live.early.delete(digest)
+  return early ?? live.files(digest)
 }
 
 function outcomeOf(outcome: WireOutcome): Outcome {

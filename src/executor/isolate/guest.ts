@@ -2,6 +2,7 @@ import { posix } from 'node:path'
 import ivm from 'isolated-vm'
 import { openBridge } from './bridge.ts'
 import type { BridgeLimits, Surroundings } from './bridge.ts'
+import { describeFailure } from './failure.ts'
 import { makeInspect } from './prelude/inspect.ts'
 import { prelude } from './prelude/prelude.ts'
 import type { Begin } from './prelude/prelude.ts'
@@ -42,7 +43,36 @@ const doneText = `const done = globalThis['writ:done']\ndelete globalThis['writ:
 const writText = `const writ = globalThis.writ\nexport const { env, args, stdin, inputs, files, readText, readBytes, writeFile, exit } = writ\nexport default writ`
 
 export async function openGuest(memoryMb: number, fatal: () => void): Promise<Guest> {
-  const isolate = new ivm.Isolate({ memoryLimit: Math.max(memoryMb, 8), inspector: false, onCatastrophicError: fatal })
+  return await openContext(openIsolate(memoryMb, fatal), memoryMb)
+}
+
+/**
+ * A guest that costs its first run less: a program of ours has run in another context of its isolate before, which is gone.
+ * What a run does for the first time takes several times as long as later, in this process and in the isolate.
+ */
+export async function openRehearsedGuest(memoryMb: number, fatal: () => void): Promise<Guest> {
+  const isolate = openIsolate(memoryMb, fatal)
+  const rehearsal = await openContext(isolate, memoryMb)
+  await rehearsal.run({
+    entry: 'main.js',
+    files: new Map([['main.js', Buffer.from('console.log(writ.inputs.word)\nexport default 0')]]),
+    outputs: new Map(),
+    begin: { env: {}, args: [], stdin: '', inputs: { word: '' }, files: ['main.js'] },
+    limits: { outputs: 1024 },
+    timeoutMs: 5000,
+    io: { print: () => undefined, congested: false, fetch: () => undefined, unfetch: () => undefined },
+    room: () => Promise.resolve(),
+    answers: () => undefined,
+  })
+  rehearsal.forget()
+  return await openContext(isolate, memoryMb)
+}
+
+function openIsolate(memoryMb: number, fatal: () => void): ivm.Isolate {
+  return new ivm.Isolate({ memoryLimit: Math.max(memoryMb, 8), inspector: false, onCatastrophicError: fatal })
+}
+
+async function openContext(isolate: ivm.Isolate, memoryMb: number): Promise<Guest & { forget(): void }> {
   const context = await isolate.createContext()
   const fixed: Fixed = {
     root: await isolate.compileModule(rootText, { filename: 'writ:root' }),
@@ -69,6 +99,11 @@ export async function openGuest(memoryMb: number, fatal: () => void): Promise<Gu
     },
     dispose() {
       if (!isolate.isDisposed) isolate.dispose()
+    },
+    forget() {
+      deliver.release()
+      for (const module of [fixed.root, fixed.done]) module.release()
+      context.release()
     },
   }
 }
@@ -249,30 +284,4 @@ async function compileEntry(isolate: ivm.Isolate, filename: string, text: string
 function copyIn(bytes: Uint8Array): unknown {
   const own = bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength) as ArrayBuffer
   return new ivm.ExternalCopy(own, { transferOut: false }).copyInto({ release: true })
-}
-
-const boundary = '(<isolated-vm boundary>)'
-const hints: readonly (readonly [RegExp, string])[] = [
-  [
-    /\b(?:require|module|exports) is not defined/,
-    'Modules are ES modules here: import { readText } from "./file.js", or from "writ".',
-  ],
-  [/\bprocess is not defined/, 'There is no process here: use writ.env, writ.args, writ.stdin and writ.exit(code).'],
-  [/\bBuffer is not defined/, 'There is no Buffer here: use Uint8Array, TextEncoder, atob and btoa.'],
-  [/^Not supported/, 'import() is refused here: import the files of the project statically.'],
-]
-
-/** What a step prints before it fails: the guest's own words and frames, nothing of the worker's. */
-export function describeFailure(error: unknown): string {
-  if (error instanceof ProjectError) return error.message
-  if (!(error instanceof Error)) return `Uncaught ${typeof error === 'string' ? error.slice(0, 16_384) : typeof error}`
-  const { name } = error
-  const message = error.message.slice(0, 16_384)
-  const stack = error.stack ?? ''
-  // Frames of the worker follow the boundary; a stack without one is not shown at all.
-  const cut = stack.indexOf(boundary)
-  const own = cut < 0 ? `${name}: ${message}` : stack.slice(0, cut).slice(0, 16_384)
-  const lines = own.split('\n').filter((line) => !line.includes('writ:') && !/^\s*at\s*$/.test(line))
-  const hint = hints.find(([pattern]) => pattern.test(message))?.[1]
-  return [`Uncaught ${lines.join('\n').trimEnd()}`, ...(hint === undefined ? [] : [hint])].join('\n')
 }

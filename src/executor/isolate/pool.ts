@@ -43,8 +43,8 @@ export interface Pool {
 /** Megabytes a worker itself needs beside what its guest may have. */
 export const workerShareMb = 96
 const bootMs = 15_000
-/** A pause before a taken worker is replaced, so that the fork does not compete with the run that just began. */
-const refillMs = 10
+/** A pause before a taken worker is replaced, so that its start does not compete with a short run that just began. */
+const refillMs = 50
 
 // Nothing of the machine is left to a worker that breaks out of V8 but what its user may do: no core, no file it could
 // write, few descriptors. The shell becomes Node by `exec`, so the pid stays.
@@ -111,6 +111,7 @@ export function openPool(options: PoolOptions): Pool {
       },
     }
     live.add(worker)
+    void worker.pipe.send({ t: 'rehearse' })
     const late = setTimeout(() => child.kill(), bootMs)
     void child.exited.then(() => {
       clearTimeout(late)

@@ -2,6 +2,8 @@ import type { Limits, PlanStep } from '../../plan/plan.ts'
 
 /** Run host → worker. The worker trusts it: it holds nothing that the run host does not. */
 export type ToWorker =
+  /** The first frame: the worker runs a program of its own on it and then says `ready`. */
+  | { readonly t: 'rehearse' }
   | { readonly t: 'file'; readonly path: string }
   | { readonly t: 'go'; readonly job: WorkerJob }
   | {

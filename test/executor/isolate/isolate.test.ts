@@ -48,6 +48,17 @@ describe('the isolate executor', () => {
     )
   })
 
+  test('shows a guest nothing of what its isolate rehearsed before', async () => {
+    const dump = `const own = (value) => Object.getOwnPropertyNames(value).toSorted().join()
+console.log(own(globalThis), own(writ), own(Object.prototype), own(Array.prototype), writ.inputs, writ.files(), writ.env, writ.stdin)`
+    // The first run sets the memory of the worker that waits for the second; only a first step's guest has rehearsed.
+    await run({ 'a.js': dump })
+    const { outcome, seen } = await run({ 'a.js': dump }, { argv: [['a.js'], ['a.js']] })
+    const [rehearsed, fresh] = seen.text().trimEnd().split('\n')
+    expect(outcome).toMatchObject({ end: 'exited', reason: null, steps: [{ exit: 0 }, { exit: 0 }] })
+    expect(rehearsed).toBe(fresh)
+  })
+
   test('takes a lone script that returns, and hands its value back', async () => {
     const { outcome, seen } = await run({
       'a.js': `const rows = [1, 2, 3]\nif (rows.length === 0) return null\nreturn { sum: rows.reduce((a, b) => a + b) }`,
