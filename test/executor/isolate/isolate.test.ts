@@ -54,7 +54,7 @@ console.log(own(globalThis), own(writ), own(Object.prototype), own(Array.prototy
     // The first run sets the memory of the worker that waits for the second; only a first step's guest has rehearsed.
     await run({ 'a.js': dump })
     const { outcome, seen } = await run({ 'a.js': dump }, { argv: [['a.js'], ['a.js']] })
-    const [rehearsed, fresh] = seen.text().trimEnd().split('\n')
+    const [rehearsed, fresh] = seen.text().split('\n')
     expect(outcome).toMatchObject({ end: 'exited', reason: null, steps: [{ exit: 0 }, { exit: 0 }] })
     expect(rehearsed).toBe(fresh)
   })
