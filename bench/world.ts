@@ -52,10 +52,14 @@ export function makeWorld(): World {
     socket,
     async serve(from) {
       const began = performance.now()
-      const broker = spawn(process.execPath, ['--disable-proto=delete', entryOf(from), 'serve', '--config', config], {
-        env: environment,
-        stdio: ['ignore', 'ignore', 'pipe'],
-      })
+      const broker = spawn(
+        process.execPath,
+        ['--disable-proto=delete', entryOf(from), 'serve', '--listen', 'none', '--config', config],
+        {
+          env: environment,
+          stdio: ['ignore', 'ignore', 'pipe'],
+        },
+      )
       let complaint = ''
       broker.stderr.setEncoding('utf8').on('data', (text: string) => (complaint = (complaint + text).slice(-4000)))
       while (!(await answers(socket))) {
