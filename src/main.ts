@@ -110,10 +110,10 @@ async function serveMain(argv: readonly string[]): Promise<number> {
   const { config, listen, flags } = options(argv, { flags: ['--detached'], listen: true })
   const detached = flags.has('--detached')
   // Detached, standard output is the log file the starter opened.
-  const log = pino(
-    { base: { pid: process.pid }, timestamp: pino.stdTimeFunctions.isoTime },
-    pino.destination({ fd: detached ? 1 : 2, sync: true }),
-  )
+  const destination = pino.destination({ fd: detached ? 1 : 2, sync: true })
+  // A log that finds no room must not end the broker: what has to be kept is in the ledger.
+  destination.on('error', () => undefined)
+  const log = pino({ base: { pid: process.pid }, timestamp: pino.stdTimeFunctions.isoTime }, destination)
   try {
     const file = configFile(findConfig, config)
     const env = new Map(

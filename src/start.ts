@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs'
+import { closeSync, fstatSync, mkdirSync, openSync, readFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { dirname } from 'node:path'
 import { systemCode, WritError } from './error.ts'
@@ -36,7 +36,7 @@ export async function connectOrStart(options: StartOptions): Promise<Socket> {
   if (running !== null) return running
   const until = performance.now() + (options.withinMs ?? 20_000)
   while (performance.now() < until) {
-    const ended = launch(options)
+    const { ended, complaint } = launch(options)
     let pausedFor = 0
     while (performance.now() < until) {
       await new Promise((resolve) => setTimeout(resolve, 15))
@@ -44,15 +44,16 @@ export async function connectOrStart(options: StartOptions): Promise<Socket> {
       if (socket !== null) return socket
       const how = ended()
       if (how === 'by itself')
-        throw new WritError('broker_unreachable', `The broker did not start: ${lastComplaint(options.logFile)}`)
+        throw new WritError('broker_unreachable', `The broker did not start: ${complaint()}`)
       if (how !== null && (pausedFor += 15) >= (how === 'killed' ? killedPauseMs : heldPauseMs)) break
     }
   }
   throw new WritError('broker_unreachable', 'The broker did not answer in time.')
 }
 
-function launch(options: StartOptions): () => Ended {
+function launch(options: StartOptions): { ended(): Ended; complaint(): string } {
   const log = openLog(options.logFile)
+  const before = fstatSync(log).size
   const child = spawn(
     process.execPath,
     [
@@ -74,7 +75,7 @@ function launch(options: StartOptions): () => Ended {
   child.on('exit', (code) => (ended = code === null ? 'killed' : code === heldExit ? 'lock held' : 'by itself'))
   child.on('error', () => (ended = 'by itself'))
   child.unref()
-  return () => ended
+  return { ended: () => ended, complaint: () => lastComplaint(options.logFile, before) }
 }
 
 function openLog(file: string): number {
@@ -104,13 +105,22 @@ async function tryConnect(path: string): Promise<Socket | null> {
   })
 }
 
-/** The last line a broker wrote before it gave up. */
-function lastComplaint(logFile: string): string {
-  const line = readFileSync(logFile, 'utf8').trimEnd().split('\n').at(-1) ?? ''
+/** Why a broker gave up, from what the log holds after its first `from` bytes: its record, else what it said in plain words. */
+function lastComplaint(logFile: string, from: number): string {
+  const lines = readFileSync(logFile).subarray(from).toString('utf8').split('\n')
+  for (const line of lines.toReversed()) {
+    const message = messageOf(line)
+    if (message !== null) return message
+  }
+  return (lines.find((line) => line.startsWith('writ: ')) ?? lines[0] ?? '').replace(/^writ: /, '').slice(0, 500) || 'see its log'
+}
+
+/** The error of a record that tells of one, or null. */
+function messageOf(line: string): string | null {
   try {
-    const record = JSON.parse(line) as { readonly err?: { readonly message?: string }; readonly msg?: string }
-    return record.err?.message ?? record.msg ?? 'see its log'
+    const record = JSON.parse(line) as { readonly err?: { readonly message?: string } } | null
+    return record?.err?.message ?? null
   } catch {
-    return line.slice(0, 500)
+    return null
   }
 }

@@ -3,7 +3,7 @@ import { basename, dirname, join, relative, resolve, sep } from 'node:path'
 import { Client, ProtocolError } from '@modelcontextprotocol/client'
 import { StdioClientTransport } from '@modelcontextprotocol/client/stdio'
 import { visible, visibleLine } from '../approval/visible.ts'
-import { findConfig } from '../config.ts'
+import { findConfig, loadConfig } from '../config.ts'
 import type { Json, JsonObject } from '../digest.ts'
 import { WritError } from '../error.ts'
 import type { Results } from '../execution/result.ts'
@@ -32,6 +32,8 @@ export async function run(
 ): Promise<number> {
   const config = findConfig({ flag: context.configFlag, env: context.env, cwd: context.cwd })
   if (config === null) throw new WritError('no_config', 'There is no writ.yaml here or in a folder above.')
+  // Said here: a client of a process that could not start hears only that it ended.
+  loadConfig(config)
   const client = new Client({ name: 'writ-run', version: context.version }, { versionNegotiation: { mode: 'auto' } })
   const env = Object.fromEntries(
     Object.entries(context.env).filter((entry): entry is [string, string] => entry[1] !== undefined),
