@@ -32,7 +32,8 @@ export function openTransferAnswers(desk: TransferDesk, parts: Pick<Parts, 'log'
     const method = request.method
     if (kind === 'upload' && method === 'PUT') return await takeUpload(desk, request, token)
     if (kind === 'upload' && method === 'HEAD') return progressOf(desk, token)
-    if (kind === 'download' && (method === 'GET' || method === 'HEAD')) return await giveFile(desk, request, token)
+    if (kind === 'download' && (method === 'GET' || method === 'HEAD'))
+      return await giveFile(desk, parts, request, token)
     const allowed = kind === 'upload' ? 'PUT, HEAD' : 'GET, HEAD'
     throw new WritError('method_not_allowed', `This URL does not take this method.`, {
       remedy: `Use one of: ${allowed}.`,
@@ -99,7 +100,12 @@ async function* piecesOf(body: ReadableStream<Uint8Array> | null): AsyncGenerato
   }
 }
 
-async function giveFile(desk: TransferDesk, request: Request, token: string): Promise<Response> {
+async function giveFile(
+  desk: TransferDesk,
+  parts: Pick<Parts, 'log'>,
+  request: Request,
+  token: string,
+): Promise<Response> {
   const file = await desk.describe(token)
   const etag = `"${file.sha256.slice('sha256:'.length)}"`
   const headers: Record<string, string> = {
@@ -126,7 +132,10 @@ async function giveFile(desk: TransferDesk, request: Request, token: string): Pr
   const source = desk.send(token, from, to)
   // Asked for before the answer begins: what goes wrong at once can still be said.
   const first = await source.next()
-  return new Response(stream(source, first), { status, headers })
+  return new Response(
+    stream(source, first, (failure) => void reasonOf(parts, failure)),
+    { status, headers },
+  )
 }
 
 /** The one range a request asks for; null for the whole file, which also answers what is not understood (RFC 9110 §14.2). */
@@ -155,6 +164,7 @@ function wantedRange(
 function stream(
   source: AsyncGenerator<Uint8Array>,
   first: IteratorResult<Uint8Array, void>,
+  failed: (failure: unknown) => void,
 ): ReadableStream<Uint8Array> {
   let next: IteratorResult<Uint8Array, void> | null = first
   let unread: NodeJS.Timeout | undefined
@@ -169,11 +179,17 @@ function stream(
       },
       async pull(controller) {
         unread?.refresh()
-        const { done, value } = next ?? (await source.next())
-        next = null
-        if (done !== true) return controller.enqueue(value)
-        clearTimeout(unread)
-        controller.close()
+        try {
+          const { done, value } = next ?? (await source.next())
+          next = null
+          if (done !== true) return controller.enqueue(value)
+          clearTimeout(unread)
+          controller.close()
+        } catch (failure) {
+          clearTimeout(unread)
+          failed(failure)
+          controller.error(failure)
+        }
       },
       async cancel() {
         clearTimeout(unread)

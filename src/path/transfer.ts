@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto'
 import { type Digest, parseDigest } from '../digest.ts'
 import { WritError } from '../error.ts'
 import type { Execution, OutputFile } from '../execution/execution.ts'
@@ -8,6 +7,7 @@ import type { Caller } from '../request/caller.ts'
 import { applyFiles, maxCallBytes, maxUploadBytes, pathProblem, showPath } from '../request/files.ts'
 import type { Task } from '../request/task.ts'
 import { admit } from './admit.ts'
+import { type Body, checkRange, paced, stopped, verified } from './bytes.ts'
 import { openHoldings } from './holdings.ts'
 import type { Parts } from './parts.ts'
 import type { Refusals } from './refusals.ts'
@@ -42,14 +42,6 @@ export interface TransferOptions {
   readonly paceMs?: number
   /** Milliseconds a body may take in all; an hour unless told. */
   readonly bodyMs?: number
-}
-
-/** The one place a body goes: its bytes, where they belong in the file, and how many its request announced. */
-export interface Body {
-  readonly pieces: AsyncIterable<Uint8Array>
-  readonly length: number
-  /** From Content-Range, or null for the whole file from its beginning. */
-  readonly range: { readonly from: number; readonly to: number; readonly size: number } | null
 }
 
 export interface Given {
@@ -92,10 +84,10 @@ export interface TransferDesk {
   readonly live: number
 }
 
-/** A body that brings fewer bytes than this in one `paceMs` is too slow. */
-const leastBytes = 32 * 1024
 /** Bytes of the disk that no upload may take: the ledger's records of everything else come first. */
 const diskKeptFree = 16 * 1024 * 1024
+const mostAsked = 4
+const askAgainMs = 250
 /** Requests at once under one download ticket. */
 const maxServing = 4
 
@@ -203,8 +195,14 @@ export function openTransfers(parts: Parts, refusals: Refusals, options: Transfe
             },
           }
         : { name: 'get_result', arguments: { execution_id: ticket.execution, file: ticket.path } }
-    const admission = await admit(parts, refusals, caller, message)
-    if (!admission.allowed) throw new WritError('denied', admission.reason.message, { remedy: admission.reason.remedy })
+    for (let asked = 1; ; asked++) {
+      const admission = await admit(parts, refusals, caller, message)
+      if (admission.allowed) return
+      // A policy that was too busy to answer said no; before a gigabyte is thrown away it is asked again.
+      if (admission.reason.code !== 'deadline' || asked === mostAsked)
+        throw new WritError('denied', admission.reason.message, { remedy: admission.reason.remedy })
+      await new Promise((resolve) => setTimeout(resolve, askAgainMs))
+    }
   }
 
   async function checkDisk(bytes: number): Promise<void> {
@@ -305,22 +303,7 @@ export function openTransfers(parts: Parts, refusals: Refusals, options: Transfe
       const ticket = downloadOf(token)
       const stop = claim(ticket)
       try {
-        const hash = createHash('sha256')
-        let at = 0
-        let held: Uint8Array | null = null
-        for await (const piece of await parts.artifacts.open(ticket.sha256)) {
-          if (stop.signal.aborted) throw stopped()
-          const bytes = piece as Uint8Array
-          hash.update(bytes)
-          const part = bytes.subarray(Math.max(0, from - at), Math.max(0, to + 1 - at))
-          at += bytes.length
-          if (part.length === 0) continue
-          if (held !== null) yield held
-          held = part
-        }
-        if (`sha256:${hash.digest('hex')}` !== ticket.sha256)
-          throw new WritError('ledger_corrupt', 'an artifact is not what its digest says')
-        if (held !== null) yield held
+        yield* verified(await parts.artifacts.open(ticket.sha256), ticket, from, to, stop.signal)
       } finally {
         letGo(ticket, stop)
         release()
@@ -350,67 +333,6 @@ export function openTransfers(parts: Parts, refusals: Refusals, options: Transfe
       return tickets.live().length
     },
   }
-}
-
-/** A body starts a file anew, or goes on exactly where the last one ended. */
-function checkRange(ticket: UploadTicket, { length, range }: Body): void {
-  const { size, upload } = ticket
-  if (range === null) {
-    if (length !== size)
-      throw new WritError('size_mismatch', `The body has ${length} bytes; this URL takes a file of ${size}.`)
-    return
-  }
-  if (range.size !== size || length !== range.to - range.from + 1 || range.to >= size)
-    throw new WritError('size_mismatch', `The Content-Range does not fit a file of ${size} bytes and this body.`)
-  if (range.from !== upload.offset)
-    throw new WritError('size_mismatch', `${upload.offset} bytes have arrived; go on from there.`)
-}
-
-/** Ends a body that comes too slowly, takes too long, or whose ticket ends. Its source is left alone: the answer needs it. */
-async function* paced(
-  pieces: AsyncIterable<Uint8Array>,
-  stop: AbortController,
-  paceMs: number,
-  bodyMs: number,
-): AsyncGenerator<Uint8Array> {
-  let halt: (why: WritError) => void = () => undefined
-  let halted: WritError | null = null
-  const end = (why: WritError): void => {
-    halted ??= why
-    halt(why)
-  }
-  const onAbort = (): void => end(stopped())
-  stop.signal.addEventListener('abort', onAbort)
-  if (stop.signal.aborted) onAbort()
-  let came = 0
-  const slow = setInterval(() => {
-    if (came < leastBytes) end(new WritError('transfer_slow', 'The body came too slowly.'))
-    came = 0
-  }, paceMs)
-  const late = setTimeout(() => end(new WritError('transfer_slow', 'The body took too long.')), bodyMs)
-  const source = pieces[Symbol.asyncIterator]()
-  try {
-    for (;;) {
-      const { done, value } = await new Promise<IteratorResult<Uint8Array>>((resolve, reject) => {
-        halt = reject
-        if (halted !== null) reject(halted)
-        source.next().then(resolve, () => {
-          reject(new WritError('transfer_cut', 'The connection ended before the body did.'))
-        })
-      })
-      if (done === true) return
-      came += value.length
-      yield value
-    }
-  } finally {
-    clearInterval(slow)
-    clearTimeout(late)
-    stop.signal.removeEventListener('abort', onAbort)
-  }
-}
-
-function stopped(): WritError {
-  return new WritError('transfer_expired', 'This URL was ended.')
 }
 
 /** What is only looked at is neither read nor stored. */

@@ -121,5 +121,76 @@ export function artifactStoreContract(name: string, open: () => OpenedStore): vo
         expect(await codeOf(store.read(digest, 10))).toBe('not_found')
       }
     })
+
+    it('makes an artifact of an upload only when it is kept, over as many connections as it takes', async () => {
+      const { store, reopen } = open()
+      const upload = store.receive()
+      await upload.append(pieces('ab', '', 'c'), 3)
+      expect(upload.offset).toBe(3)
+      expect(await codeOf(upload.append(failing('de'), 9))).toContain('cut off')
+      expect(upload.offset).toBe(5)
+      await upload.append(pieces('f'), 1)
+      expect(await upload.finish()).toBe(digestOf('abcdef'))
+      expect(await store.size(digestOf('abcdef'))).toBeNull()
+      expect((await upload.read()).toString()).toBe('abcdef')
+      await upload.keep()
+      await upload.discard()
+      expect(await all(await reopen().open(digestOf('abcdef')))).toBe('abcdef')
+    })
+
+    it('begins an upload anew after it was given up, and leaves nothing of one that was', async () => {
+      const { store } = open()
+      const upload = store.receive()
+      await upload.append(pieces('wrong'), 5)
+      await upload.discard()
+      expect(upload.offset).toBe(0)
+      expect(await codeOf(upload.append(pieces('right', '!'), 5))).toBe('too_large')
+      expect(upload.offset).toBe(5)
+      expect(await upload.finish()).toBe(digestOf('right'))
+      await upload.discard()
+      expect(await listed(store)).toEqual([])
+      const empty = store.receive()
+      expect(await empty.finish()).toBe(digestOf(''))
+      await empty.keep()
+      expect(await store.size(digestOf(''))).toBe(0)
+    })
+
+    it('takes pieces of any size in their order', async () => {
+      const { store } = open()
+      const text = 'x'.repeat(300_000)
+      const many = Array.from({ length: 3000 }, (_, at) => (at % 500 === 0 ? text : String(at)))
+      const upload = store.receive()
+      await upload.append(pieces(...many), 10_000_000)
+      expect(await upload.finish()).toBe(digestOf(many.join('')))
+      expect((await upload.read()).toString()).toBe(many.join(''))
+      await upload.discard()
+    })
+
+    it('lists what it has, and removes what was not stored or held since a moment', async () => {
+      const { store } = open()
+      await store.put(pieces('a'), 1)
+      await store.put(pieces('b'), 1)
+      expect(await listed(store)).toEqual([digestOf('a'), digestOf('b')].toSorted())
+      expect(store.removeStoredBefore(digestOf('a'), Date.now() - 60_000)).toBe(false)
+      expect(store.hold(digestOf('a'))).toBe(1)
+      expect(store.removeStoredBefore(digestOf('a'), Date.now() + 60_000)).toBe(true)
+      expect(store.removeStoredBefore(digestOf('a'), Date.now() + 60_000)).toBe(false)
+      expect(store.hold(digestOf('a'))).toBeNull()
+      expect(store.removeStoredBefore('sha256:../x' as Digest, Date.now() + 60_000)).toBe(false)
+      expect(await listed(store)).toEqual([digestOf('b')])
+      expect(await store.room()).toBeGreaterThan(0)
+    })
   })
+}
+
+async function listed(store: ArtifactStore): Promise<readonly Digest[]> {
+  const found: Digest[] = []
+  for await (const digest of store.list()) found.push(digest)
+  return found.toSorted()
+}
+
+async function* failing(text: string): AsyncGenerator<Uint8Array> {
+  await Promise.resolve()
+  yield Buffer.from(text)
+  throw new Error('cut off')
 }

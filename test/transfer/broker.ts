@@ -156,7 +156,7 @@ export function openDesk(
 }
 
 const sizes = `import { files, readBytes } from 'writ'
-for (const path of files) console.log(path, readBytes(path).length)
+for (const path of files()) console.log(path, readBytes(path).length)
 `
 
 export function sha256(bytes: Uint8Array): string {

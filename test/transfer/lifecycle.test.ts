@@ -1,5 +1,7 @@
 import { randomBytes } from 'node:crypto'
-import { rmSync } from 'node:fs'
+import { spawn, spawnSync } from 'node:child_process'
+import { rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
 import { initialised, openTestBroker, put, send, until } from './broker.ts'
 import type { Broker } from './broker.ts'
@@ -82,3 +84,30 @@ it('forgets URLs at a restart, and says so; what was half sent is gone', async (
   expect(await put(next, bytes)).toMatchObject({ status: 201 })
   await after.served.stop()
 }, 30_000)
+
+it('gives URLs under the HTTP server where there is one, with the same answers', async (context) => {
+  const { task, upload, files, folder, served } = await broker('http: { listen: "127.0.0.1:0" }\n')
+  const { http } = (await served.status()) as { readonly http: string }
+  const id = await task()
+  const bytes = randomBytes(3_000_000)
+  const url = await upload(id, 'x.bin', bytes)
+  expect(url.startsWith(`${http}/transfer/`)).toBe(true)
+  expect(await send(url, 'PUT', { 'transfer-encoding': 'chunked' }, bytes)).toMatchObject({ code: 'length_required' })
+  expect(await put(url, bytes.subarray(1))).toMatchObject({ status: 400, code: 'size_mismatch' })
+  const part = { 'content-range': `bytes 0-999999/${bytes.length}` }
+  expect(await put(url, bytes.subarray(0, 1_000_000), part)).toMatchObject({ status: 202 })
+  expect(await send(url, 'HEAD')).toMatchObject({ status: 200, headers: { 'upload-offset': '1000000' } })
+  const rest = { 'content-range': `bytes 1000000-${bytes.length - 1}/${bytes.length}` }
+  expect(await put(url, bytes.subarray(1_000_000), rest)).toMatchObject({ status: 201 })
+  expect(await put(url, bytes)).toMatchObject({ status: 410, code: 'transfer_used' })
+  expect(await send(`${http}/transfer/${'A'.repeat(43)}`, 'GET')).toMatchObject({ status: 404, code: 'not_found' })
+  if (spawnSync('curl', ['--version']).status !== 0) context.skip('curl is not installed: apt-get install curl')
+  const file = join(folder, 'curl.bin')
+  writeFileSync(file, bytes)
+  // As the answer to upload_artifact says it.
+  const curl = spawn('curl', ['-sS', '-H', 'Expect:', '-T', file, await upload(id, 'y.bin', bytes)], {
+    stdio: ['ignore', 'ignore', 'inherit'],
+  })
+  await new Promise((resolve) => curl.once('close', resolve))
+  expect(files(id).map((one) => one.path)).toEqual(['main.js', 'x.bin', 'y.bin'])
+}, 20_000)
