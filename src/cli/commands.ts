@@ -70,6 +70,9 @@ function work(program: Command, leaf: Leaf, action: Action): void {
     .option('--dry-run', 'only say what policy would answer')
     .option('--no-wait', 'print the ids and do not wait')
     .option('--out <dir>', 'write the files of the result there')
+    .option('--url <url>', 'a Writ elsewhere, such as https://writ.example, instead of the one of this folder')
+    .option('--token-file <file>', 'file with the token for it')
+    .option('--ca <file>', 'PEM file of the authority its certificate comes from, instead of those Node brings')
     .action(
       action(async (target: string, files: string[], options: RunOptions) => {
         const { run } = await import('./run.ts')

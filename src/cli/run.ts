@@ -11,8 +11,9 @@ import type { ToolName } from '../request/call.ts'
 import { siblingModule } from '../module.ts'
 import { type Context, no, yes } from './context.ts'
 import { told } from './print.ts'
+import { type RemoteOptions, remoteOf } from './remote.ts'
 
-export interface RunOptions {
+export interface RunOptions extends RemoteOptions {
   readonly intent: string
   readonly wait: boolean
   readonly project?: string | undefined
@@ -23,42 +24,45 @@ export interface RunOptions {
   readonly dryRun?: boolean | undefined
 }
 
-/** A client like any other: it speaks MCP to `writ mcp`, and may do nothing that an agent may not. */
+/** A client like any other: it speaks MCP to `writ mcp`, or over HTTP to a Writ elsewhere, and may do nothing that an agent may not. */
 export async function run(
   context: Context,
   target: string,
   files: readonly string[],
   options: RunOptions,
 ): Promise<number> {
-  const config = findConfig({ flag: context.configFlag, env: context.env, cwd: context.cwd })
-  if (config === null) throw new WritError('no_config', 'There is no writ.yaml here or in a folder above.')
-  // Said here: a client of a process that could not start hears only that it ended.
-  loadConfig(config)
+  const remote = remoteOf(context, options)
   const client = new Client({ name: 'writ-run', version: context.version }, { versionNegotiation: { mode: 'auto' } })
-  const env = Object.fromEntries(
-    Object.entries(context.env).filter((entry): entry is [string, string] => entry[1] !== undefined),
-  )
-  const main = siblingModule(import.meta.url, '../main')
   try {
-    await client.connect(
-      new StdioClientTransport({
-        command: process.execPath,
-        args: [main, 'mcp', '--config', config],
-        env,
-        cwd: context.cwd,
-        stderr: 'inherit',
-      }),
-    )
+    await client.connect(remote?.transport ?? nearby(context))
     return await drive(context, client, target, files, options)
   } catch (failure) {
     // A message refused outside of a tool's result: its text is Writ's own and made for callers.
-    if (!(failure instanceof ProtocolError)) throw failure
+    if (!(failure instanceof ProtocolError)) throw remote?.explain(failure) ?? failure
     if (context.json) context.data({ error: { code: 'denied', message: failure.message, remedy: '' } })
     else context.say(failure.message)
     return no
   } finally {
     await client.close()
   }
+}
+
+function nearby(context: Context): StdioClientTransport {
+  const config = findConfig({ flag: context.configFlag, env: context.env, cwd: context.cwd })
+  if (config === null) throw new WritError('no_config', 'There is no writ.yaml here or in a folder above.')
+  // Said here: a client of a process that could not start hears only that it ended.
+  loadConfig(config)
+  const env = Object.fromEntries(
+    Object.entries(context.env).filter((entry): entry is [string, string] => entry[1] !== undefined),
+  )
+  const main = siblingModule(import.meta.url, '../main')
+  return new StdioClientTransport({
+    command: process.execPath,
+    args: [main, 'mcp', '--config', config],
+    env,
+    cwd: context.cwd,
+    stderr: 'inherit',
+  })
 }
 
 async function call<T extends ToolName>(client: Client, tool: T, args: JsonObject): Promise<Results[T]> {
@@ -155,11 +159,11 @@ async function follow(context: Context, client: Client, id: string, options: Run
   const result = await call(client, 'get_result', { execution_id: id })
   if (options.out !== undefined) await fetchFiles(context, client, id, result, options.out)
   if (context.json) context.data(result)
-  else context.say(report(result))
+  else context.say(report(result, options.url !== undefined))
   return result.state === 'succeeded' ? yes : no
 }
 
-function report(result: Results['get_result']): string {
+function report(result: Results['get_result'], remote: boolean): string {
   const lines = [`${result.execution_id ?? ''}  ${result.state ?? ''}`]
   for (const reason of result.reasons ?? []) lines.push(visibleLine(`  ${told(reason)} (ref ${reason.ref})`))
   for (const step of result.steps ?? [])
@@ -178,7 +182,7 @@ function report(result: Results['get_result']): string {
     lines.push(`  withheld  ${String(result.withheld.redacted)} redacted, ${String(result.withheld.blocked)} blocked`)
   if (result.receipt !== undefined)
     lines.push(
-      `  receipt  ${result.receipt.receipt_id}   (check it: writ receipts show --jws ${result.receipt.receipt_id} | writ verify -)`,
+      `  receipt  ${result.receipt.receipt_id}${remote ? '' : `   (check it: writ receipts show --jws ${result.receipt.receipt_id} | writ verify -)`}`,
     )
   return lines.join('\n')
 }

@@ -1,14 +1,11 @@
-import { spawn } from 'node:child_process'
-import type { ChildProcessByStdio } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
-import type { Readable, Writable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
-import type { JsonObject } from '../../../src/digest.ts'
+import type { HttpClient } from '../../http/clients.ts'
 import { outcomeOf, resourceOf, textOf, toolOf } from './driver.ts'
 import type { Driver } from './driver.ts'
+import { type ForeignClient, listOf, startForeign } from './lines.ts'
 
 const interpreter = join(
   process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'),
@@ -28,27 +25,17 @@ export function pythonMissing(): string | null {
 
 /** PyPI's `mcp` 2.x, in a Python process of its own: `auto` asks for 2026-07-28 first, `legacy` shakes hands as in 2025. */
 export function python(mode: 'auto' | 'legacy'): Driver {
-  let child: ChildProcessByStdio<Writable, Readable, null> | null = null
-  let answers: AsyncIterator<string> | null = null
+  let client: ForeignClient | null = null
   let version: string | null = null
   let instructions = ''
-
-  const ask = async (command: object): Promise<JsonObject> => {
-    if (child === null || answers === null) throw new Error('not connected')
-    child.stdin.write(`${JSON.stringify(command)}\n`)
-    const next = await answers.next()
-    if (next.done === true) throw new Error('the Python client ended')
-    const reply = JSON.parse(next.value) as { readonly ok?: JsonObject; readonly error?: string }
-    if (reply.ok === undefined) throw new Error(reply.error)
-    return reply.ok
+  const ask: ForeignClient['ask'] = async (command) => {
+    if (client === null) throw new Error('not connected')
+    return await client.ask(command)
   }
-  const listOf = (value: unknown): readonly JsonObject[] => (Array.isArray(value) ? value : [])
-
   return {
     name: `Python mcp 2 (${mode})`,
     connect: async (command, args, env = {}) => {
-      child = spawn(interpreter, [script], { stdio: ['pipe', 'pipe', 'inherit'] })
-      answers = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
+      client = startForeign('Python', interpreter, [script])
       await ask({ command, args, env, mode })
       const session = await ask({ do: 'version' })
       version = textOf(session['version'])
@@ -59,12 +46,28 @@ export function python(mode: 'auto' | 'legacy'): Driver {
     listTools: async () => listOf((await ask({ do: 'list' }))['tools']).map(toolOf),
     call: async (tool, args) => outcomeOf(await ask({ do: 'call', tool, arguments: args })),
     readResource: async (uri) => resourceOf(listOf((await ask({ do: 'read', uri }))['contents'])),
-    close: async () => {
-      const process = child
-      if (process === null) return
-      const ended = new Promise<void>((resolve) => process.once('exit', () => resolve()))
-      process.stdin.end()
-      await ended
-    },
+    close: async () => await client?.close(),
+  }
+}
+
+/** The same over Streamable HTTP. */
+export async function pythonHttp(
+  mode: 'auto' | 'legacy',
+  where: { readonly url: string; readonly token: string },
+): Promise<HttpClient> {
+  const client = startForeign('Python', interpreter, [script])
+  try {
+    await client.ask({ url: `${where.url}/mcp`, token: where.token, mode })
+  } catch (refused) {
+    await client.close()
+    throw refused
+  }
+  const session = await client.ask({ do: 'version' })
+  return {
+    version: () => textOf(session['version']),
+    listTools: async () => listOf((await client.ask({ do: 'list' }))['tools']).map((tool) => textOf(tool['name'])),
+    call: async (tool, args) => outcomeOf(await client.ask({ do: 'call', tool, arguments: args })),
+    readResource: async (uri) => resourceOf(listOf((await client.ask({ do: 'read', uri }))['contents'])),
+    close: () => client.close(),
   }
 }
