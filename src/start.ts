@@ -36,15 +36,15 @@ export async function connectOrStart(options: StartOptions): Promise<Socket> {
   if (running !== null) return running
   const until = performance.now() + (options.withinMs ?? 20_000)
   while (performance.now() < until) {
-    const { ended, complaint } = launch(options)
+    const broker = launch(options)
     let pausedFor = 0
     while (performance.now() < until) {
       await new Promise((resolve) => setTimeout(resolve, 15))
       const socket = await tryConnect(options.socket)
       if (socket !== null) return socket
-      const how = ended()
+      const how = broker.ended()
       if (how === 'by itself')
-        throw new WritError('broker_unreachable', `The broker did not start: ${complaint()}`)
+        throw new WritError('broker_unreachable', `The broker did not start: ${broker.complaint()}`)
       if (how !== null && (pausedFor += 15) >= (how === 'killed' ? killedPauseMs : heldPauseMs)) break
     }
   }
