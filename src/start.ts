@@ -112,7 +112,10 @@ function lastComplaint(logFile: string, from: number): string {
     const message = messageOf(line)
     if (message !== null) return message
   }
-  return (lines.find((line) => line.startsWith('writ: ')) ?? lines[0] ?? '').replace(/^writ: /, '').slice(0, 500) || 'see its log'
+  return (
+    (lines.find((line) => line.startsWith('writ: ')) ?? lines[0] ?? '').replace(/^writ: /, '').slice(0, 500) ||
+    'see its log'
+  )
 }
 
 /** The error of a record that tells of one, or null. */
