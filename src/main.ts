@@ -110,7 +110,7 @@ async function serveMain(argv: readonly string[]): Promise<number> {
   const { config, listen, flags } = options(argv, { flags: ['--detached'], listen: true })
   const detached = flags.has('--detached')
   // Detached, standard output is the log file the starter opened.
-  const destination = pino.destination({ fd: detached ? 1 : 2, sync: true })
+  const destination = pino.destination({ fd: detached ? 1 : 2, sync: true, maxLength: 1 << 20 })
   // A log that finds no room must not end the broker: what has to be kept is in the ledger.
   destination.on('error', () => undefined)
   const log = pino({ base: { pid: process.pid }, timestamp: pino.stdTimeFunctions.isoTime }, destination)
@@ -133,7 +133,8 @@ async function serveMain(argv: readonly string[]): Promise<number> {
     await served.stopped
     return 0
   } catch (failure) {
-    if (detached) log.fatal({ err: failure }, failure instanceof Error ? failure.message : 'the broker could not start')
+    // Not `fatal`, which would wait for ever for a disk without room.
+    if (detached) log.error({ err: failure }, failure instanceof Error ? failure.message : 'the broker could not start')
     if (failure instanceof WritError && failure.code === 'broker_running' && detached) return heldExit
     throw failure
   }
