@@ -44,7 +44,7 @@ export interface Approval {
   readonly plan: Digest
   readonly requirement: Requirement
   readonly requirement_digest: Digest
-  /** Who may not answer: the plan's subject and agent ids, as the requirement excludes them. */
+  /** Who may not answer: ids of who submitted the task and of who started it, as the requirement excludes them. */
   readonly excluded: { readonly subjects: readonly string[]; readonly agents: readonly string[] }
   readonly nonce: string
   readonly opened_at_ms: number

@@ -7,6 +7,11 @@ import type { InputApproval, Requirement, Stage } from '../policy/policy.ts'
 import type { Approval, Approver, Verdict, VerdictWord } from './approval.ts'
 import { visibleLine } from './visible.ts'
 
+interface Asking {
+  readonly subject: { readonly id: string }
+  readonly agent: { readonly id: string }
+}
+
 /** Puts a requirement to people, bound to one plan and one execution. */
 export function openApproval(options: {
   readonly execution: ExecutionId
@@ -14,9 +19,13 @@ export function openApproval(options: {
   readonly digest: Digest
   readonly requirement: Requirement
   readonly requirement_digest: Digest
+  /** Who starts the run; it may be another agent, or person, than the one that submitted the task. */
+  readonly asking: Asking
   readonly nowMs: number
 }): Approval {
-  const { requirement, plan } = options
+  const { requirement, plan, asking } = options
+  const excludes = (who: 'subject' | 'agent', ...ids: readonly string[]): readonly string[] =>
+    requirement.exclude.includes(who) ? [...new Set(ids)] : []
   return {
     id: newId('apr'),
     execution: options.execution,
@@ -25,8 +34,8 @@ export function openApproval(options: {
     requirement,
     requirement_digest: options.requirement_digest,
     excluded: {
-      subjects: requirement.exclude.includes('subject') ? [plan.task.owner] : [],
-      agents: requirement.exclude.includes('agent') ? [plan.task.agent] : [],
+      subjects: excludes('subject', plan.task.owner, asking.subject.id),
+      agents: excludes('agent', plan.task.agent, asking.agent.id),
     },
     nonce: randomBytes(16).toString('hex'),
     opened_at_ms: options.nowMs,

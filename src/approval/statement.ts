@@ -158,6 +158,11 @@ function keyOf(approver: Approver): PublicKey | null {
   }
 }
 
+/** Whether a statement that was believed when it came is one by the key this approver has now. */
+export function signedBy(jws: string, approver: Approver): boolean {
+  return keyOf(approver)?.kid === open(jws).parsed.header.kid
+}
+
 /** 128 random bits in hex. */
 export function newNonce(): string {
   return randomBytes(16).toString('hex')

@@ -10,18 +10,19 @@ import { type ExecutionId, type LeaseId, newId } from '../id.ts'
 import type { Entry } from '../ledger/ledger.ts'
 import { narrowLimits } from '../plan/limits.ts'
 import type { Plan } from '../plan/plan.ts'
-import type { Decision, PolicyInput, Reason } from '../policy/policy.ts'
+import type { Decision, Generation, PolicyInput, Reason } from '../policy/policy.ts'
 import { outcomeOf } from './close.ts'
 import { type Parts, reasonOf } from './parts.ts'
 import { bytesOf } from './submit.ts'
 
+/** What the final decision was made of: its input, and the generation that phase `egress` is asked of too. */
+interface DecidedBy {
+  readonly input: PolicyInput
+  readonly generation: Generation
+}
+
 /** Steps 3 to 6 of the order of effects. Whatever happens in between, an outcome receipt is committed before any result is. */
-export async function execute(
-  parts: Parts,
-  permit: Permit,
-  input: PolicyInput,
-  cancelled: AbortSignal,
-): Promise<void> {
+export async function execute(parts: Parts, permit: Permit, by: DecidedBy, cancelled: AbortSignal): Promise<void> {
   const { execution, plan, decision } = permit
   const files: OutputFile[] = []
   let writer: OutputWriter | null = null
@@ -35,7 +36,7 @@ export async function execute(
       end = { outcome: { end: 'stopped', by: 'cancel', steps: [] }, counts: nothingCounted }
     } else {
       sent = true
-      end = await dispatch(parts, permit, input, lease, writer, files)
+      end = await dispatch(parts, permit, by, lease, writer, files)
     }
   } catch (failure) {
     const error =
@@ -127,14 +128,12 @@ async function leaseFor(parts: Parts, permit: Permit): Promise<Lease | null> {
 async function dispatch(
   parts: Parts,
   permit: Permit,
-  input: PolicyInput,
+  { input, generation }: DecidedBy,
   lease: Lease | null,
   writer: OutputWriter,
   files: OutputFile[],
 ): Promise<RunEnd> {
   const { execution, plan, digest, decision } = permit
-  const generation = parts.policy.generation
-  if (generation === null) throw new WritError('policy_unavailable', 'there is no policy in force')
   const placeholders = Object.fromEntries((lease?.secrets ?? []).map((secret) => [secret.name, newPlaceholder()]))
   const limits = narrowLimits(plan.limits, decision.limits)
   return await parts.host.run(

@@ -1,7 +1,8 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import { answerable, inputApprovals, openApproval } from '../approval/requirement.ts'
 import { type Permit, settle, spend } from '../approval/permit.ts'
-import type { Approval } from '../approval/approval.ts'
+import type { Approval, Verdict } from '../approval/approval.ts'
+import { signedBy } from '../approval/statement.ts'
 import { WritError } from '../error.ts'
 import type { Execution } from '../execution/execution.ts'
 import type { ExecutionId } from '../id.ts'
@@ -9,7 +10,7 @@ import type { Entry } from '../ledger/ledger.ts'
 import type { Plan } from '../plan/plan.ts'
 import { usedEntriesChanged } from '../plan/resolve.ts'
 import { buildInput } from '../policy/input.ts'
-import type { Decision, PolicyInput, Reason } from '../policy/policy.ts'
+import type { Decision, Generation, PolicyInput, Reason } from '../policy/policy.ts'
 import type { Caller } from '../request/caller.ts'
 import { closeWithoutRun } from './close.ts'
 import { execute } from './execute.ts'
@@ -19,8 +20,8 @@ import { decided } from './start.ts'
 import { inTurn } from './turn.ts'
 
 export interface Runner {
-  /** True where a run could begin now without waiting. */
-  free(): boolean
+  /** True where this run could begin now without waiting, on what it was decided on. */
+  free(permit: Permit): boolean
   enqueue(execution: ExecutionId): void
   /** Commits `opening` with the spent permit and the state `running`, then runs; resolves when committed. */
   start(permit: Permit, input: PolicyInput, opening: readonly Entry[]): Promise<void>
@@ -41,7 +42,12 @@ export function openRunner(parts: Parts): Runner {
   let stopped = false
 
   const room = (): boolean => !stopped && live.size + starting < parts.maxRunning
-  const free = (): boolean => room() && queue.length === 0
+  /** Policy and catalog are edited while a decision is waited for: null where what it stands on is in force no more. */
+  const inForce = ({ plan, decision }: Permit): Generation | null => {
+    const { generation } = parts.policy
+    return generation?.digest === decision.policy && !usedEntriesChanged(plan, parts.catalog()) ? generation : null
+  }
+  const free = (permit: Permit): boolean => room() && queue.length === 0 && inForce(permit) !== null
 
   const pump = (): void => {
     while (room()) {
@@ -62,15 +68,23 @@ export function openRunner(parts: Parts): Runner {
   }
 
   const start = async (permit: Permit, input: PolicyInput, opening: readonly Entry[]): Promise<void> => {
+    const generation = inForce(permit)
+    if (generation === null) throw new WritError('conflict', 'policy or catalog changed while this was decided')
     spend(permit, parts.clock.monotonic())
-    await parts.ledger.append(
-      ...opening,
-      { kind: 'permit_spent', execution: permit.execution, plan: permit.digest, decision: permit.decision.id },
-      { kind: 'state', execution: permit.execution, state: 'running', ran: true, reasons: [] },
-    )
     const cancelled = new AbortController()
+    // Before the commit: the next one that looks for room, a cancel and a stop have to find it.
     live.set(permit.execution, cancelled)
-    void execute(parts, permit, input, cancelled.signal)
+    try {
+      await parts.ledger.append(
+        ...opening,
+        { kind: 'permit_spent', execution: permit.execution, plan: permit.digest, decision: permit.decision.id },
+        { kind: 'state', execution: permit.execution, state: 'running', ran: true, reasons: [] },
+      )
+    } catch (unwritten) {
+      live.delete(permit.execution)
+      throw unwritten
+    }
+    void execute(parts, permit, { input, generation }, cancelled.signal)
       .catch((failure: unknown) =>
         parts.log.error(
           { err: failure, execution: permit.execution },
@@ -111,7 +125,7 @@ export function openRunner(parts: Parts): Runner {
           return await start(permit, input, opening)
         }
         case 'pending':
-          return await askAgain(execution, plan, decision, opening)
+          return await askAgain(execution, caller, plan, decision, opening)
         case 'deny':
         case 'error':
           await parts.ledger.append(...opening, {
@@ -128,6 +142,7 @@ export function openRunner(parts: Parts): Runner {
 
   const askAgain = async (
     execution: Execution,
+    caller: Caller,
     plan: Plan,
     decision: Decision,
     opening: readonly Entry[],
@@ -141,6 +156,7 @@ export function openRunner(parts: Parts): Runner {
       digest: execution.plan,
       requirement,
       requirement_digest,
+      asking: caller,
       nowMs: parts.clock.now(),
     })
     if (!answerable(approval, parts.approvers())) {
@@ -205,18 +221,19 @@ function pinned(decision: Decision, approval: Approval | null): Decision {
 }
 
 /**
- * Who started an execution, as the first decision on it saw them, with the roles held now through that agent: a role or a
- * token lost since the start no longer counts. How old the authentication was stays what it was: people took the time since.
+ * Who started an execution, as the first decision on it saw them, with those of its roles that are held now through that
+ * agent: a role or a token lost since the start no longer counts, and one got since does not either. How old the authentication was stays what it was: people took the time since.
  */
 function callerOf(parts: Parts, execution: Execution): Caller {
   const first = parts.ledger.views.decisions(execution.id).find((one) => one.input !== null)
   if (first?.input == null) throw new WritError('ledger_corrupt', 'an execution without its first decision')
   const { subject } = JSON.parse(first.input) as PolicyInput
-  const { tenant, auth, agent } = subject.properties
+  const { tenant, auth, agent, roles } = subject.properties
+  const held = parts.rolesOf(tenant, subject.id, agent.id)
   return {
     tenant,
     subject: { type: subject.type, id: subject.id },
-    roles: parts.rolesOf(tenant, subject.id, agent.id),
+    roles: roles.filter((role) => held.includes(role)),
     agent: { id: agent.id, asserted: { client: '', version: '' } },
     auth: { method: auth.method, atMs: parts.clock.now() - auth.age_s * 1000 },
   }
@@ -242,13 +259,13 @@ function executionInput(
     task: { ...task, inputs: plan.task.inputs, files: plan.files },
     plan: { plan, digest: execution.plan },
     approvals:
-      approval === null
-        ? []
-        : inputApprovals(approval, (verdict) => approverRoles(parts, plan.tenant, verdict.by, verdict.evidence)),
+      approval === null ? [] : inputApprovals(approval, (verdict) => approverRoles(parts, plan.tenant, verdict)),
   })
 }
 
-function approverRoles(parts: Parts, tenant: string, subject: string, evidence: string): readonly string[] {
-  if (evidence === 'bearer') return parts.rolesOf(tenant, subject)
-  return parts.approvers().find((approver) => approver.subject === subject)?.roles ?? []
+/** A verdict by key counts as long as that very key is enrolled: one that was replaced may have been stolen before. */
+function approverRoles(parts: Parts, tenant: string, { by, evidence, jws }: Verdict): readonly string[] {
+  if (evidence === 'bearer') return parts.rolesOf(tenant, by)
+  const approver = parts.approvers().find(({ subject }) => subject === by)
+  return approver !== undefined && jws !== null && signedBy(jws, approver) ? approver.roles : []
 }

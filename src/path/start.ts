@@ -116,6 +116,7 @@ async function begin(
           digest: frozen.digest,
           requirement: policyAnswer.requirement,
           requirement_digest: policyAnswer.requirement_digest,
+          asking: caller,
           nowMs,
         })
       : null
@@ -141,7 +142,7 @@ async function begin(
   switch (decision.effect) {
     case 'allow': {
       const permit = settle(execution, frozen.plan, frozen.digest, decision, parts.clock.monotonic())
-      if (permit !== null && runner.free()) {
+      if (permit !== null && runner.free(permit)) {
         // Nothing lies between this decision and the run, so it is the final one: decision, permit and start are one transaction.
         await runner.start(permit, input, [...opening, queued])
         return execution

@@ -7,14 +7,10 @@ const shortest = 32
  * somebody wants it to.
  */
 export function placesOf(text: string, part: string, most: number): { readonly first: number; readonly count: number } {
-  let first = -1
-  let count = 0
-  const found = (at: number): void => {
-    if (count++ === 0) first = at
-  }
+  const found: number[] = []
   if (part.length <= shortest) {
-    for (let at = text.indexOf(part); at >= 0 && count < most; at = text.indexOf(part, at + 1)) found(at)
-    return { first, count }
+    for (let at = text.indexOf(part); at >= 0 && found.length < most; at = text.indexOf(part, at + 1)) found.push(at)
+    return { first: found[0] ?? -1, count: found.length }
   }
   /** Of each beginning of `part`, how long its longest proper beginning is that it also ends with. */
   const border = new Int32Array(part.length)
@@ -23,12 +19,12 @@ export function placesOf(text: string, part: string, most: number): { readonly f
     if (part.charCodeAt(at) === part.charCodeAt(length)) length++
     border[at] = length
   }
-  for (let at = 0, length = 0; at < text.length && count < most; at++) {
+  for (let at = 0, length = 0; at < text.length && found.length < most; at++) {
     while (length > 0 && text.charCodeAt(at) !== part.charCodeAt(length)) length = border[length - 1] ?? 0
     if (text.charCodeAt(at) === part.charCodeAt(length)) length++
     if (length < part.length) continue
-    found(at + 1 - length)
+    found.push(at + 1 - length)
     length = border[length - 1] ?? 0
   }
-  return { first, count }
+  return { first: found[0] ?? -1, count: found.length }
 }

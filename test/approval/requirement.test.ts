@@ -248,6 +248,7 @@ it('a requirement of nobody in particular still opens with a life', () => {
     digest: digestJson(plan),
     requirement: asked,
     requirement_digest: digestJson(asked),
+    asking: { subject: { id: plan.task.owner }, agent: { id: plan.task.agent } },
     nowMs: startMs,
   })
   expect(() => refuseVerdict(approval, 'ada', 'approver', 'approve', startMs)).toThrow(/expired/)

@@ -85,6 +85,7 @@ export function approvalOf(plan: Plan, over: Partial<Requirement> = {}): Approva
     digest: digestJson(plan),
     requirement: asked,
     requirement_digest: digestJson(asked),
+    asking: { subject: { id: plan.task.owner }, agent: { id: plan.task.agent } },
     nowMs: startMs,
   })
 }

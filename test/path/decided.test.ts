@@ -20,3 +20,23 @@ it('shows no approval of a stranger to who names an execution of their own besid
   const own = await world.ask(mallory, 'get_status', { execution_id, approval_id: mine.approval?.approval_id })
   expect(own.error).toMatchObject({ code: 'invalid_arguments' })
 })
+
+it('counts among those who asked the agent that started a run, not only the one that submitted the task', async () => {
+  const task_id = await world.task(alice, 'chat')
+  const other = { ...alice, roles: ['developer', 'approver'], agent: { ...alice.agent, id: 'agent-b' } }
+  const { approval, execution_id } = await world.ask(other, 'start_execution', { task_id })
+  const opened = world.parts.ledger.views.approvals({ state: 'open' }, 1)[0]
+  expect(opened?.excluded.agents).toEqual(['agent-a', 'agent-b'])
+  for (const agent of ['agent-a', 'agent-b'])
+    expect(
+      (
+        await world.ask({ ...other, agent: { ...alice.agent, id: agent } }, 'respond_to_approval', {
+          approval_id: approval?.approval_id ?? '',
+          plan_digest: approval?.plan_digest ?? '',
+          verdict: 'approve',
+          reason: 'mine',
+        })
+      ).error?.message,
+    ).toBe('Whoever asked for this run may not approve it.')
+  expect((await world.ask(alice, 'get_status', { execution_id })).state).toBe('awaiting_approval')
+})

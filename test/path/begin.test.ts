@@ -1,0 +1,125 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, expect, it } from 'vitest'
+import { generateKey } from '../../src/jws.ts'
+import type { Parts } from '../../src/path/parts.ts'
+import { openRunner } from '../../src/path/run.ts'
+import { startExecution } from '../../src/path/start.ts'
+import { answerWithKey } from '../../src/path/answer.ts'
+import type { PolicyInput } from '../../src/policy/policy.ts'
+import { until } from '../transfer/broker.ts'
+import { edit, openWorld } from './world.ts'
+
+const world = await openWorld()
+afterAll(async () => await world.broker.stop())
+const { views } = world.parts.ledger
+const { caller } = world.broker
+const sleep = (ms: number): string => `await new Promise((done) => setTimeout(done, ${String(ms)}))`
+
+function running(): number {
+  return views.executions({ state: ['running'] }, 100).length
+}
+
+it('runs no more at once than it may, however many starts come together', async () => {
+  const tasks = await Promise.all(
+    Array.from({ length: 10 }, async () => await world.task(caller, 'sandbox', sleep(400))),
+  )
+  let most = 0
+  const watch = setInterval(() => (most = Math.max(most, running())), 5)
+  const started = await Promise.all(
+    tasks.map(async (task_id) => await world.ask(caller, 'start_execution', { task_id })),
+  )
+  most = Math.max(most, running())
+  await until(() => started.every(({ execution_id = '' }) => views.execution(execution_id as never)?.ran === true))
+  clearInterval(watch)
+  expect(most).toBe(world.parts.maxRunning)
+  await until(() => running() === 0)
+}, 20_000)
+
+it('runs nothing made from a catalog that was edited while policy was asked', async () => {
+  const task_id = await world.task(caller, 'sandbox')
+  const before = world.parts.catalog()
+  const sandbox = before.targets.get('sandbox')
+  if (sandbox === undefined) throw new Error('no sandbox')
+  const after = { ...before, targets: new Map([['sandbox', { ...sandbox, about: 'Another one now' }]]) }
+  let now = before
+  const parts: Parts = {
+    ...world.parts,
+    catalog: () => now,
+    policy: {
+      get generation() {
+        return world.parts.policy.generation
+      },
+      async decide(input) {
+        const decision = await world.parts.policy.decide(input)
+        now = after
+        return decision
+      },
+    },
+  }
+  const started = await startExecution(parts, openRunner(parts), caller, { task_id })
+  if (started.kind !== 'execution') throw new Error(started.kind)
+  await until(() => views.execution(started.id)?.state === 'superseded')
+  expect(views.execution(started.id)).toMatchObject({ ran: false })
+})
+
+it('asks again where the generation that decided is not the one in force when the run would begin', async () => {
+  const task_id = await world.task(caller, 'sandbox')
+  let asked = 0
+  const parts: Parts = {
+    ...world.parts,
+    policy: {
+      get generation() {
+        const { generation } = world.parts.policy
+        // As if an edit had come into force while the first answer was waited for.
+        return asked === 1 && generation !== null ? { ...generation, digest: 'sha256:00' as never } : generation
+      },
+      async decide(input) {
+        if (input.phase === 'execution') asked++
+        return await world.parts.policy.decide(input)
+      },
+    },
+  }
+  const started = await startExecution(parts, openRunner(parts), caller, { task_id })
+  if (started.kind !== 'execution') throw new Error(started.kind)
+  await until(() => views.execution(started.id)?.state === 'succeeded')
+  expect(views.decisions(started.id)).toHaveLength(2)
+})
+
+it('decides again with no more roles than the start had', async () => {
+  const asking = { ...caller, roles: ['developer'] }
+  expect(world.parts.rolesOf('default', caller.subject.id, caller.agent.id)).toContain('operator')
+  const { approval, execution_id = '' } = await world.ask(asking, 'start_execution', {
+    task_id: await world.task(asking, 'signed'),
+  })
+  const parts = world.parts
+  const runner = openRunner(parts)
+  await answerWithKey(parts, runner, await world.yes(approval?.approval_id ?? ''))
+  await until(() => views.execution(execution_id as never)?.state === 'succeeded')
+  const roles = views
+    .decisions(execution_id as never)
+    .map(({ decision, input }) => ({ phase: decision.phase, input: JSON.parse(input ?? 'null') as PolicyInput | null }))
+    .filter(({ phase }) => phase === 'execution')
+    .map(({ input }) => input?.subject.properties.roles)
+  expect(roles).toEqual([['developer'], ['developer']])
+})
+
+it('does not count a verdict by a key that is the approver’s no more', async () => {
+  const { approval, execution_id = '' } = await world.ask(caller, 'start_execution', {
+    task_id: await world.task(caller, 'signed'),
+  })
+  const yes = await world.yes(approval?.approval_id ?? '')
+  // Nothing of this runner runs yet: the broker is full.
+  const parts: Parts = { ...world.parts, maxRunning: 0 }
+  await answerWithKey(parts, openRunner(parts), yes)
+  expect(views.execution(execution_id as never)?.state).toBe('queued')
+  const path = join(world.broker.folder, 'writ.yaml')
+  const old = readFileSync(path, 'utf8')
+  edit(path, (text) => text.replace(world.ada.x, generateKey().x))
+  await until(() => world.parts.approvers()[0]?.key !== world.ada.x)
+  openRunner(world.parts).enqueue(execution_id as never)
+  await until(() => views.execution(execution_id as never)?.state === 'awaiting_approval')
+  expect(views.execution(execution_id as never)?.ran).toBe(false)
+  edit(path, () => old)
+  await until(() => world.parts.approvers()[0]?.key === world.ada.x)
+})
