@@ -10,6 +10,7 @@ const benches: ReadonlyMap<string, () => Promise<{ readonly run: Run }>> = new M
   ['receipts', async () => await import('./receipts.ts')],
   ['start', async () => await import('./start.ts')],
   ['idle', async () => await import('./idle.ts')],
+  ['upload', async () => await import('./upload.ts')],
 ])
 
 /** `npm run bench -- [--json] [NAME…]`: exit 0 when every goal was reached, 1 when one was missed, 2 for a name not known. */

@@ -206,7 +206,7 @@ export function openTransfers(parts: Parts, refusals: Refusals, options: Transfe
   }
 
   async function checkDisk(bytes: number): Promise<void> {
-    if ((await parts.artifacts.room()) < bytes + diskKeptFree)
+    if (parts.ledger.room() === 'low' || (await parts.artifacts.room()) < bytes + diskKeptFree)
       throw new WritError('no_space', 'the disk that holds the artifacts has no room for this upload')
   }
 

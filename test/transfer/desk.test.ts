@@ -1,6 +1,8 @@
 import { randomBytes } from 'node:crypto'
 import { request } from 'node:http'
+import * as fc from 'fast-check'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { openTransferAnswers } from '../../src/http/transfer.ts'
 import { openDesk, openTestBroker, put, send, sha256, until } from './broker.ts'
 import type { Answer, Broker } from './broker.ts'
 import type { Parts } from '../../src/path/parts.ts'
@@ -189,4 +191,43 @@ it('keeps tokens and URLs out of the log', async () => {
   await put(url, Buffer.alloc(bytes.length))
   await put(url, bytes)
   expect(broker.log).not.toContain(url.slice(url.lastIndexOf('/') + 1))
+})
+
+it('decides any request under its path, and changes nothing for one that is not exactly right', async () => {
+  const { desk } = open()
+  const answers = openTransferAnswers(desk, broker.served.parts)
+  const task = await taskOf()
+  const { url } = await desk.issueUpload(broker.caller, task, asked)
+  const token = url.slice(url.lastIndexOf('/') + 1)
+  const number = fc.oneof(fc.nat(), fc.constantFrom(0, bytes.length - 1, bytes.length, 2 ** 53, 1e21), fc.integer())
+  const text = fc.oneof(
+    fc.string({ maxLength: 20 }).map((it) => it.replaceAll(/[^\x20-\x7e]/g, '')),
+    number.map(String),
+    fc.tuple(number, number, number).map(([a, b, c]) => `bytes ${a}-${b}/${c}`),
+  )
+  const request = fc.record({
+    method: fc.constantFrom('PUT', 'HEAD', 'GET', 'POST', 'DELETE', 'PATCH', 'OPTIONS'),
+    path: fc.oneof(
+      fc.constant(`/transfer/${token}`),
+      fc.string({ maxLength: 60 }).map((it) => `/transfer/${it}`),
+      fc.constantFrom('/transfer', '/transfer/', `/transfer/${token}/`, `/transfer//${token}`, `/transfer/${token}%00`),
+    ),
+    headers: fc.dictionary(fc.constantFrom('content-length', 'content-range', 'range', 'if-range', 'expect'), text),
+    body: fc.uint8Array({ maxLength: 50 }),
+  })
+  await fc.assert(
+    fc.asyncProperty(request, async ({ method, path, headers, body }) => {
+      const bare = method === 'GET' || method === 'HEAD'
+      const given = new Request('http://127.0.0.1/', { method, headers, ...(bare ? {} : { body }) })
+      const answer = await answers.handle(given, path)
+      expect(answer?.status).toBeGreaterThanOrEqual(200)
+      expect(answer?.status).toBeLessThan(500)
+      expect(answer?.headers.get('x-content-type-options')).toBe('nosniff')
+      expect(await answer?.text()).not.toMatch(/node:|\/tmp\/|at .*\.ts/)
+    }),
+    { numRuns: 1500 },
+  )
+  expect(broker.files(task.id)).toEqual(task.files)
+  expect(await answers.handle(new Request('http://127.0.0.1/'), '/transfers/x')).toBeNull()
+  expect(await put(url, bytes)).toMatchObject({ status: 201 })
 })

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { spawn, spawnSync } from 'node:child_process'
 import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { digestOf } from '../../src/digest.ts'
 import { expect, it, onTestFinished } from 'vitest'
 import { initialised, openTestBroker, put, send, until } from './broker.ts'
 import type { Broker } from './broker.ts'
@@ -61,7 +62,7 @@ it('keeps a tenant to its quotas, and says what helps', async () => {
   expect(submit.error).toMatchObject({ code: 'quota_exceeded' })
 }, 20_000)
 
-it('forgets URLs at a restart, and says so; what was half sent is gone', async () => {
+it('forgets URLs at a restart, and says so; what was half sent or is nobody’s any more is gone', async () => {
   const folder = initialised()
   onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
   const before = await openTestBroker({ folder })
@@ -71,9 +72,20 @@ it('forgets URLs at a restart, and says so; what was half sent is gone', async (
   const part = { 'content-range': 'bytes 0-49999/100000' }
   expect(await put(url, bytes.subarray(0, 50_000), part)).toMatchObject({ status: 202 })
   expect(before.halves()).toHaveLength(1)
+  // Two files that were sent and taken away again, one of them after a plan was made with it.
+  const [planned, dropped] = [randomBytes(1000), randomBytes(2000)]
+  expect(await put(await before.upload(id, 'planned', planned), planned)).toMatchObject({ status: 201 })
+  await before.call('start_execution', { task_id: id, wait_ms: 10_000 })
+  expect(await put(await before.upload(id, 'dropped', dropped), dropped)).toMatchObject({ status: 201 })
+  await before.call('upload_artifact', { task_id: id, remove: ['planned', 'dropped'] })
+  const size = async (of: Broker, file: Buffer): Promise<number | null> =>
+    await of.served.parts.artifacts.size(digestOf(file))
+  expect(await size(before, dropped)).toBe(2000)
   await before.served.stop()
   const after = await openTestBroker({ folder })
   expect(after.halves()).toEqual([])
+  await until(async () => (await size(after, dropped)) === null)
+  expect(await size(after, planned)).toBe(1000)
   const next = await after.upload(id, 'x', bytes)
   const answer = await put(next.replace(/[^/]*$/, url.slice(url.lastIndexOf('/') + 1)), bytes)
   expect(answer).toMatchObject({
