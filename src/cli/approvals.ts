@@ -1,27 +1,10 @@
-import { join, resolve } from 'node:path'
-import { agentKeys, agentSign } from '../approval/agent.ts'
-import type { Approval, VerdictWord } from '../approval/approval.ts'
-import { keyFilePath } from '../approval/keyfile.ts'
-import { eligible, stageFor, standing } from '../approval/requirement.ts'
-import { makeStatement } from '../approval/statement.ts'
+import type { Approval } from '../approval/approval.ts'
+import { standing } from '../approval/requirement.ts'
 import { visible } from '../approval/visible.ts'
-import { canonical, digestOf } from '../digest.ts'
 import { WritError } from '../error.ts'
-import { publicKey, signCompact, signingInput } from '../jws.ts'
 import { askStarted } from './broker.ts'
-import { type Context, folderFor, no, withViews, yes } from './context.ts'
+import { type Context, folderFor, withViews, yes } from './context.ts'
 import { ago, show, table } from './print.ts'
-import { askSecret, confirm, readFd } from './terminal.ts'
-
-export interface ApproveOptions {
-  readonly as?: string | undefined
-  readonly stage?: string | undefined
-  readonly reason?: string | undefined
-  readonly key?: string | undefined
-  readonly sshAgent?: boolean | undefined
-  readonly passphraseFd?: number | undefined
-  readonly yes?: boolean | undefined
-}
 
 export function approvalsList(context: Context, all: boolean): number {
   const { folder } = folderFor(context)
@@ -63,7 +46,8 @@ interface Shown {
   readonly origin: string
 }
 
-async function fetchApproval(context: Context, id: string): Promise<Shown> {
+/** The approval and the text that is shown and signed for, from the broker. */
+export async function fetchApproval(context: Context, id: string): Promise<Shown> {
   const shown = (await askStarted(context, 'approval', id)) as unknown as Shown
   // What is signed for is the text as it is displayed, so it has to be one that a terminal shows as it is.
   if (visible(shown.payload) !== shown.payload)
@@ -75,112 +59,4 @@ export async function approvalsShow(context: Context, id: string): Promise<numbe
   const shown = await fetchApproval(context, id)
   show(context, shown, () => `${shown.payload}\nState         ${shown.approval.state}`)
   return yes
-}
-
-/** Shows the payload in full, then signs over the digest of the very text that was shown. */
-export async function approvalsAnswer(
-  context: Context,
-  id: string,
-  verdict: VerdictWord,
-  options: ApproveOptions,
-): Promise<number> {
-  const { config } = folderFor(context)
-  const shown = await fetchApproval(context, id)
-  const { approval } = shown
-  if (approval.state !== 'open') {
-    show(
-      context,
-      { approval_id: id, state: approval.state },
-      () => `${id} is ${approval.state}; it takes no more verdicts.`,
-    )
-    return no
-  }
-  const subject = options.as ?? onlyApprover(config.approvers.map((approver) => approver.subject))
-  const approver = config.approvers.find((candidate) => candidate.subject === subject)
-  if (approver === undefined)
-    throw new WritError('approval_refused', `"${subject}" is not an approver of this Writ.`, {
-      remedy: 'Enrol first: writ approvals enroll NAME --role ROLE.',
-    })
-  const stage =
-    options.stage ??
-    stageFor(approval, approver, config.approvers) ??
-    approval.requirement.stages.find((one) => eligible(approval, one, [approver]).length === 1)?.id
-  if (stage === undefined)
-    throw new WritError(
-      'approval_refused',
-      `"${subject}" holds no role this approval waits for, or may not answer it.`,
-      {
-        remedy: 'Ask another person with the role; whoever asked for a run may not approve it.',
-      },
-    )
-
-  context.note(shown.payload)
-  const statement = makeStatement({
-    approval,
-    origin: shown.origin,
-    stage,
-    verdict,
-    shown: digestOf(shown.payload),
-    reason: options.reason ?? '',
-    nowMs: Date.now(),
-  })
-  const jws = await sign(
-    context,
-    canonical(statement),
-    approver.key,
-    subject,
-    verdict,
-    options,
-    join(config.keys, 'approvers'),
-  )
-  const answer = await askStarted(context, 'answer', jws)
-  show(context, answer, () =>
-    `${id} is ${String(answer['state'])}. ${answer['state'] === 'satisfied' ? `${String(answer['execution_id'])} runs by itself now.` : ''}`.trim(),
-  )
-  return yes
-}
-
-function onlyApprover(subjects: readonly string[]): string {
-  const [first] = subjects
-  if (first === undefined)
-    throw new WritError('approval_refused', 'No approver is enrolled.', {
-      remedy: 'Enrol one: writ approvals enroll NAME --role approver.',
-    })
-  if (subjects.length > 1)
-    throw new WritError('usage', `Several approvers are enrolled; say who you are with --as: ${subjects.join(', ')}.`)
-  return first
-}
-
-async function sign(
-  context: Context,
-  payload: string,
-  x: string,
-  subject: string,
-  verdict: VerdictWord,
-  options: ApproveOptions,
-  dir: string,
-): Promise<string> {
-  if (options.sshAgent === true) {
-    const socket = context.env['SSH_AUTH_SOCK']
-    if (socket === undefined)
-      throw new WritError('key_unavailable', 'SSH_AUTH_SOCK is not set.', {
-        remedy: 'Start an SSH agent and add your key with "ssh-add".',
-      })
-    const key = (await agentKeys(socket)).find((candidate) => candidate.x === x)
-    if (key === undefined)
-      throw new WritError('key_unavailable', `The SSH agent does not hold the key of "${subject}".`)
-    if (options.yes !== true && !(await confirm(`Sign "${verdict}" as ${subject} with the SSH agent? Type yes: `)))
-      throw new WritError('approval_refused', 'Nothing was signed.')
-    const input = signingInput('writ-approval+jwt', payload, publicKey(x).kid)
-    return `${input}.${(await agentSign(socket, key, Buffer.from(input, 'latin1'))).toString('base64url')}`
-  }
-  const passphrase =
-    options.passphraseFd === undefined
-      ? await askSecret(`To sign "${verdict}" as ${subject}, type the passphrase of your key: `)
-      : readFd(options.passphraseFd)
-  const file = options.key === undefined ? keyFilePath(dir, subject) : resolve(context.cwd, options.key)
-  const { openKeyFile } = await import('../approval/keyfile.ts')
-  const key = await openKeyFile(file, passphrase)
-  if (key.x !== x) throw new WritError('key_unavailable', `This key file is not the enrolled key of "${subject}".`)
-  return signCompact('writ-approval+jwt', payload, key)
 }

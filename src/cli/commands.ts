@@ -1,5 +1,5 @@
 import { type Command, InvalidArgumentError } from 'commander'
-import type { ApproveOptions } from './approvals.ts'
+import type { ApproveOptions } from './answer.ts'
 import type { Context } from './context.ts'
 import type { EnrollOptions } from './enroll.ts'
 import type { RunOptions } from './run.ts'
@@ -152,7 +152,7 @@ function approvals(program: Command, leaf: Leaf, action: Action): void {
       .option('--passphrase-fd <n>', 'read the passphrase from this file descriptor', count)
       .action(
         action(async (id: string, options: ApproveOptions) => {
-          const { approvalsAnswer } = await import('./approvals.ts')
+          const { approvalsAnswer } = await import('./answer.ts')
           return async (context) => await approvalsAnswer(context, id, verdict, options)
         }),
       )
