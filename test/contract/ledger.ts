@@ -14,6 +14,7 @@ import {
   samplePlan,
   sampleReport,
   sampleTask,
+  sampleToken,
   sampleVerdict,
   signed,
   waiting,
@@ -601,6 +602,57 @@ export function ledgerContract(name: string, open: (clock: Clock) => OpenedLedge
       await ledger.append({ kind: 'generation', number: 2, digest: digestOf('2'), packs: [{ pack: 'org' }] })
       expect(ledger.views.generation()).toEqual({ number: 2, digest: digestOf('2') })
       expect(ledger.views.approverSet()).toBe(digestOf('a'))
+    })
+
+    it('finds a token by its id, its hash and its subject, and knows when it was revoked', async () => {
+      const clock = handClock(5_000)
+      const { ledger, reopen } = open(clock)
+      const [one, two, three] = [sampleToken(), sampleToken(), sampleToken({ tenant: 'globex' })]
+      for (const token of [one, two, three]) await ledger.append({ kind: 'token_created', token })
+      clock.set(6_000)
+      await ledger.append({ kind: 'token_revoked', token: one.id })
+      const live = { ...two, revoked_at_ms: null }
+      const gone = { ...one, revoked_at_ms: 6_000 }
+      const look = ({ views }: Ledger): readonly unknown[] => [
+        views.token(one.id),
+        views.tokenByHash(two.hash),
+        views.tokens({ tenant: 'acme', subject: 'ada' }, 9),
+        views.tokens(null, 1),
+        views.token(newId('tok')),
+        views.tokenByHash(digestOf('another')),
+      ]
+      const expected = [gone, live, [live, gone], [{ ...three, revoked_at_ms: null }], null, null]
+      expect(look(ledger)).toEqual(expected)
+      expect(look(reopen())).toEqual(expected)
+    })
+
+    it('[G-token-revoked] refuses a token twice, a hash twice, and the revocation of what is revoked or was never made', async () => {
+      const { ledger } = open(handClock())
+      const token = sampleToken()
+      await ledger.append({ kind: 'token_created', token }, { kind: 'token_revoked', token: token.id })
+      const refused: readonly Entry[] = [
+        { kind: 'token_created', token },
+        { kind: 'token_created', token: sampleToken({ hash: token.hash }) },
+        { kind: 'token_created', token: sampleToken({ id: token.id }) },
+        { kind: 'token_revoked', token: token.id },
+        { kind: 'token_revoked', token: newId('tok') },
+      ]
+      for (const entry of refused) expect(await codeOf(ledger.append(entry))).toBe('conflict')
+      expect(ledger.steps(0, 9)).toHaveLength(2)
+    })
+
+    it('keeps the newest roles seen of each agent of a subject, and takes none that were issued earlier', async () => {
+      const { ledger } = open(handClock())
+      const seen = { tenant: 'acme', subject: 'corp:ada', agent: 'a', roles: ['x'], as_of_ms: 10, until_ms: 99 }
+      const [again, other] = [
+        { ...seen, roles: [], until_ms: 100 },
+        { ...seen, agent: 'b', as_of_ms: 1 },
+      ]
+      for (const one of [seen, again, other, { ...seen, tenant: 'globex' }])
+        await ledger.append({ kind: 'roles_seen', seen: one })
+      expect(await codeOf(ledger.append({ kind: 'roles_seen', seen: { ...seen, as_of_ms: 9 } }))).toBe('conflict')
+      expect(ledger.views.seenRoles('acme', 'corp:ada')).toEqual([again, other])
+      expect(ledger.views.seenRoles('acme', 'corp:bob')).toEqual([])
     })
 
     it('finds receipts by id, by execution and by place in the log', async () => {

@@ -11,6 +11,7 @@ import type { Plan } from '../../src/plan/plan.ts'
 import type { Decision, Effect, Requirement } from '../../src/policy/policy.ts'
 import type { Account, ReceiptKind, ReceiptSigner } from '../../src/receipt/receipt.ts'
 import type { Task } from '../../src/request/task.ts'
+import type { Token } from '../../src/request/token.ts'
 
 /** A clock a test moves. */
 export function handClock(start = 1_800_000_000_000): Clock & { set(ms: number): void } {
@@ -148,6 +149,22 @@ export function sampleReport(over: Partial<RunReport> = {}): RunReport {
     isolation_applied: 'process',
     reason: null,
     withheld_files: 0,
+    ...over,
+  }
+}
+
+/** A token whose hash is that of bytes nobody else has. */
+export function sampleToken(over: Partial<Token> = {}): Token {
+  const id = newId('tok')
+  return {
+    id,
+    hash: digestOf(id),
+    tenant: 'acme',
+    subject: { type: 'user', id: 'ada' },
+    agent: 'chat',
+    roles: ['developer'],
+    created_at_ms: 1,
+    expires_at_ms: 2,
     ...over,
   }
 }

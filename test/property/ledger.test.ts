@@ -19,6 +19,7 @@ import {
   sampleDecision,
   sampleReport,
   sampleTask,
+  sampleToken,
   sampleVerdict,
   signed,
   testSigner,
@@ -43,6 +44,9 @@ const stepKinds: readonly Step['kind'][] = [
   'refused',
   'generation',
   'approver_set',
+  'token_created',
+  'token_revoked',
+  'roles_seen',
   'receipt',
 ]
 const states = [...liveStates, ...finalStates]
@@ -85,7 +89,7 @@ function dump(path: string): Readonly<Record<string, readonly string[]>> {
 /** One move of a random history: what is asked of which of the executions there are. Many are illegal on purpose. */
 const move = fc.record({
   at: fc.nat(2),
-  what: fc.nat(15),
+  what: fc.nat(18),
   state: fc.constantFrom(...states),
   pick: fc.nat(3),
   clock: fc.integer({ min: -1000, max: 1000 }),
@@ -107,6 +111,7 @@ it('refuses exactly the illegal, and rebuilds every view of any history row for 
           ),
         )
         const leases = lives.map(() => newId('lease'))
+        const tokens = lives.map(() => sampleToken())
         const batch = ({
           at,
           what,
@@ -120,7 +125,8 @@ it('refuses exactly the illegal, and rebuilds every view of any history row for 
         }): readonly Entry[] => {
           const one = lives[at]
           const lease = leases[at]
-          if (one === undefined || lease === undefined) return []
+          const token = tokens[at]
+          if (one === undefined || lease === undefined || token === undefined) return []
           const { execution, approval } = one
           const person = ['bob', 'eve', 'joe', 'ann'][pick] ?? 'ann'
           const ends = (['satisfied', 'rejected', 'expired', 'superseded'] as const)[pick] ?? 'expired'
@@ -173,6 +179,21 @@ it('refuses exactly the illegal, and rebuilds every view of any history row for 
             [
               { kind: 'decided', execution, decision: sampleDecision('allow'), input: null },
               signed('decision', execution),
+            ],
+            [{ kind: 'token_created', token }, signed('policy')],
+            [{ kind: 'token_revoked', token: token.id }, signed('policy')],
+            [
+              {
+                kind: 'roles_seen',
+                seen: {
+                  tenant: 'acme',
+                  subject: person,
+                  agent: `g${at}`,
+                  roles: [`r${pick}`],
+                  as_of_ms: pick,
+                  until_ms: 9,
+                },
+              },
             ],
           ]
           return all[what] ?? []
