@@ -1,8 +1,13 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { Counter, Gauge, Histogram, Registry } from 'prom-client'
+import { systemClock } from '../clock.ts'
+import type { Authenticated } from '../request/caller.ts'
+import { openFailures } from './failures.ts'
 
 export const routes = ['mcp', 'transfer', 'well-known', 'health', 'metrics', 'other'] as const
 export type Route = (typeof routes)[number]
+
+type Refusal = Extract<Authenticated, { readonly ok: false }>
 
 /** What the broker tells of itself as one number. */
 export interface Gauges {
@@ -14,6 +19,8 @@ export interface Metrics {
   answered(route: Route, status: number, seconds: number): void
   /** Something that never became a request of a route: a malformed head, a connection too many … */
   refused(why: 'malformed' | 'host' | 'origin' | 'busy' | 'connections'): void
+  /** A request whose sender did not prove who it is. */
+  unauthenticated(code: Refusal['code'], address: string): void
   text(): Promise<string>
   close(): void
 }
@@ -34,6 +41,13 @@ export function openMetrics(gauges: Gauges): Metrics {
     labelNames: ['why'],
     registers,
   })
+  const unauthenticated = new Counter({
+    name: 'writ_http_unauthenticated_total',
+    help: 'Requests whose sender did not prove who it is',
+    labelNames: ['code'],
+    registers,
+  })
+  const failures = openFailures(systemClock)
   const seconds = new Histogram({
     name: 'writ_http_request_seconds',
     help: 'Time from the head of a request to the end of its answer, waits included',
@@ -45,6 +59,14 @@ export function openMetrics(gauges: Gauges): Metrics {
   delay.enable()
   const own: Gauges = {
     ...gauges,
+    writ_http_token_failures_worst_address: {
+      help: 'Tokens refused over the last minute from the address that sent most of them',
+      read: () => failures.worst(),
+    },
+    writ_http_token_failures_addresses: {
+      help: 'Addresses that sent refused tokens over the last minute',
+      read: () => failures.addresses(),
+    },
     writ_resident_memory_bytes: { help: 'Resident memory of the broker', read: () => process.memoryUsage.rss() },
     writ_event_loop_delay_seconds: {
       help: 'Delay of the event loop, 99th percentile since the last reading',
@@ -72,6 +94,11 @@ export function openMetrics(gauges: Gauges): Metrics {
       seconds.observe({ route }, took)
     },
     refused: (why) => refused.inc({ why }),
+    unauthenticated(code, address) {
+      unauthenticated.inc({ code })
+      // Asking without a token is how a client learns where to get one; a dead issuer is not the client's failure.
+      if (code === 'invalid_token') failures.note(address)
+    },
     text: async () => await registry.metrics(),
     close: () => void delay.disable(),
   }

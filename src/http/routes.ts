@@ -97,7 +97,10 @@ export function makeRoutes(options: {
     if (method !== 'POST' && method !== 'GET' && method !== 'DELETE')
       return await unread(c, refusal(405, 'MCP is spoken by POST, GET and DELETE', { allow: 'GET, POST, DELETE' }))
     const who = await options.authenticate({ headers: head.headers, resource: `${options.origin()}/mcp` })
-    if (!who.ok) return await unread(c, challenge(who))
+    if (!who.ok) {
+      options.metrics.unauthenticated(who.code, incoming.socket.remoteAddress ?? '')
+      return await unread(c, challenge(who))
+    }
     const place = caps.take(who.key, incoming.socket)
     if (!(Symbol.dispose in place)) {
       options.metrics.refused('busy')

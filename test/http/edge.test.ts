@@ -402,17 +402,23 @@ describe('beside MCP', () => {
       'mcp-session-id': session,
     })
     await fetch(`${edge.url}/some/path/of/mine`)
+    for (const guess of ['writ_guess', 'writ_another', null])
+      await fetch(`${edge.url}/mcp`, guess === null ? {} : { headers: { authorization: `Bearer ${guess}` } })
     const text = await (await fetch(`${edge.url}/metrics`)).text()
     expect(text).toMatch(/writ_http_requests_total\{route="mcp",status="200"\} \d/)
     expect(text).toContain('writ_waits 3')
     expect(text).toContain('writ_http_sessions 1')
+    expect(text).toContain('writ_http_unauthenticated_total{code="invalid_token"} 2')
+    expect(text).toContain('writ_http_unauthenticated_total{code="missing_token"} 1')
+    expect(text).toContain('writ_http_token_failures_worst_address 2')
+    expect(text).toContain('writ_http_token_failures_addresses 1')
     for (const secret of ['somebody', 'agent-with', 'exec_', 'default', session, '/some', token, '127.0.0.1'])
       expect(text).not.toContain(secret)
     // Every label is one of a closed list.
     for (const [, name, value] of text.matchAll(/[{,](\w+)="([^"]*)"/g)) {
-      expect(['route', 'status', 'why', 'le']).toContain(name)
+      expect(['route', 'status', 'why', 'code', 'le']).toContain(name)
       expect(value).toMatch(
-        /^(mcp|transfer|well-known|health|metrics|other|\d{3}|[\d.]+|\+Inf|malformed|host|origin|busy|connections)$/,
+        /^(mcp|transfer|well-known|health|metrics|other|\d{3}|[\d.]+|\+Inf|malformed|host|origin|busy|connections|(missing|invalid)_token)$/,
       )
     }
     for (const name of ['x-forwarded-for', 'forwarded', 'via'])

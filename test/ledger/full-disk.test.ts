@@ -7,7 +7,7 @@ import { newId } from '../../src/id.ts'
 import { openSqliteLedger } from '../../src/ledger/sqlite/sqlite.ts'
 import type { Ledger } from '../../src/ledger/ledger.ts'
 import { createFrontier } from '../../src/receipt/tree.ts'
-import { handClock, life, sampleReport, signed, testSigner } from './sample.ts'
+import { handClock, life, sampleReport, sampleToken, signed, testSigner } from './sample.ts'
 import { smallDisk, whyNoDisk } from './small-disk.ts'
 
 function open(dir: string): Ledger {
@@ -65,12 +65,17 @@ it('[G-room-for-receipts] starts nothing on a full disk, still accounts for what
     })
   }
   await ledger.append(...waiting.queue)
+  const token = sampleToken()
+  await ledger.append({ kind: 'token_created', token })
   expect(ledger.room()).toBe('ok')
 
   const filler = fill(disk.path)
   expect(ledger.room()).toBe('low')
   expect(await codeOf(ledger.append(...life().queue))).toBe('no_space')
   expect(await codeOf(ledger.append(...waiting.start))).toBe('no_space')
+  expect(await codeOf(ledger.append({ kind: 'token_created', token: sampleToken() }))).toBe('no_space')
+  // What was stolen can be ended all the same.
+  expect(await codeOf(ledger.append({ kind: 'token_revoked', token: token.id }, signed('policy')))).toBe('done')
   expect(
     await codeOf(
       ledger.append(

@@ -34,12 +34,15 @@ export function closesARun(entries: readonly Entry[]): boolean {
     entry.kind === 'leased' ||
     entry.kind === 'lease_ended' ||
     entry.kind === 'approval_closed' ||
+    // A token that was stolen has to end, whatever the disk is like.
+    entry.kind === 'token_revoked' ||
     (entry.kind === 'state' && isFinal(entry.state))
   const begins = (entry: Entry) =>
     entry.kind === 'task' ||
     entry.kind === 'planned' ||
     entry.kind === 'permit_spent' ||
     entry.kind === 'lease_intended' ||
-    entry.kind === 'approval_opened'
+    entry.kind === 'approval_opened' ||
+    entry.kind === 'token_created'
   return entries.some(ends) && !entries.some(begins)
 }
