@@ -44,7 +44,11 @@ export function shot(port: number, tool: string, args: object, token: string | n
 }
 
 /** Requests one after the other on each of some connections, for a time; answers counted, each looked at. */
-export async function load(fired: Shot, connections: number, ms: number): Promise<{ readonly perSecond: number; readonly failed: number }> {
+export async function load(
+  fired: Shot,
+  connections: number,
+  ms: number,
+): Promise<{ readonly perSecond: number; readonly failed: number }> {
   const until = performance.now() + ms
   let answered = 0
   let failed = 0
@@ -98,8 +102,9 @@ export interface Measured {
   readonly pid: number
   readonly token: string
   readonly execution: string
-  /** Starts an execution that takes this long and is still running. */
-  slow(ms: number): Promise<string>
+  /** Starts an execution that goes on until it is cancelled; resolves when it runs. */
+  slow(): Promise<string>
+  cancel(execution: string): Promise<void>
   metric(name: string): Promise<number>
   close(): Promise<void>
 }
@@ -120,7 +125,9 @@ export async function openMeasured(): Promise<Measured> {
   const url = `http://127.0.0.1:${port}`
   const client = new Client({ name: 'writ-bench', version: '1' }, { versionNegotiation: { mode: 'auto' } })
   await client.connect(
-    new StreamableHTTPClientTransport(new URL(`${url}/mcp`), { requestInit: { headers: { authorization: `Bearer ${token}` } } }),
+    new StreamableHTTPClientTransport(new URL(`${url}/mcp`), {
+      requestInit: { headers: { authorization: `Bearer ${token}` } },
+    }),
   )
   const run = async (script: string, wait: number): Promise<string> => {
     const asked = {
@@ -141,7 +148,19 @@ export async function openMeasured(): Promise<Measured> {
     pid: broker.pid ?? 0,
     token,
     execution: await run("console.log('done')\n", 20_000),
-    slow: async (ms) => await run(`await new Promise((resolve) => setTimeout(resolve, ${String(ms)}))\n`, 0),
+    async slow() {
+      const id = await run('await new Promise((resolve) => setTimeout(resolve, 55_000))\n', 0)
+      for (let state = ''; state !== 'running';) {
+        const { structuredContent } = await client.callTool({
+          name: 'get_status',
+          arguments: { execution_id: id, wait_ms: 200 },
+        })
+        state = (structuredContent as { readonly state: string }).state
+      }
+      return id
+    },
+    cancel: async (execution) =>
+      void (await client.callTool({ name: 'cancel_execution', arguments: { execution_id: execution } })),
     async metric(name) {
       const text = await (await fetch(`${url}/metrics`)).text()
       return Number(new RegExp(`^${name} (\\S+)$`, 'm').exec(text)?.[1])
@@ -156,7 +175,10 @@ export async function openMeasured(): Promise<Measured> {
 
 /** A bare SDK echo server over HTTP, in a process of its own. */
 export async function openBare(): Promise<{ readonly shot: Shot; close(): Promise<void> }> {
-  const child = spawn(process.execPath, [join(import.meta.dirname, 'bare', 'http.ts')], { env: environment, stdio: ['ignore', 'pipe', 'inherit'] })
+  const child = spawn(process.execPath, [join(import.meta.dirname, 'bare', 'http.ts')], {
+    env: environment,
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
   const port = await firstOf(child, (line) => /^\d+$/.exec(line)?.[0])
   return { shot: shot(Number(port), 'echo', { text: 'what is said' }, null), close: async () => await end(child) }
 }

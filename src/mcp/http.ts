@@ -5,10 +5,11 @@ import type { JsonObject } from '../digest.ts'
 import type { Caller } from '../request/caller.ts'
 import { errorNumbers, readMessage } from './message.ts'
 import type { Asserted, Inbound, InboundRequest, RequestId } from './message.ts'
+import { openLine } from './line.ts'
 import { decide, errorAnswer, refusalAnswer, unknownTool } from './refusal.ts'
 import type { Log } from './refusal.ts'
 import { makeServer } from './server.ts'
-import { openSessions } from './session.ts'
+import { openSessions, ownerOf } from './session.ts'
 import type { Session, Sessions, SessionLimits } from './session.ts'
 
 /** One HTTP request to the MCP endpoint whose sender is known and whose head was checked. */
@@ -39,6 +40,12 @@ interface Exchange {
   readonly signal: AbortSignal
 }
 
+/**
+ * Messages that are being decided at once. The evaluation has a deadline, and what waits too long for it is denied: so what
+ * comes in a burst waits here, where waiting costs nothing, and is decided when it is its turn.
+ */
+const decidingMax = 32
+
 const endpoint = 'http://writ.invalid/mcp'
 const sseKeepAliveMs = 15_000
 
@@ -52,6 +59,7 @@ export function openMcpHttp(options: {
   readonly limits: SessionLimits
 }): McpHttp {
   const { broker, log } = options
+  const deciding = openLine(decidingMax)
   const exchanges = new WeakMap<AuthInfo, Exchange>()
   const asked = (context: ServerContext): Exchange | null => {
     const authInfo = context.http?.authInfo
@@ -87,7 +95,10 @@ export function openMcpHttp(options: {
       request.caller,
       (inbound.kind === 'request' ? inbound.asserted : null) ?? session?.asserted ?? null,
     )
+    const place = await deciding.enter(ownerOf(caller), request.signal)
+    if (place === null) return busy(inbound.kind === 'request' ? inbound.id : null)
     const admission = await decide((one, message) => broker.admit(one, message), caller, inbound.message, log)
+    place[Symbol.dispose]()
     if (inbound.kind === 'notification') {
       if (modern || !admission.allowed) return new Response(null, { status: 202 })
       return session?.notify(inbound) ?? unknownSession(request.headers, null)
@@ -192,6 +203,13 @@ function malformed(inbound: Extract<Inbound, { readonly kind: 'malformed' }>, mo
     (inbound.number === errorNumbers.methodNotFound || inbound.number === errorNumbers.invalidParams)
   const status = !known ? 400 : !modern ? 200 : inbound.number === errorNumbers.methodNotFound ? 404 : 400
   return problem(status, inbound.id, inbound.number, inbound.text)
+}
+
+/** Whoever reads this is not the client that went: the broker stops. */
+function busy(id: RequestId | null): Response {
+  const answer = problem(503, id, errorNumbers.refused, 'this Writ is stopping')
+  answer.headers.set('retry-after', '5')
+  return answer
 }
 
 /** Somebody else's session and none at all look the same. */

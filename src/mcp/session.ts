@@ -105,7 +105,7 @@ export function openSessions(options: {
 }
 
 /** Who a session belongs to: not one token, for an access token is replaced while a session lives. */
-function ownerOf(caller: Caller): string {
+export function ownerOf(caller: Caller): string {
   return JSON.stringify([caller.tenant, caller.subject.type, caller.subject.id, caller.agent.id])
 }
 
