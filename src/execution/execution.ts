@@ -4,7 +4,17 @@ import type { Isolation } from '../plan/plan.ts'
 import type { Reason } from '../policy/policy.ts'
 
 export const liveStates = ['awaiting_approval', 'queued', 'running'] as const
-export const finalStates = ['denied', 'rejected', 'expired', 'superseded', 'succeeded', 'failed', 'timed_out', 'cancelled', 'unknown'] as const
+export const finalStates = [
+  'denied',
+  'rejected',
+  'expired',
+  'superseded',
+  'succeeded',
+  'failed',
+  'timed_out',
+  'cancelled',
+  'unknown',
+] as const
 export type LiveState = (typeof liveStates)[number]
 export type FinalState = (typeof finalStates)[number]
 export type ExecutionState = LiveState | FinalState
@@ -43,8 +53,17 @@ export interface OutputFile {
 export interface RunReport {
   readonly steps: readonly StepExit[]
   readonly files: readonly OutputFile[]
-  readonly output: { readonly bytes: number; readonly dropped_bytes: number; readonly redactions: number; readonly sha256: Digest }
-  readonly egress: { readonly allowed: number; readonly blocked: number; readonly refusals: readonly { readonly code: string; readonly service: string; readonly count: number }[] }
+  readonly output: {
+    readonly bytes: number
+    readonly dropped_bytes: number
+    readonly redactions: number
+    readonly sha256: Digest
+  }
+  readonly egress: {
+    readonly allowed: number
+    readonly blocked: number
+    readonly refusals: readonly { readonly code: string; readonly service: string; readonly count: number }[]
+  }
   readonly isolation_applied: Isolation
   /** A finer cause than the state: `memory`, `output`, `guest_error`, `sandbox_crash`, `no_space` … or null. */
   readonly reason: string | null

@@ -1,12 +1,14 @@
 import { z } from 'zod'
 import { parseDigest } from '../digest.ts'
 import type { Digest } from '../digest.ts'
-import { errorCodes } from '../error.ts'
+import { errorCodes, WritError } from '../error.ts'
 import { parseId } from '../id.ts'
 import type { ExecutionId } from '../id.ts'
 import { isolationLevels } from '../plan/plan.ts'
-import type { Plan } from '../plan/plan.ts'
+import type { Plan, PlanStep } from '../plan/plan.ts'
 import type { CompiledPack, PolicyInput } from '../policy/policy.ts'
+import { pathProblem } from '../request/files.ts'
+import type { Outcome } from './job.ts'
 
 /*
  * The frames between broker and run host. The run host takes work from nowhere else; what it says is data of foreign
@@ -81,7 +83,15 @@ const text = z.string().max(2000)
 const fromHost = z.discriminatedUnion('t', [
   z.strictObject({ t: z.literal('started'), execution, step: count }),
   z.strictObject({ t: z.literal('output'), execution, step: count, stream }),
-  z.strictObject({ t: z.literal('file'), execution, id: count, path: z.string().min(1).max(1024) }),
+  z.strictObject({
+    t: z.literal('file'),
+    execution,
+    id: count,
+    path: z
+      .string()
+      .max(1024)
+      .refine((path) => pathProblem(path) === null),
+  }),
   z.strictObject({ t: z.literal('read'), execution, id: count, digest }),
   z.strictObject({
     t: z.literal('ended'),
@@ -136,6 +146,19 @@ export function checkToHost(header: unknown): ToHost | null {
 export function checkFromHost(header: unknown): FromHost | null {
   const parsed = fromHost.safeParse(header)
   return parsed.success ? parsed.data : null
+}
+
+/**
+ * What the run host says of an end, as far as it can be so: what began has begun, and the steps are the plan's. Throws
+ * `internal` for more steps than there are.
+ */
+export function believed(outcome: WireOutcome, planned: readonly PlanStep[], started: boolean): Outcome {
+  if (outcome.end === 'not_started')
+    return started
+      ? { end: 'unknown', steps: [] }
+      : { end: 'not_started', error: new WritError(outcome.code, outcome.message) }
+  if (outcome.steps.length > planned.length) throw new WritError('internal', 'more steps than the plan has')
+  return { ...outcome, steps: outcome.steps.map((step, at) => ({ ...step, title: planned[at]?.title ?? '' })) }
 }
 
 /** Cuts a payload into the parts whose sizes its header names; null where they do not add up. */

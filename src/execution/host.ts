@@ -5,9 +5,9 @@ import { siblingModule } from '../module.ts'
 import type { Plan } from '../plan/plan.ts'
 import { startChild } from './child.ts'
 import type { Child } from './child.ts'
-import { checkFromHost, cut, maxHeader, maxPayload } from './host-wire.ts'
-import type { FromHost, HostSettings, ToHost, WireOutcome } from './host-wire.ts'
-import type { Dispatch, FileReader, Outcome, RunEnd, RunEvents, RunHost } from './job.ts'
+import { believed, checkFromHost, cut, maxHeader, maxPayload } from './host-wire.ts'
+import type { FromHost, HostSettings, ToHost } from './host-wire.ts'
+import type { Dispatch, FileReader, RunEnd, RunEvents, RunHost } from './job.ts'
 import { openPipe } from './pipe.ts'
 import type { Pipe } from './pipe.ts'
 
@@ -43,6 +43,7 @@ interface Live {
   output: number
   fileBytes: number
   fileCount: number
+  readonly paths: Set<string>
 }
 
 /** One run host process and what was asked of it. */
@@ -57,6 +58,8 @@ interface Host {
 /** From a clone each process strips types itself; compiling what does that well would cost 20 MB for nothing. */
 const sourceFlags = ['--liftoff-only', '--wasm-lazy-compilation']
 const closeMs = 2000
+/** A run host that has not answered a question by then does not. */
+const answerMs = 60_000
 const maxFiles = 1000
 /** Bytes of all files of a run that is not worth waiting for. */
 const maxEarly = 256 * 1024
@@ -133,8 +136,10 @@ export function startRunHost(options: RunHostOptions = {}): RunHost {
     if (to === null) throw new WritError('run_host_lost', 'the run host could not be started')
     const id = ++last
     const answer = new Promise<{ header: FromHost; payload: Buffer } | null>((resolve) => to.questions.set(id, resolve))
+    const late = setTimeout(() => to.questions.get(id)?.(null), answerMs)
     if (!(await to.pipe.send(question(id), payload))) to.questions.get(id)?.(null)
     const got = await answer
+    clearTimeout(late)
     to.questions.delete(id)
     if (got === null) throw new WritError('run_host_lost', 'the run host ended before it answered')
     if (got.header.t === 'failed') throw new WritError(got.header.code, got.header.message)
@@ -163,6 +168,7 @@ export function startRunHost(options: RunHostOptions = {}): RunHost {
         output: 0,
         fileBytes: 0,
         fileCount: 0,
+        paths: new Set(),
       })
       const generation = dispatch.generation
       if (!to.generations.has(generation.digest)) {
@@ -269,6 +275,8 @@ async function take(host: Host, header: FromHost, payload: Buffer): Promise<void
     case 'file': {
       live.fileBytes += payload.length
       live.fileCount++
+      if (live.paths.has(header.path)) throw new WritError('internal', 'a file a second time')
+      live.paths.add(header.path)
       if (live.fileBytes > plan.limits.artifact_kb * 1024 || live.fileCount > maxFiles)
         throw new WritError('internal', 'more files than the limit')
       const bytes = Buffer.from(payload)
@@ -292,8 +300,8 @@ async function take(host: Host, header: FromHost, payload: Buffer): Promise<void
         .catch(() => undefined)
       return
     case 'ended':
+      live.end({ outcome: believed(header.outcome, plan.steps, live.started), counts: header.counts })
       host.runs.delete(header.execution)
-      live.end({ outcome: outcomeOf(header.outcome), counts: header.counts })
       return
   }
 }
@@ -315,12 +323,6 @@ function readOnce(live: Live, digest: Digest): Promise<Uint8Array> {
   const early = live.early.get(digest)
   live.early.delete(digest)
   return early ?? live.files(digest)
-}
-
-function outcomeOf(outcome: WireOutcome): Outcome {
-  return outcome.end === 'not_started'
-    ? { end: 'not_started', error: new WritError(outcome.code, outcome.message) }
-    : outcome
 }
 
 /** A run whose host is gone: what was told to have started may have done anything. */

@@ -20,9 +20,12 @@ export interface Job {
 export type Outcome =
   | { readonly end: 'not_started'; readonly error: WritError }
   | { readonly end: 'exited'; readonly steps: readonly StepExit[]; readonly reason: string | null }
-  | { readonly end: 'stopped'; readonly by: 'time' | 'memory' | 'output' | 'cancel'; readonly steps: readonly StepExit[] }
+  | {
+      readonly end: 'stopped'
+      readonly by: 'time' | 'memory' | 'output' | 'cancel'
+      readonly steps: readonly StepExit[]
+    }
   | { readonly end: 'unknown'; readonly steps: readonly StepExit[] }
-
 
 /** Everything a run needs that is not in its plan. Sent over the one pipe to the run host. */
 export interface Dispatch {
@@ -48,7 +51,10 @@ export interface RunEvents {
 export interface RunEnd {
   readonly outcome: Outcome
   /** What the run host counted; the broker adds files and output digest. */
-  readonly counts: Pick<RunReport, 'egress' | 'isolation_applied' | 'withheld_files'> & { readonly redactions: number; readonly dropped_bytes: number }
+  readonly counts: Pick<RunReport, 'egress' | 'isolation_applied' | 'withheld_files'> & {
+    readonly redactions: number
+    readonly dropped_bytes: number
+  }
 }
 
 /** The broker's side of the run host: a child process that holds the leased values of live runs and no key. */
@@ -59,7 +65,9 @@ export interface RunHost {
   cancel(execution: ExecutionId): void
   check(): Promise<readonly { readonly executor: string; readonly findings: readonly CheckFinding[] }[]>
   /** Unpacks an archive (tar.gz or zip) without trust; rejects `invalid_archive` naming the entry. */
-  unpack(bytes: Uint8Array): Promise<readonly { readonly path: string; readonly bytes: Uint8Array; readonly executable: boolean }[]>
+  unpack(
+    bytes: Uint8Array,
+  ): Promise<readonly { readonly path: string; readonly bytes: Uint8Array; readonly executable: boolean }[]>
   readonly pid: number | null
   close(): Promise<void>
 }

@@ -33,7 +33,12 @@ export interface ExecutionView {
   readonly reasons?: readonly Reason[]
   readonly approval?: ApprovalView
   readonly progress?: { readonly step: number; readonly of: number; readonly title: string }
-  readonly log?: { readonly text: string; readonly cursor: string; readonly more: boolean; readonly dropped_bytes?: number }
+  readonly log?: {
+    readonly text: string
+    readonly cursor: string
+    readonly more: boolean
+    readonly dropped_bytes?: number
+  }
   readonly missing?: readonly Missing[]
   /** Of a dry run: what policy would say. */
   readonly effect?: Effect
@@ -47,12 +52,21 @@ export interface PlanView {
 
 export interface Results {
   list_targets: Base & {
-    readonly targets?: readonly { readonly target_ref: string; readonly about: string; readonly intents: readonly string[]; readonly available: boolean }[]
+    readonly targets?: readonly {
+      readonly target_ref: string
+      readonly about: string
+      readonly intents: readonly string[]
+      readonly available: boolean
+    }[]
     readonly target?: {
       readonly target_ref: string
       readonly about: string
       readonly available: boolean
-      readonly intents: readonly { readonly execution_intent: string; readonly about: string; readonly inputs: JsonObject }[]
+      readonly intents: readonly {
+        readonly execution_intent: string
+        readonly about: string
+        readonly inputs: JsonObject
+      }[]
       readonly runtimes: readonly string[]
       /** What code for this target has to work with, in words for a model. */
       readonly guide: string
@@ -73,7 +87,12 @@ export interface Results {
     readonly task_id?: string
     readonly state?: 'incomplete' | 'ready'
     readonly missing?: readonly Missing[]
-    readonly changed?: readonly { readonly path: string; readonly sha256: string; readonly size: number; readonly change: 'added' | 'replaced' | 'edited' | 'removed' | 'unchanged' }[]
+    readonly changed?: readonly {
+      readonly path: string
+      readonly sha256: string
+      readonly size: number
+      readonly change: 'added' | 'replaced' | 'edited' | 'removed' | 'unchanged'
+    }[]
     /** Takes one file by PUT, once, until `expires_at`. Whoever has it may send that file and nothing else. */
     readonly upload_url?: string
     readonly expires_at?: string
@@ -84,7 +103,13 @@ export interface Results {
   start_execution: Base & Partial<ExecutionView>
   get_status: Base &
     Partial<ExecutionView> & {
-      readonly recent?: readonly { readonly execution_id: string; readonly task_id: string; readonly project_name: string; readonly state: ExecutionState; readonly at: string }[]
+      readonly recent?: readonly {
+        readonly execution_id: string
+        readonly task_id: string
+        readonly project_name: string
+        readonly state: ExecutionState
+        readonly at: string
+      }[]
       readonly waiting_for_you?: readonly ApprovalView[]
       readonly payload?: string
     }
@@ -93,8 +118,23 @@ export interface Results {
       readonly steps?: readonly { readonly title: string; readonly exit: number | null; readonly ms: number }[]
       /** The last 4 KiB of the failing step's output, else of the last one's. Untrusted output of the workload. */
       readonly tail?: string
-      readonly files?: readonly { readonly path: string; readonly size: number; readonly sha256: string; readonly uri: string; readonly text?: string }[]
-      readonly file?: { readonly path: string; readonly offset: number; readonly size: number; readonly text?: string; readonly base64?: string; readonly more: boolean; readonly download_url?: string; readonly expires_at?: string }
+      readonly files?: readonly {
+        readonly path: string
+        readonly size: number
+        readonly sha256: string
+        readonly uri: string
+        readonly text?: string
+      }[]
+      readonly file?: {
+        readonly path: string
+        readonly offset: number
+        readonly size: number
+        readonly text?: string
+        readonly base64?: string
+        readonly more: boolean
+        readonly download_url?: string
+        readonly expires_at?: string
+      }
       readonly withheld?: { readonly redacted: number; readonly blocked: number }
       readonly receipt?: { readonly receipt_id: string; readonly digest: string; readonly uri: string }
       /** Rides in `_meta`, not in the text: the outcome receipt's compact JWS. */

@@ -1,4 +1,5 @@
 import type { RedactionStream, Redactor } from '../credential/redact.ts'
+import { pathProblem } from '../request/files.ts'
 import type { ArtifactSink, OutputSink } from './executor.ts'
 
 /** What a run's output passes on its way to the broker: redaction first, then the limit, so that none is cut in two. */
@@ -107,17 +108,10 @@ export function openArtifacts(
   }
 }
 
-/** The path if it is one a file of a run may have: relative, NFC, no empty, `.` or `..` part, no control character. */
+/** The path as a file of a run may have it (NFC, at most 512 bytes), or null: what the broker would not take either. */
 export function safePath(path: string): string | null {
   const name = path.normalize('NFC')
-  // eslint-disable-next-line no-control-regex -- control characters are exactly what must be refused
-  if (name === '' || !name.isWellFormed() || Buffer.byteLength(name) > 512 || /[\u0000-\u001f\u007f\\]/.test(name))
-    return null
-  // Bidirectional and zero-width characters make a name read as another one.
-  if (/[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/.test(name)) return null
-  return name.split('/').every((part) => part !== '' && part !== '.' && part !== '..' && Buffer.byteLength(part) <= 255)
-    ? name
-    : null
+  return pathProblem(name) === null && Buffer.byteLength(name) <= 512 ? name : null
 }
 
 function isText(bytes: Uint8Array): boolean {
