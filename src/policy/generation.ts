@@ -82,9 +82,12 @@ export async function readModule(cacheDir: string, digest: Digest): Promise<Uint
   }
 }
 
+const notLoaded = 'not_loaded'
+const retryMs = 2000
+
 function fault(error: unknown): PolicyFinding {
   const message = error instanceof WritError ? error.message : 'the policies could not be compiled'
-  return { file: '', line: 0, column: 0, level: 'error', code: 'not_loaded', message }
+  return { file: '', line: 0, column: 0, level: 'error', code: notLoaded, message }
 }
 
 /** Compiles and loads the attached packs, then follows their folders: an edit is in force within a second. */
@@ -96,11 +99,16 @@ export async function openGenerations(options: GenerationsOptions): Promise<Gene
   let warnings: readonly PolicyFinding[] = []
   let running: Promise<Reloaded> | null = null
   let queued: Promise<Reloaded> | null = null
+  let again: NodeJS.Timeout | undefined
 
   const refuse = (findings: readonly PolicyFinding[]): Reloaded => {
     const known = JSON.stringify(refused)
     refused = findings
-    if (JSON.stringify(findings) !== known && !stop.signal.aborted) options.onRefused(findings)
+    if (stop.signal.aborted) return { ok: false, findings }
+    if (JSON.stringify(findings) !== known) options.onRefused(findings)
+    // Nobody edits a file because a disk was full: what failed by no fault of the packs is tried again.
+    clearTimeout(again)
+    if (findings.some((finding) => finding.code === notLoaded)) again = setTimeout(() => void follow(), retryMs).unref()
     return { ok: false, findings }
   }
 
@@ -127,11 +135,17 @@ export async function openGenerations(options: GenerationsOptions): Promise<Gene
     } catch (error) {
       return refuse([fault(error)])
     }
+    try {
+      await options.onChange(generation)
+    } catch (error) {
+      // No receipt names it, so it decides nothing: the earlier one goes on.
+      if (current !== null) await options.engine.load(current)
+      throw error
+    }
     number = generation.number
     current = generation
     refused = []
     warnings = compiled.warnings
-    await options.onChange(generation)
     return { ok: true, generation, changed: true }
   }
 
@@ -153,17 +167,16 @@ export async function openGenerations(options: GenerationsOptions): Promise<Gene
     return await queued
   }
 
+  const follow = async (): Promise<void> => {
+    try {
+      await reload()
+    } catch (error) {
+      refuse([fault(error)])
+    }
+  }
+
   // Before the first compilation reads the folders, so that no edit falls between the two.
-  const followed = await followFolders(
-    () => options.attachments().map(({ path }) => path),
-    async () => {
-      try {
-        await reload()
-      } catch (error) {
-        refuse([fault(error)])
-      }
-    },
-  )
+  const followed = await followFolders(() => options.attachments().map(({ path }) => path), follow)
 
   try {
     await reload()
@@ -183,6 +196,7 @@ export async function openGenerations(options: GenerationsOptions): Promise<Gene
     }),
     async close() {
       stop.abort()
+      clearTimeout(again)
       await followed.close()
       await Promise.allSettled([running, queued])
     },
