@@ -48,6 +48,9 @@ export async function approvalsEnroll(context: Context, subject: string, options
         : `${subject} is enrolled with ${roles.join(', ')}; added to ${config.path}:`,
       `  - ${itemOf(entry)}`,
       'A running broker takes it over within a second.',
+      ...(options.sshAgent === true
+        ? ['Whoever can reach the agent can sign with it: add the key with "ssh-add -c", and it asks you each time.']
+        : []),
     ].join('\n'),
   )
   return yes

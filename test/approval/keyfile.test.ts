@@ -1,8 +1,11 @@
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, describe, expect, it } from 'vitest'
+import { afterAll, describe, expect, it, vi } from 'vitest'
 import { checkPassphrase, keyFilePath, makeKeyFile, openKeyFile } from '../../src/approval/keyfile.ts'
+
+// A key opens in a second of a whole core, as it is meant to; a busy machine takes longer.
+vi.setConfig({ testTimeout: 120_000 })
 
 const folder = mkdtempSync(join(tmpdir(), 'writ-keyfile-'))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))

@@ -3,8 +3,11 @@ import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writ
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Command } from 'commander'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { declare } from '../../src/cli/commands.ts'
+
+// Each command is a process of its own; a busy machine takes its time.
+vi.setConfig({ testTimeout: 120_000 })
 
 const bin = join(import.meta.dirname, '..', '..', 'bin', 'writ')
 const folder = mkdtempSync(join(tmpdir(), 'writ-cli-'))

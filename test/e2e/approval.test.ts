@@ -300,7 +300,7 @@ describe('the two clocks of an approval', () => {
 })
 
 describe('what changes between question and run', () => {
-  it('[G-approval-bound] supersedes: a file uploaded makes another plan, and the earlier approval takes no verdict', async () => {
+  it('[G-superseded] is superseded by a file uploaded: the next plan is another, and the earlier approval takes no verdict', async () => {
     const client = await world.client()
     const { task, id, approval } = await start(client, 'plain', "console.log('one')")
     await client.call('upload_artifact', { task_id: task, files: [{ path: 'a.js', content: "console.log('two')" }] })
@@ -321,7 +321,7 @@ describe('what changes between question and run', () => {
     await client.call('cancel_execution', { execution_id: String(third['execution_id']) })
   })
 
-  it('[G-approval-bound] supersedes: an edit of what the plan stands on in the catalog', async () => {
+  it('[G-superseded] is superseded by an edit of what the plan stands on in the catalog', async () => {
     const client = await world.client()
     const { id, approval } = await start(client, 'catalog')
     const path = join(world.folder, 'catalog.yaml')

@@ -21,7 +21,7 @@ child = subprocess.Popen(
     sys.argv[2:], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=follower, preexec_fn=own_terminal, pass_fds=()
 )
 screen = b""
-until = time.time() + 60
+until = time.time() + 100
 
 
 def read(wait):

@@ -1,9 +1,12 @@
 import { spawnSync } from 'node:child_process'
 
 import { join } from 'node:path'
-import { describe, expect, it, type TestContext } from 'vitest'
+import { describe, expect, it, type TestContext, vi } from 'vitest'
 import type { JsonObject } from '../../src/digest.ts'
 import { passphrase, script, useWorld, writBin } from './world.ts'
+
+// A key opens in a second of a whole core, as it is meant to; a busy machine takes longer.
+vi.setConfig({ testTimeout: 120_000 })
 
 const world = useWorld()
 const driver = join(import.meta.dirname, 'terminal.py')
