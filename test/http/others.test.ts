@@ -8,7 +8,7 @@ import { useHttpWorld } from './world.ts'
 
 const http = await useHttpWorld()
 const token = http.token('carol')
-const root = join(import.meta.dirname, '..', '..')
+const require = createRequire(import.meta.url)
 
 /** Runs a program of a package with this Node; its exit status and all it printed. */
 async function run(file: string, args: readonly string[]): Promise<{ readonly code: number; readonly out: string }> {
@@ -23,7 +23,7 @@ async function run(file: string, args: readonly string[]): Promise<{ readonly co
 }
 
 describe('@modelcontextprotocol/conformance', () => {
-  const program = join(root, 'node_modules', '@modelcontextprotocol', 'conformance', 'dist', 'index.js')
+  const program = join(dirname(require.resolve('@modelcontextprotocol/conformance/package.json')), 'dist', 'index.js')
   it.each(['server-initialize', 'ping', 'tools-list', 'resources-list', 'dns-rebinding-protection'])(
     'finds nothing wrong in its scenario %s',
     async (scenario) => {
@@ -36,7 +36,6 @@ describe('@modelcontextprotocol/conformance', () => {
 })
 
 describe('@modelcontextprotocol/inspector --cli over HTTP', () => {
-  const require = createRequire(import.meta.url)
   const program = join(
     dirname(require.resolve('@modelcontextprotocol/inspector/package.json')),
     'clients',
