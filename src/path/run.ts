@@ -15,6 +15,7 @@ import type { Caller } from '../request/caller.ts'
 import { closeWithoutRun } from './close.ts'
 import { execute } from './execute.ts'
 import type { Parts } from './parts.ts'
+import { openQueue } from './queue.ts'
 import { targetResource } from './resource.ts'
 import { decided } from './start.ts'
 import { inTurn } from './turn.ts'
@@ -36,8 +37,10 @@ export interface Runner {
 const retryMs = 1000
 
 export function openRunner(parts: Parts): Runner {
-  const queue: ExecutionId[] = []
+  const queue = openQueue()
   const live = new Map<ExecutionId, AbortController>()
+  /** The tenant of each execution that runs or is being taken. */
+  const places = new Map<ExecutionId, string>()
   let starting = 0
   let stopped = false
 
@@ -51,8 +54,10 @@ export function openRunner(parts: Parts): Runner {
 
   const pump = (): void => {
     while (room()) {
-      const next = queue.shift()
-      if (next === undefined) return
+      const found = queue.next(places.values())
+      if (found === null) return
+      const next = found.execution
+      places.set(next, found.tenant)
       starting++
       take(next)
         .catch((failure: unknown) => {
@@ -62,6 +67,7 @@ export function openRunner(parts: Parts): Runner {
         })
         .finally(() => {
           starting--
+          if (!live.has(next)) places.delete(next)
           pump()
         })
     }
@@ -74,6 +80,7 @@ export function openRunner(parts: Parts): Runner {
     const cancelled = new AbortController()
     // Before the commit: the next one that looks for room, a cancel and a stop have to find it.
     live.set(permit.execution, cancelled)
+    places.set(permit.execution, permit.plan.tenant)
     try {
       await parts.ledger.append(
         ...opening,
@@ -82,6 +89,7 @@ export function openRunner(parts: Parts): Runner {
       )
     } catch (unwritten) {
       live.delete(permit.execution)
+      places.delete(permit.execution)
       throw unwritten
     }
     void execute(parts, permit, { input, generation }, cancelled.signal)
@@ -93,6 +101,7 @@ export function openRunner(parts: Parts): Runner {
       )
       .finally(() => {
         live.delete(permit.execution)
+        places.delete(permit.execution)
         parts.changes.progress(permit.execution, null)
         pump()
       })
@@ -184,7 +193,7 @@ export function openRunner(parts: Parts): Runner {
   }
 
   const enqueue = (execution: ExecutionId): void => {
-    queue.push(execution)
+    queue.push(execution, parts.ledger.views.execution(execution)?.tenant ?? '')
     pump()
   }
 
