@@ -69,10 +69,15 @@ export async function recover(parts: Parts, runner: Runner): Promise<Recovered> 
 /** Ends what nobody approved in time. Expiries compare with the newer of the wall clock and the newest ledger time. */
 export async function expire(parts: Parts): Promise<void> {
   const now = Math.max(parts.clock.now(), parts.ledger.views.newestTimeMs())
-  for (const approval of parts.ledger.views.approvals({ state: 'open' }, 1000)) {
+  for (const approval of parts.ledger.views.approvals({ state: 'open' }, 100_000)) {
     if (approval.expires_at_ms > now) continue
     const execution = parts.ledger.views.execution(approval.execution)
-    if (execution !== null && execution.state === 'awaiting_approval')
+    if (execution === null || execution.state !== 'awaiting_approval') continue
+    try {
       await closeWithoutRun(parts, execution, 'expired', 'request_expired')
+    } catch (failure) {
+      // Answered or cancelled meanwhile, or no room: it is looked at again, and holds up no other.
+      parts.log.warn({ err: failure, execution: execution.id }, 'an approval that ran out could not be closed yet')
+    }
   }
 }

@@ -33,9 +33,11 @@ import type { Parts } from './path/parts.ts'
 import { openRefusals } from './path/refusals.ts'
 import { openRunner, type Runner } from './path/run.ts'
 import { openTransfers } from './path/transfer.ts'
+import { inTurn } from './path/turn.ts'
 import { type Catalog, loadCatalog } from './plan/catalog.ts'
 import { openEngine } from './policy/engine.ts'
 import { openGenerations } from './policy/generation.ts'
+import type { Generation } from './policy/policy.ts'
 import { compilePacks } from './policy/tools.ts'
 import { approversAccount, policyAccount } from './receipt/account.ts'
 import { openKeys } from './receipt/keys.ts'
@@ -99,13 +101,9 @@ export async function serve(
 
   const identity = openIdentity({ ledger, clock: systemClock, log, oauth: config.oauth })
   const engine = openEngine({ threads: 1 })
-  const generations = await openGenerations({
-    attachments: () => live.policies,
-    cacheDir: folder.policy,
-    engine,
-    compile: compilePacks,
-    last: ledger.views.generation(),
-    onChange: async (generation) => {
+  /** A receipt that found no room is owed still: the clockwork asks again, until the generation in force is accounted for. */
+  async function noteGeneration(generation: Generation): Promise<void> {
+    await inTurn('generation', async () => {
       // Unchanged since the broker ran last: already accounted for.
       if (ledger.views.generation()?.digest === generation.digest) return
       const packs = generation.packs.map(({ pack, layer, kind, digest }) => ({ pack, layer, kind, digest }))
@@ -114,7 +112,15 @@ export async function serve(
         { kind: 'sign', execution: null, account: policyAccount(generation, Date.now()) },
       )
       log.info({ generation: generation.number }, 'a policy generation is in force')
-    },
+    })
+  }
+  const generations = await openGenerations({
+    attachments: () => live.policies,
+    cacheDir: folder.policy,
+    engine,
+    compile: compilePacks,
+    last: ledger.views.generation(),
+    onChange: noteGeneration,
     onRefused: (findings) =>
       log.error(
         { findings: findings.slice(0, 20) },
@@ -181,7 +187,9 @@ export async function serve(
     auth: { method: 'socket', atMs: Date.now() },
   })
 
-  const reload = async (): Promise<void> => {
+  /** One after the other: a slow one must not put an older file in the place of a newer. */
+  const reload = async (): Promise<void> => await inTurn('reload', reloadNow)
+  const reloadNow = async (): Promise<void> => {
     try {
       const next = loadConfig(config.path)
       const nextCatalog = loadCatalog(next.catalog, next.limits)
@@ -198,12 +206,14 @@ export async function serve(
       }
       catalog = nextCatalog
       catalogProblem = null
-      await noteApprovers(ledger, live)
     } catch (failure) {
       if (!(failure instanceof WritError)) throw failure
       catalogProblem = failure.message
       log.error({ err: failure }, 'an edit of the configuration was refused; the earlier one stays in force')
+      return
     }
+    // Who may approve no more is out at once; that it could not be written now is owed, and the clockwork asks again.
+    await noteApprovers(ledger, live)
   }
   const watcher = watchFiles(
     [config.path, config.catalog],
@@ -364,6 +374,8 @@ export async function serve(
   }, 1000)
   async function tick(): Promise<void> {
     await expire(parts)
+    if (engine.generation !== null) await noteGeneration(engine.generation)
+    await inTurn('reload', async () => await noteApprovers(ledger, live))
     await transfers.tick()
     if (Date.now() - lastSweep >= 3_600_000) {
       lastSweep = Date.now()

@@ -1,0 +1,64 @@
+import { join } from 'node:path'
+import { afterAll, expect, it, onTestFinished, vi } from 'vitest'
+import { digestJson } from '../../src/digest.ts'
+import { WritError } from '../../src/error.ts'
+import type { Entry, Ledger } from '../../src/ledger/ledger.ts'
+import { expire } from '../../src/recover.ts'
+import { until } from '../transfer/broker.ts'
+import { alice, edit, openWorld } from './world.ts'
+
+const world = await openWorld()
+afterAll(async () => await world.broker.stop())
+const { ledger } = world.parts
+const { views } = ledger
+
+/** A ledger that has no room for these entries until the returned function is called. */
+function refuse(of: (entry: Entry) => boolean): () => void {
+  const append = ledger.append.bind(ledger)
+  const held = ledger as { append: Ledger['append'] }
+  const allow = (): void => void (held.append = append)
+  held.append = async (...entries) => {
+    if (entries.some(of)) throw new WritError('no_space', 'the disk is full')
+    return await append(...entries)
+  }
+  onTestFinished(allow)
+  return allow
+}
+
+it('accounts later for a change of approvers that found no room, and lets nobody approve who was taken out', async () => {
+  const allow = refuse((entry) => entry.kind === 'approver_set')
+  edit(join(world.broker.folder, 'writ.yaml'), (text) =>
+    text.replace(/ {2}- \{ subject: ada.*\n/, '  - { subject: bob, roles: [approver], key: ' + world.ada.x + ' }\n'),
+  )
+  await until(() => world.parts.approvers()[0]?.subject === 'bob')
+  const set = digestJson(world.parts.approvers().map(({ subject, roles, key }) => ({ subject, roles, key })))
+  expect(views.approverSet()).not.toBe(set)
+  allow()
+  await until(() => views.approverSet() === set)
+})
+
+it('accounts later for a policy that came into force when there was no room for its receipt', async () => {
+  const before = views.generation()?.digest
+  const allow = refuse((entry) => entry.kind === 'generation')
+  edit(join(world.broker.folder, 'policies', 'extra', 'extra.rego'), (text) =>
+    text.replace('asked by the test', 'asked again'),
+  )
+  await vi.waitUntil(() => world.parts.policy.generation?.digest !== before, { timeout: 15_000 })
+  expect(views.generation()?.digest).toBe(before)
+  allow()
+  await until(() => views.generation()?.digest === world.parts.policy.generation?.digest)
+}, 20_000)
+
+it('closes the approvals that ran out, though one of them cannot be closed', async () => {
+  const ids: (string | undefined)[] = []
+  for (let n = 0; n < 3; n++)
+    ids.push((await world.ask(alice, 'start_execution', { task_id: await world.task(alice, 'signed') })).execution_id)
+  const allow = refuse((entry) => entry.kind === 'state' && entry.execution === ids[1])
+  const clock = { now: () => Date.now() + 3_600_000, monotonic: () => performance.now() }
+  await expire({ ...world.parts, clock })
+  const states = (): unknown[] => ids.map((id) => views.execution(id as never)?.state)
+  expect(states()).toEqual(['expired', 'awaiting_approval', 'expired'])
+  allow()
+  await expire({ ...world.parts, clock })
+  expect(states()).toEqual(['expired', 'expired', 'expired'])
+})
