@@ -19,7 +19,7 @@ export interface Place extends BrokerPlace {
   readonly catalogFile: string
   writ(args: readonly string[], input?: string): { readonly code: number; readonly out: string; readonly err: string }
   /** Answers an approval through the control socket, as `writ approvals` does, with a signed statement. */
-  answer(approval: string, verdict: 'approve' | 'reject'): Promise<string>
+  answer(approval: string, verdict: 'approve' | 'reject', by?: 'ada' | 'bob'): Promise<string>
 }
 
 export interface PlaceOptions {
@@ -49,10 +49,15 @@ export function makePlace(options: PlaceOptions): Place {
     return { code: done.status ?? 128, out: done.stdout, err: done.stderr }
   }
   must(writ(['init']))
-  const key = generateKey()
+  const keys = { ada: generateKey(), bob: generateKey() }
   const configFile = join(root, 'writ.yaml')
   const config = readFileSync(configFile, 'utf8')
-    .replace('approvers: []', `approvers:\n  - { subject: ada, roles: [approver], key: ${key.x} }`)
+    .replace(
+      'approvers: []',
+      `approvers:\n${Object.entries(keys)
+        .map(([subject, { x }]) => `  - { subject: ${subject}, roles: [approver], key: ${x} }`)
+        .join('\n')}`,
+    )
     .replace('data: .writ', `data: ${options.data ?? '.writ'}`)
   writeFileSync(configFile, config)
   const catalogFile = join(root, 'catalog.yaml')
@@ -70,7 +75,7 @@ export function makePlace(options: PlaceOptions): Place {
     logFile: folder.log,
     env,
     writ,
-    async answer(id, verdict) {
+    async answer(id, verdict, by = 'ada') {
       const shown = (await askBroker(folder.controlSocket, 'approval', id)) as unknown as {
         readonly approval: Approval
         readonly payload: string
@@ -89,7 +94,7 @@ export function makePlace(options: PlaceOptions): Place {
       const answer = await askBroker(
         folder.controlSocket,
         'answer',
-        signCompact('writ-approval+jwt', canonical(statement), key),
+        signCompact('writ-approval+jwt', canonical(statement), keys[by]),
       )
       return String(answer['state'])
     },
