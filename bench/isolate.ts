@@ -7,7 +7,7 @@ import { Client } from '@modelcontextprotocol/client'
 import { StdioClientTransport } from '@modelcontextprotocol/client/stdio'
 import { quantile } from './figure.ts'
 import type { Figure } from './figure.ts'
-import { build, end, entryOf, environment, makeWorld } from './world.ts'
+import { build, end, entryOf, makeWorld } from './world.ts'
 
 const rounds = 60
 const warmUp = 10
@@ -33,14 +33,14 @@ export async function run(): Promise<readonly Figure[]> {
       new StdioClientTransport({
         command: process.execPath,
         args: [entryOf('dist'), 'mcp', '--config', world.config],
-        env: environment,
+        env: world.env,
       }),
     )
     await bare.connect(
       new StdioClientTransport({
         command: process.execPath,
         args: [join(import.meta.dirname, 'bare', 'echo.ts')],
-        env: environment,
+        env: world.env,
       }),
     )
     const echo: number[] = []

@@ -27,7 +27,7 @@ export function build(): void {
   if (done.status !== 0) throw new Error(`the build failed: ${done.stdout}${done.stderr}`)
 }
 
-/** What a broker that a person started would find in its environment, and nothing else of ours. */
+/** For a broker whose folder is not made here: as `World.env`. */
 export const environment = { PATH: process.env['PATH'] ?? '', HOME: tmpdir() }
 
 /** A folder as `writ init` makes it, in which brokers may be started. */
@@ -35,6 +35,8 @@ export interface World {
   readonly folder: string
   readonly config: string
   readonly socket: string
+  /** What a broker that a person started would find in its environment, and nothing else of ours. */
+  readonly env: Readonly<Record<string, string>>
   /** `writ serve`; resolves at the first MCP message that it answers, with the milliseconds since the process was made and those it was on a CPU. */
   serve(from: From): Promise<{ readonly broker: ChildProcess; readonly ms: number; readonly cpuMs: number }>
   close(): void
@@ -42,7 +44,8 @@ export interface World {
 
 export function makeWorld(): World {
   const folder = mkdtempSync(join(tmpdir(), 'writ-bench-'))
-  const made = spawnSync(process.execPath, [entryOf('dist'), 'init', folder], { env: environment, encoding: 'utf8' })
+  const env = { PATH: process.env['PATH'] ?? '', HOME: folder }
+  const made = spawnSync(process.execPath, [entryOf('dist'), 'init', folder], { env, encoding: 'utf8' })
   if (made.status !== 0) throw new Error(`writ init failed: ${made.stdout}${made.stderr}`)
   const config = join(folder, 'writ.yaml')
   const socket = folderOf(loadConfig(config).data).mcpSocket
@@ -50,13 +53,14 @@ export function makeWorld(): World {
     folder,
     config,
     socket,
+    env,
     async serve(from) {
       const began = performance.now()
       const broker = spawn(
         process.execPath,
         ['--disable-proto=delete', entryOf(from), 'serve', '--listen', 'none', '--config', config],
         {
-          env: environment,
+          env,
           stdio: ['ignore', 'ignore', 'pipe'],
         },
       )

@@ -1,3 +1,5 @@
+import { getCompileCacheDir } from 'node:module'
+import { dirname } from 'node:path'
 import type { Digest } from '../digest.ts'
 import { WritError } from '../error.ts'
 import type { ExecutionId } from '../id.ts'
@@ -95,7 +97,7 @@ export function startRunHost(options: RunHostOptions = {}): RunHost {
         siblingModule(import.meta.url, '../executor/host-main'),
         JSON.stringify(settings),
       ],
-      env: settings.env,
+      env: { ...settings.env, ...keptCode() },
       cwd: '/',
     })
     if (child === null) return null
@@ -304,6 +306,13 @@ async function take(host: Host, header: FromHost, payload: Buffer): Promise<void
       host.runs.delete(header.execution)
       return
   }
+}
+
+/** Where this process keeps compiled code, the run host does too; what it starts in turn keeps none. */
+function keptCode(): Readonly<Record<string, string>> {
+  const folder = getCompileCacheDir()
+  // The folder that is told is one of this version's, in the one that was given.
+  return folder === undefined ? {} : { NODE_COMPILE_CACHE: dirname(folder) }
 }
 
 /** Small files are read while the dispatch is on its way. */
