@@ -133,7 +133,9 @@ export async function serveHttp(options: {
       gone.abort()
       exchanges.delete(gone)
       place[Symbol.dispose]()
-      metrics.answered(route, outgoing.statusCode, (performance.now() - began) / 1000)
+      // 499: the client did not stay for the answer.
+      const status = outgoing.writableFinished ? outgoing.statusCode : 499
+      metrics.answered(route, status, (performance.now() - began) / 1000)
     })
     const request = new Request(`${origin}${head.path}`, {
       method: incoming.method ?? 'GET',

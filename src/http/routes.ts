@@ -101,7 +101,7 @@ export function makeRoutes(options: {
       options.metrics.unauthenticated(who.code, incoming.socket.remoteAddress ?? '')
       return await unread(c, challenge(who))
     }
-    const place = caps.take(who.key, incoming.socket)
+    const place = caps.take(who.key, incoming.socket, mayHold(incoming))
     if (!(Symbol.dispose in place)) {
       options.metrics.refused('busy')
       return await unread(c, refusal(place.status, `you have too many ${place.what} open`, { 'retry-after': '1' }))
@@ -113,6 +113,7 @@ export function makeRoutes(options: {
         ? await readBody(incoming, { maxBytes: maxMessageBytes, withinMs: options.bodyMs })
         : ({ ok: true, bytes: none } as const)
     if (!body.ok) return await unread(c, bodyRefusal(body.status))
+    place.resize(body.bytes.length)
     return await options.mcp.handle({
       method,
       headers: head.headers,
@@ -150,6 +151,12 @@ function challenge(who: Extract<Authenticated, { readonly ok: false }>): Respons
   if (who.challenge !== '') headers['www-authenticate'] = who.challenge
   if (who.status === 503) headers['retry-after'] = '5'
   return Response.json({ error: who.code, error_description: who.message }, { status: who.status, headers })
+}
+
+/** Bytes a body may come to; one that does not say how long it is may be as long as any. */
+function mayHold(incoming: IncomingMessage): number {
+  if (incoming.headers['transfer-encoding'] !== undefined) return maxMessageBytes
+  return Math.min(Number(incoming.headers['content-length'] ?? 0), maxMessageBytes)
 }
 
 function bodyRefusal(status: 400 | 408 | 413): Response {

@@ -49,3 +49,28 @@ describe('the whole path over HTTP', () => {
     })
   }
 })
+
+describe('a broker that is told to stop', () => {
+  it('[G-no-lost-wait] answers who waits, accounts for what ran, and ends', async () => {
+    const client = await client2('auto', where)
+    const session = await client2('legacy', where)
+    const submitted = await client.call('submit_task', {
+      ...job,
+      target_ref: 'sandbox',
+      ...script('slow.js', "console.log('begun')\nawait new Promise((resolve) => setTimeout(resolve, 30000))"),
+    })
+    const started = await client.call('start_execution', { task_id: submitted.structured['task_id'] as string })
+    const id = String(started.structured['execution_id'])
+    const waits = [client, session].map(
+      async (one) => await one.call('get_status', { execution_id: id, wait_ms: 40_000 }),
+    )
+    await new Promise((resolve) => setTimeout(resolve, 500))
+    const stopped = http.stop()
+    for (const answer of await Promise.all(waits))
+      expect(answer.structured).toMatchObject({ execution_id: id, final: false, next: { tool: 'get_status' } })
+    expect(await stopped).toBe(0)
+    // What ran was ended and has its receipt; the log verifies from its first entry.
+    expect(world.writ(['verify']).out).toMatch(/^VALID:LOGGED/)
+    expect(http.log().filter((line) => Number(line['level']) >= 50)).toEqual([])
+  })
+})

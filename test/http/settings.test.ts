@@ -122,12 +122,29 @@ describe('the caps', () => {
   it('count a caller’s connections until they close, and forget who has none', () => {
     const caps = openCaps(limits)
     const [one, other] = [{}, {}]
-    expect(Symbol.dispose in caps.take('ada', one)).toBe(true)
-    expect(caps.take('ada', other)).toEqual({ status: 429, what: 'connections' })
-    expect(Symbol.dispose in caps.take('ada', one)).toBe(true)
-    expect(caps.take('ada', one)).toEqual({ status: 429, what: 'requests' })
-    expect(Symbol.dispose in caps.take('eve', other)).toBe(true)
+    expect(Symbol.dispose in caps.take('ada', one, 0)).toBe(true)
+    expect(caps.take('ada', other, 0)).toEqual({ status: 429, what: 'connections' })
+    expect(Symbol.dispose in caps.take('ada', one, 0)).toBe(true)
+    expect(caps.take('ada', one, 0)).toEqual({ status: 429, what: 'requests' })
+    expect(Symbol.dispose in caps.take('eve', other, 0)).toBe(true)
     caps.closed(one)
-    expect(caps.take('ada', other)).toEqual({ status: 429, what: 'requests' })
+    expect(caps.take('ada', other, 0)).toEqual({ status: 429, what: 'requests' })
+  })
+
+  it('bound the bytes of bodies held at once, and give back what was only feared', () => {
+    const many = openCaps({ ...limits, requests_per_caller: 1000, connections_per_caller: 1000 })
+    const mib = 1024 * 1024
+    const places = Array.from({ length: 16 }, () => many.take('ada', {}, 4 * mib))
+    expect(many.take('ada', {}, 1)).toEqual({ status: 429, what: 'bytes' })
+    const [first] = places
+    if (first === undefined || !('resize' in first)) throw new Error('no place')
+    first.resize(mib)
+    expect('resize' in many.take('ada', {}, 3 * mib)).toBe(true)
+    first[Symbol.dispose]()
+    first[Symbol.dispose]()
+    expect(many.take('ada', {}, mib + 1)).toEqual({ status: 429, what: 'bytes' })
+    for (const caller of ['b', 'c', 'd']) for (let at = 0; at < 16; at++) many.take(caller, {}, 4 * mib)
+    expect(many.take('eve', {}, 2 * mib)).toEqual({ status: 503, what: 'bytes' })
+    expect('resize' in many.take('eve', {}, mib)).toBe(true)
   })
 })

@@ -283,6 +283,20 @@ describe('a request that could mean two things', () => {
     expect((await sendRaw(http.url, post(), { forMs: 600 })).statuses).toEqual([200])
     expect((await sendRaw(http.url, post({ target: `http://${host}/mcp` }), { forMs: 600 })).statuses).toEqual([200])
     expect((await sendRaw(http.url, post({ target: '/mcp?anything=goes' }), { forMs: 600 })).statuses).toEqual([200])
+    // An offer to speak something else is not taken, and does no harm.
+    for (const offer of [
+      'upgrade: h2c\r\nhttp2-settings: AAMAAABkAARAAAAAAAIAAAAA',
+      'upgrade: websocket\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13',
+    ]) {
+      const headers = [`host: ${host}`, ...fine, 'connection: upgrade', offer, length]
+      expect((await sendRaw(http.url, post({ headers }), { forMs: 600 })).statuses).toEqual([200])
+    }
+    const tunnel = await sendRaw(
+      http.url,
+      `CONNECT evil.example:443 HTTP/1.1\r\nhost: evil.example:443\r\n\r\n${inside}`,
+      { forMs: 600 },
+    )
+    expect([tunnel.statuses, tunnel.closed]).toEqual([[], true])
     const two = await sendRaw(
       http.url,
       `${post({ body: '', line: 'GET /healthz HTTP/1.1', headers: [`host: ${host}`] })}${inside}`,
