@@ -78,6 +78,8 @@ export async function serve(
   const folder = folderOf(config.data)
   makeFolder(folder)
   const lock = lockFolder(folder.root)
+  // First, because its worker gets ready while the rest is opened.
+  const engine = openEngine({ threads: 1 })
   const keys = openKeys(config.keys)
   const signer = openSigner(keys, { issuer: config.issuer })
   const ledger = openSqliteLedger({ path: folder.ledger, signer, clock: systemClock })
@@ -100,7 +102,6 @@ export async function serve(
   await noteApprovers(ledger, live)
 
   const identity = openIdentity({ ledger, clock: systemClock, log, oauth: config.oauth })
-  const engine = openEngine({ threads: 1 })
   /** A receipt that found no room is owed still: the clockwork asks again, until the generation in force is accounted for. */
   async function noteGeneration(generation: Generation): Promise<void> {
     await inTurn('generation', async () => {
@@ -128,7 +129,10 @@ export async function serve(
       ),
   })
 
+  const listening = Promise.withResolvers<void>()
   const host = startRunHost({
+    // The first client is answered before there is anything to run.
+    after: listening.promise,
     // The same for every broker of this folder: what one that was killed left behind is the next one's to sweep.
     owner: digestOf(`${signer.origin}\n${folder.root}`).slice('sha256:'.length, 'sha256:'.length + 16),
     onExit(code, complaint) {
@@ -233,6 +237,7 @@ export async function serve(
     log,
     changed: () => (busyAt = Date.now()),
   })
+  listening.resolve()
 
   const http = config.http === null ? null : await openHttp(config.http)
   async function openHttp(settings: HttpSettings): Promise<HttpServer | null> {

@@ -22,6 +22,8 @@ export interface RunHostOptions {
   readonly env?: Readonly<Record<string, string>>
   /** Names this broker (letters, digits, `-`), so that a new run host sweeps what a dead one left and nothing else. */
   readonly owner?: string
+  /** What is waited for before a run host is started that nobody asked anything of yet; nothing unless told. */
+  readonly after?: Promise<unknown>
   /** Called when a run host ended that was not closed; `complaint` is for the operator's log only. */
   readonly onExit?: (code: number | null, complaint: string) => void
 }
@@ -148,7 +150,8 @@ export function startRunHost(options: RunHostOptions = {}): RunHost {
     return got
   }
 
-  current()
+  if (options.after === undefined) current()
+  else void options.after.then(() => current())
   return {
     get pid() {
       return host?.child.pid ?? null
