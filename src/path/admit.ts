@@ -1,8 +1,9 @@
 import type { Admission, Message } from '../broker.ts'
 import { buildInput } from '../policy/input.ts'
-import type { Decision } from '../policy/policy.ts'
+import type { DecisionId } from '../id.ts'
+import type { Decision, Reason } from '../policy/policy.ts'
 import type { Caller } from '../request/caller.ts'
-import { isMine, notFound, type Parts } from './parts.ts'
+import { isMine, notFound, type Parts, unknownTarget } from './parts.ts'
 import type { Refusals } from './refusals.ts'
 import { policyArguments, type PolicyResource, resourceOf, targetResource } from './resource.ts'
 
@@ -23,7 +24,14 @@ export async function admit(parts: Parts, refusals: Refusals, caller: Caller, me
     // The refusal stands either way; that it could not be recorded is the operator's to know.
     parts.log.error({ err: unwritten, ref: decision.id }, 'a refusal could not be recorded')
   }
-  return { allowed: false, reason: seen(caller, resource, reason.ref, decision) }
+  const hidden = resource.type === 'target' && !(await mayView(parts, caller, message.arguments['target_ref']))
+  return { allowed: false, reason: hidden ? hiddenTarget(decision.id) : seen(caller, resource, reason.ref, decision) }
+}
+
+/** A target the caller may not see is refused as one there is not, by whatever rule it is refused. */
+function hiddenTarget(ref: DecisionId): Reason {
+  const { code, message, remedy } = unknownTarget()
+  return { code, message, remedy, ref }
 }
 
 /** A stranger's thing and a thing that does not exist are refused in the same words. */
@@ -79,8 +87,12 @@ export async function decideRequest(
   )
 }
 
-/** Whether a target may be shown to the caller: an item of a listing is decided like anything else, as action `view`. */
-export async function mayView(parts: Parts, caller: Caller, ref: string): Promise<boolean> {
+/**
+ * Whether there is such a target and it may be shown to the caller: an item of a listing is decided like anything else,
+ * as action `view`.
+ */
+export async function mayView(parts: Parts, caller: Caller, ref: unknown): Promise<boolean> {
+  if (typeof ref !== 'string' || !parts.catalog().targets.has(ref)) return false
   const decision = await decideRequest(
     parts,
     caller,

@@ -45,6 +45,11 @@ export function notFound(what: 'task' | 'execution' | 'approval' | 'file', ref: 
   return { code: error.code, message: error.message, remedy: error.remedy, ref }
 }
 
+/** One answer for a target there is not and for one the caller may not see, whoever asks for what. */
+export function unknownTarget(): WritError {
+  return new WritError('unknown_target', 'There is no such target among yours.')
+}
+
 /**
  * The reason a caller is given for something that could not be done. Only what is the caller's own fault is told in
  * its own words; the rest is a fixed sentence, and the cause goes to the log under `ref`.

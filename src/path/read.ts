@@ -9,7 +9,7 @@ import type { Caller } from '../request/caller.ts'
 import { decideRequest, mayView } from './admit.ts'
 import { showApproval } from './answer.ts'
 import { closeWithoutRun } from './close.ts'
-import { isMine, type Parts } from './parts.ts'
+import { isMine, type Parts, unknownTarget } from './parts.ts'
 import { approvalResource, artifactUri, parseUri, resourceOf } from './resource.ts'
 import type { Runner } from './run.ts'
 import type { TransferDesk } from './transfer.ts'
@@ -18,6 +18,8 @@ import { approvalView, executionView, nextOf } from './view.ts'
 
 const maxWaitMs = 50_000
 const progressEveryMs = 5_000
+/** Bytes of all texts that ride in one result: a run that leaves a thousand files must not fill its caller's context. */
+const maxInlineBytes = 32_768
 
 /** Every target the caller may see: an item of a listing is decided like anything else, as action `view`. */
 export async function listTargets(
@@ -28,10 +30,10 @@ export async function listTargets(
   const catalog = parts.catalog()
   const able = await parts.availability()
   if (args.target_ref !== undefined) {
-    if (!(await mayView(parts, caller, args.target_ref)))
-      throw new WritError('unknown_target', 'There is no such target among yours.')
-    const target = describeTarget(catalog, args.target_ref, able)
-    if (target === null) throw new WritError('unknown_target', 'There is no such target among yours.')
+    const target = (await mayView(parts, caller, args.target_ref))
+      ? describeTarget(catalog, args.target_ref, able)
+      : null
+    if (target === null) throw unknownTarget()
     return { target, next: { tell_user: 'Submit work for this target with submit_task.' } }
   }
   const targets = []
@@ -199,13 +201,13 @@ export async function getResult(
     null
   if (receipt === null) throw new WritError('internal', 'a final execution without a receipt')
   const failing = report?.steps.findIndex((step) => step.exit !== 0) ?? -1
-  const files = await Promise.all(
-    (report?.files ?? []).map(async (file) => ({
-      ...file,
-      uri: artifactUri(execution.id, file.path),
-      ...(await smallText(parts, file)),
-    })),
-  )
+  const files = []
+  let room = maxInlineBytes
+  for (const file of report?.files ?? []) {
+    const small = file.size > room ? {} : await smallText(parts, file)
+    if (small.text !== undefined) room -= file.size
+    files.push({ ...file, uri: artifactUri(execution.id, file.path), ...small })
+  }
   return {
     ...view,
     ...(report === null

@@ -147,12 +147,14 @@ async function begin(
         await runner.start(permit, input, [...opening, queued])
         return execution
       }
+      refuseCrowd(parts, caller)
       await parts.ledger.append(...opening, queued)
       runner.enqueue(execution)
       break
     }
     case 'pending':
       if (approval === null) throw new WritError('internal', 'a pending decision without a requirement')
+      refuseCrowd(parts, caller)
       await parts.ledger.append(
         ...opening,
         { kind: 'approval_opened', approval },
@@ -173,6 +175,18 @@ async function begin(
   }
   parts.changes.wake(execution)
   return execution
+}
+
+/** Executions of one subject that may wait, for people or for a place; more would only take room and others' turn. */
+const maxWaiting = 100
+
+function refuseCrowd(parts: Parts, caller: Caller): void {
+  const mine = { tenant: caller.tenant, owner: caller.subject.id }
+  const waiting = parts.ledger.views.executions({ ...mine, state: ['awaiting_approval', 'queued'] }, maxWaiting)
+  if (waiting.length >= maxWaiting)
+    throw new WritError('rate_limited', `${String(maxWaiting)} of your executions wait already.`, {
+      remedy: 'Wait until some have run, or cancel those you no longer need.',
+    })
 }
 
 /** Names the policy of a decision that no generation made. */

@@ -16,7 +16,7 @@ import { newTask, reviseTask } from '../request/submit.ts'
 import type { Task } from '../request/task.ts'
 import { mayView } from './admit.ts'
 import { targetResource } from './resource.ts'
-import type { Parts } from './parts.ts'
+import { type Parts, unknownTarget } from './parts.ts'
 import type { UploadTicket } from './ticket.ts'
 import type { TransferDesk } from './transfer.ts'
 import { inTurn } from './turn.ts'
@@ -67,7 +67,7 @@ export async function submitTask(
 async function checkTarget(parts: Parts, caller: Caller, args: Arguments['submit_task']): Promise<void> {
   const target = parts.catalog().targets.get(args.target_ref)
   if (target === undefined || !(await mayView(parts, caller, args.target_ref)))
-    throw new WritError('unknown_target', '"target_ref" names no target of yours.')
+    throw unknownTarget()
   if (!target.intents.includes(args.execution_intent))
     throw new WritError(
       'unknown_intent',
