@@ -26,7 +26,7 @@ export type Authenticated =
   | {
       readonly ok: true
       readonly caller: Caller
-      /** One token of one subject: what caps are counted by. Reveals nothing of the token. */
+      /** What caps are counted by: a token of Writ, or the person an access token is of. Reveals nothing of the token. */
       readonly key: string
       /** When the token ends, or null where it does not. */
       readonly until_ms: number | null

@@ -190,7 +190,7 @@ describe('two tenants of one Writ, with people of the same name and every role',
     expect(words(wrong)).not.toContain('of acme')
   })
 
-  it('[G-tenants] keeps a session to the token that opened it', async () => {
+  it('[G-tenants] keeps a session to who opened it', async () => {
     const send = async (token: string, body: JsonObject, session?: string): Promise<Response> =>
       await fetch(`${http.url}/mcp`, {
         method: 'POST',

@@ -45,6 +45,17 @@ describe('an access token of a configured issuer', () => {
     }
   })
 
+  it('counts against one share, whatever client it came through, and against another person’s never', async () => {
+    const { world, token } = await setUp()
+    const keyOf = async (claims: JsonObject): Promise<string> => {
+      const answer = await world.with(await token({ claims }))
+      return answer.ok ? answer.key : said(answer)
+    }
+    const mine = await keyOf({})
+    expect(await keyOf({ client_id: 'registered-anew', jti: 'k' })).toBe(mine)
+    expect(await keyOf({ sub: 'bob' })).not.toBe(mine)
+  })
+
   it('gives no role for what is not in a map, whatever name it has', async () => {
     const { world, token } = await setUp()
     for (const groups of [
@@ -237,6 +248,26 @@ describe('a forged access token', () => {
     for (const text of wrong)
       expect(said(await world.with(text))).toBe('401 invalid_token: The signature of the token is wrong.')
     expect(said(await world.with(good))).toBe('ok corp:alice')
+  })
+
+  it('[G-strict-jwt] gains nothing from a good token shown before it', async () => {
+    const { world, token, issuer } = await setUp()
+    const good = await token({ claims: { exp: Math.floor(world.clock.now() / 1000) + 100 } })
+    for (let i = 0; i < 3; i++) expect(said(await world.with(good))).toBe('ok corp:alice')
+    const [header = '', payload = '', signature = ''] = good.split('.')
+    const claims = JSON.parse(Buffer.from(payload, 'base64url').toString()) as object
+    const changed = Buffer.from(JSON.stringify({ ...claims, sub: 'root' })).toString('base64url')
+    expect(said(await world.with(`${header}.${changed}.${signature}`))).toContain('signature')
+    expect(said(await world.with(`${header}.${payload}.${'A'.repeat(86)}`))).toContain('signature')
+    // What was right once is still held to its times, and to the keys that are published now.
+    const lasting = await token({ claims: { exp: Math.floor(world.clock.now() / 1000) + 9000 } })
+    expect(said(await world.with(lasting))).toBe('ok corp:alice')
+    world.clock.set(world.clock.now() + 160_000)
+    expect(said(await world.with(good))).toContain('expired')
+    issuer.keys = [{ ...(await newPair('ES256', pair().kid)).jwk }]
+    world.clock.set(world.clock.now() + 600_000)
+    await world.with(lasting)
+    await expect.poll(async () => said(await world.with(lasting))).toContain('signature')
   })
 
   it('[G-strict-jwt] cannot take a key for another algorithm than the key is for', async () => {

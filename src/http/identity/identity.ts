@@ -145,9 +145,9 @@ function admitted(checked: CheckedToken, refuse: (why: Why) => Authenticated): A
   return { ok: true, caller, key: row.id, until_ms: row.expires_at_ms, revoked }
 }
 
-/** Caps are one subject's through one agent: a new access token every minute buys no second share. */
-function keyOf({ tenant, subject, agent }: Caller): string {
-  return JSON.stringify([tenant, subject.id, agent.id])
+/** Caps are one subject's: neither a new access token nor a client registered anew buys a second share. */
+function keyOf({ tenant, subject }: Caller): string {
+  return JSON.stringify([tenant, subject.id])
 }
 
 function certificatesOf(issuer: IssuerSettings): string | null {

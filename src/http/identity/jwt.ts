@@ -1,4 +1,5 @@
 import type { CryptoKey } from 'jose'
+import { sha256 } from '../../digest.ts'
 import type { JsonObject } from '../../digest.ts'
 import { WritError } from '../../error.ts'
 import { parseIJson } from '../../json.ts'
@@ -43,17 +44,43 @@ export function readJwt(token: string): Unverified | null {
   return typeof issuer === 'string' ? { token, alg: known, typ, kid, issuer } : null
 }
 
-/** The claims if the signature is this key's; null where it is not. */
-export async function verify(jwt: Unverified, key: CryptoKey): Promise<JsonObject | null> {
-  try {
-    // Loaded with the first token: a broker without HTTP never sees one.
-    const { compactVerify } = await import('jose')
-    await compactVerify(jwt.token, key, { algorithms: [jwt.alg] })
-  } catch {
-    return null
+/** Signatures remembered; the one longest unused is forgotten first. */
+const maxVerified = 2048
+
+/**
+ * Gives the claims if the signature is this key's, null where it is not. A client shows the same token with each request,
+ * so a signature that was right is remembered, by the token's hash and for that very key object: once the keys are fetched
+ * again it is checked again. Only the signature is: times, audience and all else are looked at each time.
+ */
+export function openVerifier(): (jwt: Unverified, key: CryptoKey) => Promise<JsonObject | null> {
+  const verified = new Map<string, { readonly key: CryptoKey; readonly claims: JsonObject }>()
+  return async (jwt, key) => {
+    const name = sha256(jwt.token).toString('base64')
+    const known = verified.get(name)
+    if (known?.key === key) {
+      verified.delete(name)
+      verified.set(name, known)
+      return known.claims
+    }
+    // The claims as our own parser reads them: what jose would give may hold a member twice.
+    const claims = (await isSigned(jwt, key)) ? decode(jwt.token.split('.')[1]) : null
+    if (claims === null) return null
+    verified.set(name, { key, claims })
+    const [oldest] = verified.keys()
+    if (verified.size > maxVerified && oldest !== undefined) verified.delete(oldest)
+    return claims
   }
-  // The claims as our own parser reads them: what jose would give may hold a member twice.
-  return decode(jwt.token.split('.')[1])
+}
+
+async function isSigned(jwt: Unverified, key: CryptoKey): Promise<boolean> {
+  // Loaded with the first token: a broker without HTTP never sees one.
+  const { compactVerify } = await import('jose')
+  try {
+    await compactVerify(jwt.token, key, { algorithms: [jwt.alg] })
+    return true
+  } catch {
+    return false
+  }
 }
 
 /** `at+jwt` (RFC 9068 §4), in the two spellings of RFC 7515 §4.1.9; `jwt` besides where the configuration says so. */

@@ -4,7 +4,7 @@ import type { JsonObject } from '../../digest.ts'
 import type { Caller } from '../../request/caller.ts'
 import { callerOf } from './claims.ts'
 import type { FetchJson } from './fetch.ts'
-import { claimProblem, readJwt, scopesOf, typeAccepted, verify } from './jwt.ts'
+import { claimProblem, openVerifier, readJwt, scopesOf, typeAccepted } from './jwt.ts'
 import type { ClaimProblem } from './jwt.ts'
 import { openIssuerKeys } from './keys.ts'
 import type { IssuerKeys } from './keys.ts'
@@ -60,6 +60,7 @@ export function openResourceServer(options: {
   readonly onFailure: (issuer: string, why: string) => void
 }): ResourceServer {
   const { clock } = options
+  const verify = openVerifier()
   let settings: OAuthSettings | null = null
   let issuers: ReadonlyMap<string, Issuer> = new Map()
 
