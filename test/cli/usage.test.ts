@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { declare } from '../../src/cli/commands.ts'
 
 // Each command is a process of its own; a busy machine takes its time.
-vi.setConfig({ testTimeout: 120_000 })
+vi.setConfig({ testTimeout: 300_000 })
 
 const bin = join(import.meta.dirname, '..', '..', 'bin', 'writ')
 const folder = mkdtempSync(join(tmpdir(), 'writ-cli-'))

@@ -291,10 +291,13 @@ describe('the two clocks of an approval', () => {
     const client = await world.client()
     const { id, approval } = await start(client, 'late')
     // As many runs as there may be at once, so that the approved one has to wait.
-    const sleep = 'await new Promise((resolve) => setTimeout(resolve, 12_000))'
-    for (const each of [1, 2, 3, 4]) await start(client, 'sandbox', `${sleep} // ${String(each)}`)
+    const sleep = 'await new Promise((resolve) => setTimeout(resolve, 50_000))'
+    const others: string[] = []
+    for (const each of [1, 2, 3, 4]) others.push((await start(client, 'sandbox', `${sleep} // ${String(each)}`)).id)
     expect(answer('approve', approval, '--as', 'ada').code).toBe(0)
     expect(await status(client, id, 0)).toMatchObject({ state: 'queued', ran: false })
+    await new Promise((resolve) => setTimeout(resolve, 1500))
+    for (const other of others) await client.call('cancel_execution', { execution_id: other })
     expect(await until(client, id, 'expired')).toMatchObject({ state: 'expired', ran: false })
   })
 })
