@@ -79,7 +79,7 @@ beforeAll(async () => {
   acme = await client2('auto', { url: http.url, token: acmeToken })
   globex = await client2('auto', { url: http.url, token: globexToken })
   things = await madeBy(acme)
-})
+}, 120_000)
 
 /** An id like a given one that nobody was ever given. */
 function unknown(id: string): string {
@@ -244,49 +244,53 @@ describe('two tenants of one Writ, with people of the same name and every role',
     }
   })
 
-  it('lets the enrolled approver at the operator’s terminal answer for any tenant', async () => {
+  it('lets the enrolled approver at the operator’s terminal answer for any tenant', { timeout: 90_000 }, async () => {
     const shown = world.writ(['approvals', 'show', things.approval])
     expect(shown.err).toBe('')
     expect(shown.out).toContain('secret-project')
     expect(world.approve(things.approval)).toMatchObject({ code: 0 })
     await expect
       .poll(async () => (await acme.call('get_status', { execution_id: things.waiting })).structured['state'], {
-        timeout: 10_000,
+        timeout: 30_000,
       })
       .toBe('succeeded')
   })
 })
 
 describe('a token that ends', () => {
-  it('[G-token-revoked] takes what waits for people with it, and every client that holds it', async () => {
-    const made = world.json(['token', 'create', '--subject', 'temp', '--role', 'developer']) as {
-      token: string
-      token_id: string
-    }
-    const client = await client2('auto', { url: http.url, token: made.token })
-    const submitted = await client.call('submit_task', {
-      ...job,
-      target_ref: 'production',
-      ...script('f.js', 'console.log(3)'),
-    })
-    const started = (await client.call('start_execution', { task_id: String(submitted.structured['task_id']) }))
-      .structured
-    const id = String(started['execution_id'])
-    expect(started['state']).toBe('awaiting_approval')
-    const waiting = client.call('get_status', { execution_id: id, wait_ms: 20_000 }).then(
-      () => 'answered',
-      () => 'refused',
-    )
-    const before = performance.now()
-    expect(world.writ(['token', 'revoke', made.token_id])).toMatchObject({ code: 0 })
-    await waiting
-    expect(performance.now() - before).toBeLessThan(10_000)
-    await expect(client.call('get_status', {})).rejects.toThrow(/401|[Uu]nauthorized|revoked/)
-    expect(world.approve(String((started['approval'] as JsonObject)['approval_id']))).toMatchObject({ code: 0 })
-    const stateOf = (): unknown =>
-      (world.json(['executions', 'show', id]) as { execution: JsonObject }).execution['state']
-    await expect.poll(stateOf, { timeout: 10_000 }).toBe('denied')
-  })
+  it(
+    '[G-token-revoked] takes what waits for people with it, and every client that holds it',
+    { timeout: 90_000 },
+    async () => {
+      const made = world.json(['token', 'create', '--subject', 'temp', '--role', 'developer']) as {
+        token: string
+        token_id: string
+      }
+      const client = await client2('auto', { url: http.url, token: made.token })
+      const submitted = await client.call('submit_task', {
+        ...job,
+        target_ref: 'production',
+        ...script('f.js', 'console.log(3)'),
+      })
+      const started = (await client.call('start_execution', { task_id: String(submitted.structured['task_id']) }))
+        .structured
+      const id = String(started['execution_id'])
+      expect(started['state']).toBe('awaiting_approval')
+      const waiting = client.call('get_status', { execution_id: id, wait_ms: 20_000 }).then(
+        () => 'answered',
+        () => 'refused',
+      )
+      const before = performance.now()
+      expect(world.writ(['token', 'revoke', made.token_id])).toMatchObject({ code: 0 })
+      await waiting
+      expect(performance.now() - before).toBeLessThan(15_000)
+      await expect(client.call('get_status', {})).rejects.toThrow(/401|[Uu]nauthorized|revoked/)
+      expect(world.approve(String((started['approval'] as JsonObject)['approval_id']))).toMatchObject({ code: 0 })
+      const stateOf = (): unknown =>
+        (world.json(['executions', 'show', id]) as { execution: JsonObject }).execution['state']
+      await expect.poll(stateOf, { timeout: 30_000 }).toBe('denied')
+    },
+  )
 
   it('leaves a log that verifies, in which each token’s making and end has its receipt', () => {
     const root = world.writ(['keys', '--fingerprint']).out.trim()
