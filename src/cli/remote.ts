@@ -39,6 +39,8 @@ export function remoteOf(context: Context, options: RemoteOptions): Remote | nul
   const place = url.origin
   let told: WritError | null = null
   const ask = async (input: string | URL, init?: RequestInit): Promise<Response> => {
+    // Only what became of the latest request explains a failure.
+    told = null
     let response: Response
     try {
       response = await fetch(input, { ...init, redirect: 'error' })
@@ -48,6 +50,8 @@ export function remoteOf(context: Context, options: RemoteOptions): Remote | nul
     }
     if (response.status === 401 || response.status === 403)
       told = await refusedBy(place, response.clone(), options.tokenFile ?? '')
+    if (response.status === 404)
+      told = new WritError('broker_unreachable', `There is no Writ at ${url.href} (404).`, { remedy: 'Check --url.' })
     return response
   }
   return {
@@ -149,6 +153,11 @@ function unreachable(place: string, failure: unknown, ownCa: boolean): WritError
       cause,
     })
   }
+  if (code === 'UND_ERR_SOCKET' || code === 'ECONNRESET')
+    return new WritError('broker_unreachable', `${place} ended the connection.`, {
+      remedy: 'That Writ was stopped, or the token was revoked or ran out. What runs there is not lost by it.',
+      cause,
+    })
   const why = code === '' ? oneLine(cause) : code
   return new WritError('broker_unreachable', `${place} cannot be reached (${why}).`, {
     remedy: 'Check --url, and that "writ serve" runs there.',
