@@ -1,6 +1,6 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { Readable } from 'node:stream'
+import { WritError } from '../error.ts'
 import type { Place } from '../path/transfer.ts'
 import type { Transfers } from './transfer.ts'
 
@@ -11,6 +11,8 @@ export interface Loopback extends Place {
 
 /** Milliseconds it stays after the last ticket, so that one that is just being given finds it. */
 const lingerMs = 1000
+/** Bytes of a body that may wait to be taken. */
+const gatherBytes = 1024 * 1024
 /** What a client that was refused may go on sending before its connection is closed: bytes and milliseconds. */
 const discardBytes = 64 * 1024 * 1024
 const discardMs = 2000
@@ -123,19 +125,30 @@ function bare(status: number): Response {
   return new Response(null, { status, headers: { 'cache-control': 'no-store' } })
 }
 
-/** One piece at a time and only when asked: back-pressure reaches the client. Nothing is read before the first one is. */
+/**
+ * What arrives, as it arrives, until so much of it waits to be taken; then the client waits too. Asking for each piece
+ * would cost a turn of the event loop and of the client for each.
+ */
 function bodyOf(request: IncomingMessage): ReadableStream<Uint8Array> {
-  let source: AsyncIterator<Uint8Array> | null = null
+  let begun = false
   return new ReadableStream<Uint8Array>(
     {
-      async pull(controller) {
-        source ??= (request as Readable).iterator({ destroyOnReturn: false }) as AsyncIterator<Uint8Array>
-        const { done, value } = await source.next()
-        if (done === true) controller.close()
-        else controller.enqueue(value)
+      pull(controller) {
+        if (begun) return void request.resume()
+        begun = true
+        request.on('data', (piece: Buffer) => {
+          controller.enqueue(piece)
+          if ((controller.desiredSize ?? 0) <= 0) request.pause()
+        })
+        request.once('end', () => controller.close())
+        const cut = (): void => {
+          if (!request.readableEnded) controller.error(new WritError('transfer_cut', 'The connection ended.'))
+        }
+        request.on('error', cut)
+        request.once('close', cut)
       },
     },
-    { highWaterMark: 0 },
+    { highWaterMark: gatherBytes, size: (piece) => piece.length },
   )
 }
 
@@ -169,6 +182,8 @@ async function drained(response: ServerResponse): Promise<void> {
 /** A client that is still sending would lose the answer to a reset: it is let go on for a moment. */
 function discard(request: IncomingMessage): void {
   const { socket } = request
+  // Nobody takes it any more.
+  request.removeAllListeners('data')
   let left = discardBytes
   const late = setTimeout(() => socket.destroy(), discardMs)
   late.unref()
@@ -180,4 +195,5 @@ function discard(request: IncomingMessage): void {
     clearTimeout(late)
     socket.destroy()
   })
+  request.resume()
 }

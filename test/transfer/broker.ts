@@ -205,9 +205,9 @@ function answered(status: number, headers: IncomingHttpHeaders, bytes: Buffer): 
   return { status, headers, bytes, json, code: typeof error?.['code'] === 'string' ? error['code'] : '' }
 }
 
-/** Waits until it holds, at most two seconds. */
+/** Waits until it holds, at most ten seconds. */
 export async function until(holds: () => boolean | Promise<boolean>): Promise<void> {
-  for (let tries = 0; tries < 200; tries++) {
+  for (let tries = 0; tries < 1000; tries++) {
     if (await holds()) return
     await new Promise((resolve) => setTimeout(resolve, 10))
   }

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { request } from 'node:http'
+import { setTimeout as pause } from 'node:timers/promises'
 import * as fc from 'fast-check'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { openTransferAnswers } from '../../src/http/transfer.ts'
@@ -12,7 +13,7 @@ let broker: Broker
 const opened: { close(): Promise<void> }[] = []
 beforeAll(async () => {
   broker = await openTestBroker()
-}, 30_000)
+}, 60_000)
 afterEach(async () => {
   for (const one of opened.splice(0)) await one.close()
 })
@@ -34,8 +35,13 @@ async function taskOf(): Promise<Task> {
 const bytes = randomBytes(200_000)
 const asked = { path: 'x.bin', size: bytes.length, sha256: sha256(bytes) }
 
-/** Sends a body piece by piece, with a pause before each; resolves with the answer, whenever it comes. */
-async function drip(url: string, pieces: readonly Uint8Array[], everyMs: number): Promise<Answer> {
+/** Sends a body piece by piece, with a pause before each and `gate` after the first; resolves with the answer, whenever it comes. */
+async function drip(
+  url: string,
+  pieces: readonly Uint8Array[],
+  everyMs: number,
+  gate: Promise<undefined> = Promise.resolve(undefined),
+): Promise<Answer> {
   return await new Promise((resolve, reject) => {
     const headers = { 'content-length': bytes.length }
     const sending = request(url, { method: 'PUT', headers, agent: false }, (response) => {
@@ -55,12 +61,13 @@ async function drip(url: string, pieces: readonly Uint8Array[], everyMs: number)
       response.on('error', reject)
     })
     sending.on('error', reject)
-    let at = 0
-    const timer = setInterval(() => {
-      const piece = pieces[at++]
-      if (piece === undefined) clearInterval(timer)
-      else sending.write(piece)
-    }, everyMs)
+    void (async () => {
+      for (const [at, piece] of pieces.entries()) {
+        await pause(everyMs)
+        if (at === 1) await gate
+        sending.write(piece)
+      }
+    })()
   })
 }
 
@@ -101,9 +108,11 @@ describe('a ticket', () => {
     const { desk } = open({ parts: { rolesOf: () => roles } })
     const task = await taskOf()
     const { url } = await desk.issueUpload(broker.caller, task, asked)
-    const answer = drip(url, [bytes.subarray(0, 100_000), bytes.subarray(100_000)], 60)
+    const gate = Promise.withResolvers<undefined>()
+    const answer = drip(url, [bytes.subarray(0, 100_000), bytes.subarray(100_000)], 1, gate.promise)
     await until(async () => (await send(url, 'HEAD')).headers['upload-offset'] === '100000')
     roles = []
+    gate.resolve(undefined)
     expect(await answer).toMatchObject({ status: 403, code: 'denied' })
     expect(broker.files(task.id)).toEqual(task.files)
     expect(broker.halves()).toEqual([])
@@ -148,13 +157,15 @@ describe('a body', () => {
     const task = await taskOf()
     const first = await desk.issueUpload(broker.caller, task, asked)
     const second = await desk.issueUpload(broker.caller, task, { ...asked, path: 'y.bin' })
-    const answer = drip(first.url, [bytes.subarray(0, 1000), bytes.subarray(1000)], 100)
+    const gate = Promise.withResolvers<undefined>()
+    const answer = drip(first.url, [bytes.subarray(0, 1000), bytes.subarray(1000)], 1, gate.promise)
     await until(async () => (await send(first.url, 'HEAD')).headers['upload-offset'] === '1000')
     expect(await put(second.url, bytes)).toMatchObject({
       status: 429,
       code: 'quota_exceeded',
       headers: { 'retry-after': '5' },
     })
+    gate.resolve(undefined)
     expect((await answer).status).toBe(201)
     expect((await put(second.url, bytes)).status).toBe(201)
   })

@@ -23,7 +23,7 @@ beforeAll(async () => {
   const started = await broker.call('start_execution', { task_id: task, wait_ms: 20_000 })
   if (started.state !== 'succeeded') throw new Error(JSON.stringify(started))
   execution = started.execution_id ?? ''
-}, 30_000)
+}, 60_000)
 afterAll(async () => await broker.stop())
 
 async function urlOf(file = `reports/${name}`): Promise<string> {

@@ -28,7 +28,7 @@ it('closes the listener when no URL lives any more, and opens it with the next',
   await until(async () => !(await reachable(url)))
   const next = await upload(id, 'y', Buffer.from('y'))
   expect(await put(next, Buffer.from('y'))).toMatchObject({ status: 201 })
-}, 20_000)
+}, 60_000)
 
 it('keeps a tenant to its quotas, and says what helps', async () => {
   const { task, upload, call } = await broker('quotas: { stored_mb: 1, tickets: 2, transfers: 1 }\n')
@@ -60,7 +60,7 @@ it('keeps a tenant to its quotas, and says what helps', async () => {
     files: [{ path: 'g', content: 'y'.repeat(600_000) }],
   })
   expect(submit.error).toMatchObject({ code: 'quota_exceeded' })
-}, 20_000)
+}, 60_000)
 
 it('forgets URLs at a restart, and says so; what was half sent or is nobody’s any more is gone', async () => {
   const folder = initialised()
@@ -95,7 +95,7 @@ it('forgets URLs at a restart, and says so; what was half sent or is nobody’s 
   })
   expect(await put(next, bytes)).toMatchObject({ status: 201 })
   await after.served.stop()
-}, 30_000)
+}, 60_000)
 
 it('gives URLs under the HTTP server where there is one, with the same answers', async (context) => {
   const { task, upload, files, folder, served } = await broker('http: { listen: "127.0.0.1:0" }\n')
@@ -122,4 +122,4 @@ it('gives URLs under the HTTP server where there is one, with the same answers',
   })
   await new Promise((resolve) => curl.once('close', resolve))
   expect(files(id).map((one) => one.path)).toEqual(['main.js', 'x.bin', 'y.bin'])
-}, 20_000)
+}, 60_000)

@@ -14,7 +14,7 @@ import type { Broker } from './broker.ts'
 let broker: Broker
 beforeAll(async () => {
   broker = await openTestBroker()
-}, 30_000)
+}, 60_000)
 afterAll(async () => await broker.stop())
 
 /** Sends the head and the first bytes of a body, and no more of it. */
@@ -78,7 +78,7 @@ console.log(bytes.length, sum)`
     const started = await broker.call('start_execution', { task_id: task, wait_ms: 20_000 })
     const result = await broker.call('get_result', { execution_id: started.execution_id ?? '' })
     expect(result).toMatchObject({ state: 'succeeded', tail: `${bytes.length} ${sum}\n` })
-  }, 30_000)
+  }, 60_000)
 
   it('takes an empty file, and one over another of the same name', async () => {
     const task = await broker.task()
