@@ -81,11 +81,11 @@ export async function load(
   return { perSecond: (answered / (performance.now() - began)) * 1000, failed }
 }
 
-/** Sends one request on a connection of its own and leaves it waiting; what comes is read and forgotten. */
+/** Sends one request on a connection of its own and leaves it waiting; as a client does, it asks again when it is answered. */
 export async function hold(fired: Shot): Promise<Socket> {
   const socket = await open(fired.port)
   socket.on('error', () => undefined)
-  socket.resume()
+  socket.on('data', () => setTimeout(() => socket.writable && socket.write(fired.bytes), 200))
   socket.write(fired.bytes)
   return socket
 }

@@ -4,7 +4,6 @@ import { quantile } from './figure.ts'
 import { hold, load, openMeasured, shot } from './load.ts'
 import { build } from './world.ts'
 
-const minutes = 10
 const connections = 8
 /** Of the memory after the first tenth: what caches, pools and the heap grow to while they fill. */
 const flat = 1.15
@@ -13,7 +12,7 @@ const flat = 1.15
  * Memory of the broker under ten minutes of load: calls one after the other, and beside them clients that come to wait and
  * go without a word. Flat means that the last tenth is no larger than the first after the warm-up, but for some per cent.
  */
-export async function run(): Promise<readonly Figure[]> {
+export async function run(minutes = 10): Promise<readonly Figure[]> {
   build()
   const writ = await openMeasured()
   try {
@@ -24,7 +23,7 @@ export async function run(): Promise<readonly Figure[]> {
       bytes: Buffer.from(calls.bytes.toString('latin1').replace('"jsonrpc":"2.0"', '"jsonrpc":"2.1"'), 'latin1'),
     }
     const seen: number[] = []
-    const slices = minutes * 20
+    const slices = Math.round(minutes * 20)
     let answered = 0
     let running: string | null = null
     for (let slice = 0; slice < slices; slice++) {

@@ -54,7 +54,7 @@ async function wait(writ: Measured): Promise<() => Promise<void>> {
   const execution = await writ.slow()
   const fired = shot(writ.port, 'get_status', { execution_id: execution, wait_ms: 50_000 }, writ.token)
   const sockets = await Promise.all(Array.from({ length: pollers }, async () => await hold(fired)))
-  for (const end = performance.now() + 30_000; (await writ.metric('writ_waits')) < pollers;) {
+  for (const end = performance.now() + 40_000; (await writ.metric('writ_waits')) < pollers;) {
     if (performance.now() > end) throw new Error(`${String(await writ.metric('writ_waits'))} of them came to wait`)
     await new Promise((resolve) => setTimeout(resolve, 50))
   }

@@ -30,6 +30,9 @@ export interface Timeouts {
 
 const standardTimeouts: Timeouts = { head: 10_000, body: 30_000, idle: 75_000, keepAlive: 65_000, stop: 5000 }
 
+/** Why a wait ended, made once: each exchange ends with it. */
+const over = new Error('the exchange is over')
+
 export interface HttpServer {
   /** Origin of the address it listens on, whatever `url` says. */
   readonly url: string
@@ -130,7 +133,7 @@ export async function serveHttp(options: {
     const gone = new AbortController()
     exchanges.add(gone)
     outgoing.once('close', () => {
-      gone.abort()
+      gone.abort(over)
       exchanges.delete(gone)
       place[Symbol.dispose]()
       // 499: the client did not stay for the answer.
@@ -227,7 +230,7 @@ export async function serveHttp(options: {
       stopping = true
       reload?.close()
       const closed = new Promise<void>((resolve) => server.close(() => resolve()))
-      for (const gone of exchanges) gone.abort()
+      for (const gone of exchanges) gone.abort(over)
       const until = performance.now() + timeouts.stop
       server.closeIdleConnections()
       // Every wait is answered now; sessions and their streams end after their answers.
