@@ -128,7 +128,7 @@ export function makeMessages(options: {
   const fitting = (schema: JsonObject, name: string, depth: number): Json => {
     if (chance(0.06)) return any(depth)
     if (Array.isArray(schema['enum'])) return chance(0.9) ? pick(schema['enum']) : text()
-    switch (schema['type']) {
+    switch (String(schema['type'])) {
       case 'string':
         return byName(name) ?? text()
       case 'integer':

@@ -26,14 +26,14 @@ export async function overSocket(options: {
   const letGo = new Set<string>()
   let [orphans, least, most] = [0, 0, 0]
   let room = Promise.withResolvers<void>()
-  let broken = false
+  const state = { broken: false }
   const settle = (): void => {
     room.resolve()
     room = Promise.withResolvers<void>()
   }
   socket.on('error', () => undefined)
   socket.on('close', () => {
-    broken = true
+    state.broken = true
     settle()
   })
   createInterface({ input: socket }).on('line', (line) => {
@@ -57,12 +57,12 @@ export async function overSocket(options: {
   const until = (done: () => boolean, ms: number): Promise<boolean> => {
     const end = performance.now() + ms
     const look = async (): Promise<boolean> => {
-      while (!done() && !broken) {
+      while (!done() && !state.broken) {
         const left = end - performance.now()
         if (left <= 0) return false
         await Promise.race([room.promise, new Promise((resolve) => setTimeout(resolve, Math.min(left, 200)))])
       }
-      return !broken
+      return !state.broken
     }
     return look()
   }
@@ -90,7 +90,7 @@ export async function overSocket(options: {
   }
   await until(() => [...waiting.values()].every((one) => one.message.expects !== 'id'), longestMs)
   await until(() => orphans >= least, 5000)
-  if (broken) options.breach('the socket was closed')
+  if (state.broken) options.breach('the socket was closed')
   for (const { message } of waiting.values())
     if (message.expects === 'id') options.breach(`never answered: ${message.bytes.toString().slice(0, 300)}`)
   if (orphans < least || orphans > most)
