@@ -41,14 +41,15 @@ export interface Connection {
  */
 export function serveMcp(options: {
   readonly socket: Duplex
-  readonly caller: Caller
+  /** Whom the connection stands for; a function is asked again for each message. */
+  readonly caller: Caller | (() => Caller)
   readonly broker: Broker
   readonly log: Log
 }): Connection {
-  const { socket, broker, log } = options
+  const { socket, broker, log, caller: whom } = options
   const transport = new GatedTransport({
     socket,
-    caller: options.caller,
+    caller: typeof whom === 'function' ? whom : () => whom,
     admit: (caller, message) => broker.admit(caller, message),
     log,
   })

@@ -35,6 +35,7 @@ export function isSocketPath(path: string): boolean {
 export async function listenMcp(options: {
   readonly path: string
   readonly broker: Broker
+  /** Asked for each message, so that a role taken away in the configuration counts no longer for the next one. */
   readonly callerOf: (socket: Socket) => Caller
   readonly log: Log
   /** Called whenever a connection came or went: the clock of an idle broker. */
@@ -52,7 +53,12 @@ export async function listenMcp(options: {
       socket.destroy()
       return
     }
-    const connection = serveMcp({ socket, caller: options.callerOf(socket), broker: options.broker, log })
+    const sinceMs = Date.now()
+    const caller = (): Caller => {
+      const now = options.callerOf(socket)
+      return { ...now, auth: { ...now.auth, atMs: sinceMs } }
+    }
+    const connection = serveMcp({ socket, caller, broker: options.broker, log })
     open.set(socket, connection)
     options.changed?.()
     void connection.closed.then(() => {

@@ -34,7 +34,9 @@ export class GatedTransport implements Transport {
   readonly #socket: Duplex
   readonly #admit: Broker['admit']
   readonly #log: Log
-  #caller: Caller
+  readonly #callerNow: () => Caller
+  /** What the client says of itself since it said so. */
+  #asserted: Caller['agent']['asserted'] | null = null
   readonly #pending = new Map<RequestId, Pending>()
   #pendingBytes = 0
   /** Notifications being decided; a request being decided is among the pending ones. */
@@ -50,12 +52,13 @@ export class GatedTransport implements Transport {
 
   constructor(options: {
     readonly socket: Duplex
-    readonly caller: Caller
+    /** Asked for each message: roles that the operator took away count no longer for the next one. */
+    readonly caller: () => Caller
     readonly admit: Broker['admit']
     readonly log: Log
   }) {
     this.#socket = options.socket
-    this.#caller = options.caller
+    this.#callerNow = options.caller
     this.#admit = options.admit
     this.#log = options.log
   }
@@ -174,7 +177,7 @@ export class GatedTransport implements Transport {
       case 'notification':
         if (inbound.cancels !== null && !this.#pending.has(inbound.cancels)) return
         this.#notes++
-        return this.#decide(this.#caller, inbound.message, (admission) => {
+        return this.#decide(this.#caller(), inbound.message, (admission) => {
           this.#notes--
           this.#passNotification(inbound, admission)
         })
@@ -186,9 +189,8 @@ export class GatedTransport implements Transport {
       this.#write(errorAnswer(null, errorNumbers.invalidRequest, '"id" is that of a request not yet answered'))
       return
     }
-    if (request.asserted !== null)
-      this.#caller = { ...this.#caller, agent: { ...this.#caller.agent, asserted: request.asserted } }
-    const caller = this.#caller
+    if (request.asserted !== null) this.#asserted = request.asserted
+    const caller = this.#caller()
     this.#pending.set(request.id, { request, caller, bytes })
     this.#pendingBytes += bytes
     const unknown = unknownTool(request, this.#log)
@@ -201,6 +203,11 @@ export class GatedTransport implements Transport {
       else if (this.#pending.get(request.id)?.request === request)
         this.onmessage?.(request.forward as unknown as JSONRPCMessage)
     })
+  }
+
+  #caller(): Caller {
+    const caller = this.#callerNow()
+    return this.#asserted === null ? caller : { ...caller, agent: { ...caller.agent, asserted: this.#asserted } }
   }
 
   #passNotification(notification: InboundNotification, admission: Admission): void {

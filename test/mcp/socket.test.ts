@@ -105,4 +105,20 @@ describe('the MCP socket', () => {
     expect(changes).toBe(4)
     expect(existsSync(path)).toBe(false)
   })
+
+  test('asks for each message who its client is now, so that a role taken away counts no longer [G-every-message-decided]', async () => {
+    const path = join(folder, 'run', 'mcp.sock')
+    const broker = memoryBroker()
+    let roles: readonly string[] = ['developer']
+    const callerOf = (): typeof caller => ({ ...caller, roles })
+    listeners.push(await listenMcp({ path, broker, callerOf, log: quiet }))
+    const socket = await dial(path)
+    await handshake(socket)
+    roles = []
+    socket.write(`${JSON.stringify({ jsonrpc: '2.0', id: 7, method: 'ping' })}\n`)
+    await once(socket, 'data')
+    const seen = broker.seen.admitted.map((one) => ({ name: one.message.name, roles: one.caller.roles }))
+    expect(seen[0]).toEqual({ name: 'initialize', roles: ['developer'] })
+    expect(seen.at(-1)).toEqual({ name: 'ping', roles: [] })
+  })
 })
