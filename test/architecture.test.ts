@@ -22,12 +22,31 @@ const order = [
 ]
 const edges = ['mcp', 'http', 'control', 'cli']
 const base = new Set(['error.ts', 'id.ts', 'clock.ts', 'digest.ts', 'module.ts', 'json.ts', 'jws.ts', 'yaml.ts'])
-const composition = new Set(['main.ts', 'config.ts', 'broker.ts', 'recover.ts', 'serve.ts', 'start.ts', 'folder.ts', 'relay.ts'])
+const composition = new Set([
+  'main.ts',
+  'config.ts',
+  'broker.ts',
+  'recover.ts',
+  'serve.ts',
+  'start.ts',
+  'folder.ts',
+  'relay.ts',
+])
 
 /** Each dangerous built-in and each third-party package, and the only places that may import it. */
 const homes: Readonly<Record<string, readonly string[]>> = {
   'node:child_process': ['start.ts', 'policy/tools-process.ts', 'execution/child.ts', 'executor/', 'cli/'],
-  'node:net': ['start.ts', 'mcp/', 'control/', 'execution/', 'executor/', 'egress/', 'plan/', 'http/', 'approval/agent.ts'],
+  'node:net': [
+    'start.ts',
+    'mcp/',
+    'control/',
+    'execution/',
+    'executor/',
+    'egress/',
+    'plan/',
+    'http/',
+    'approval/agent.ts',
+  ],
   'node:http': ['egress/', 'http/'],
   'node:https': ['egress/', 'http/'],
   'node:dns': ['egress/'],
