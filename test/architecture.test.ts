@@ -68,7 +68,6 @@ const homes: Readonly<Record<string, readonly string[]>> = {
   'smol-toml': ['plan/'],
   commander: ['cli/'],
   hono: ['http/'],
-  '@hono/node-server': ['http/'],
   'prom-client': ['http/'],
   jose: ['http/identity/', 'receipt/'],
   canonicalize: ['digest.ts'],

@@ -216,8 +216,3 @@ export async function formatFiles(files: readonly PackFile[], options: ToolsOpti
   })
   return { ok: true, files: formatted }
 }
-
-/** Which compiler is inside: for `writ doctor` and for the record of a generation. */
-export function toolsDigest(): string {
-  return `sha256:${tools().digest}`
-}
