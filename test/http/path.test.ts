@@ -50,6 +50,26 @@ describe('the whole path over HTTP', () => {
   }
 })
 
+describe('what the real broker tells whoever asks', () => {
+  it('is the keys its receipts are signed with, that it is ready, and figures', async () => {
+    const keys = (await (await fetch(`${http.url}/.well-known/jwks.json`)).json()) as {
+      readonly keys: readonly JsonObject[]
+    }
+    expect(keys.keys.map((key) => key['role']).toSorted()).toEqual(['log', 'receipt', 'root'])
+    for (const key of keys.keys) expect(key).not.toHaveProperty('d')
+    expect(await (await fetch(`${http.url}/readyz`)).json()).toMatchObject({ ready: true })
+    const figures = await (await fetch(`${http.url}/metrics`)).text()
+    for (const name of [
+      'writ_executions_running',
+      'writ_approvals_open',
+      'writ_receipts',
+      'writ_waits',
+      'writ_resident_memory_bytes',
+    ])
+      expect(figures).toMatch(new RegExp(`^${name} [\\d.]+$`, 'm'))
+  })
+})
+
 describe('a broker that is told to stop', () => {
   it('[G-no-lost-wait] answers who waits, accounts for what ran, and ends', async () => {
     const client = await client2('auto', where)
