@@ -208,7 +208,8 @@ function recordedOf(context: Context, text: string): { readonly decision: Decisi
   const found = withViews(
     folderOf(loadConfig(file).data),
     null,
-    (views) => views.decisions(id).findLast(({ input }) => input !== null) ?? null,
+    (views) =>
+      views.decisions(id).findLast(({ decision, input }) => decision.phase === 'execution' && input !== null) ?? null,
   )
   if (found === null || found.input === null)
     throw new WritError('not_found', `There is no recorded input of ${text}.`, {

@@ -23,11 +23,13 @@ export interface IndexRecord {
   readonly value: number
 }
 
-export function readIndex(path: string): readonly IndexRecord[] {
+/** The records of an index, or the last `most` of them: a run that changes its stream with each byte writes very many. */
+export function readIndex(path: string, most: number = Number.MAX_SAFE_INTEGER): readonly IndexRecord[] {
   return withFile(path, (file, size) => {
-    const bytes = readRange(file, 0, size)
-    const records: IndexRecord[] = []
     // A record that a crash cut short is no record.
+    const end = size - (size % recordBytes)
+    const bytes = readRange(file, Math.max(0, end - most * recordBytes), end)
+    const records: IndexRecord[] = []
     for (let at = 0; at + recordBytes <= bytes.length; at += recordBytes)
       records.push({
         what: bytes.readUInt8(at),

@@ -65,6 +65,8 @@ export interface OutputStore {
 
 /** What a reader without a cursor sees: enough for the end of an error. */
 const lastBytes = 2048
+/** Changes of stream that the end of an output is looked for in. */
+const mostSegments = 16_384
 const streams = ['stdout', 'stderr'] as const
 
 /**
@@ -96,7 +98,8 @@ export function openOutputStore(dir: string): OutputStore {
       const { bytes, index } = paths(execution)
       const from = cursor === null ? null : parseCursor(cursor)
       return withFile(bytes, (file, size) => {
-        const dropped_bytes = droppedOf(readIndex(index))
+        // Once something was dropped, nothing but what was dropped is written any more.
+        const dropped_bytes = droppedOf(readIndex(index, 1))
         if (from === null) {
           const window = readRange(file, Math.max(0, size - Math.min(lastBytes, maxBytes)), size)
           const whole = size <= window.length ? 0 : characterStart(window, 0)
@@ -120,7 +123,7 @@ export function openOutputStore(dir: string): OutputStore {
       return withFile(bytes, (file, size) => {
         const parts: Buffer[] = []
         let left = maxBytes
-        for (const segment of segments(readIndex(index), size).toReversed()) {
+        for (const segment of segments(readIndex(index, mostSegments), size).toReversed()) {
           if (left <= 0) break
           if (step !== null && segment.step !== step) continue
           const part = readRange(file, Math.max(segment.from, segment.to - left), segment.to)

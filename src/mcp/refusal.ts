@@ -57,10 +57,25 @@ export function refusalAnswer(request: InboundRequest, reason: Reason): object {
   return { jsonrpc: '2.0', id: request.id, result: { ...presentError(reason), ...stamp } }
 }
 
-/** A refusal made at this edge, under a reference that stands in the operator's log. */
+/** What is refused here costs a client nothing and would fill the disk: so many a minute are logged, then how many came. */
+const mostLogged = 100
+const refusals = { since: Number.NEGATIVE_INFINITY, count: 0 }
+
+function mayLog(log: Log): boolean {
+  const now = performance.now()
+  if (now - refusals.since >= 60_000) {
+    if (refusals.count > mostLogged)
+      log.info({ count: refusals.count - mostLogged }, 'more was refused at the MCP edge than is logged one by one')
+    refusals.since = now
+    refusals.count = 0
+  }
+  return ++refusals.count <= mostLogged
+}
+
+/** A refusal made at this edge, under a reference that stands in the operator's log unless there is a flood of them. */
 export function edgeReason(code: ErrorCode, message: string, log: Log): Reason {
   const ref = newId('dec')
-  log.info({ ref, code, message }, 'refused at the MCP edge')
+  if (mayLog(log)) log.info({ ref, code, message }, 'refused at the MCP edge')
   return { code, message, remedy: new WritError(code, message).remedy, ref }
 }
 

@@ -1,7 +1,8 @@
 import type { Admission, Message } from '../broker.ts'
+import { WritError } from '../error.ts'
 import { buildInput } from '../policy/input.ts'
 import type { DecisionId } from '../id.ts'
-import type { Decision, Reason } from '../policy/policy.ts'
+import type { Decision, Effect, Reason } from '../policy/policy.ts'
 import type { Caller } from '../request/caller.ts'
 import { isMine, notFound, type Parts, unknownTarget } from './parts.ts'
 import type { Refusals } from './refusals.ts'
@@ -24,7 +25,9 @@ export async function admit(parts: Parts, refusals: Refusals, caller: Caller, me
     // The refusal stands either way; that it could not be recorded is the operator's to know.
     parts.log.error({ err: unwritten, ref: decision.id }, 'a refusal could not be recorded')
   }
-  const hidden = resource.type === 'target' && !(await mayView(parts, caller, message.arguments['target_ref']))
+  const ref = message.arguments['target_ref']
+  const refused = decision.effect === 'deny' && resource.type === 'target'
+  const hidden = refused && !(typeof ref === 'string' && (await mayView(parts, caller, ref)))
   return { allowed: false, reason: hidden ? hiddenTarget(decision.id) : seen(caller, resource, reason.ref, decision) }
 }
 
@@ -91,13 +94,20 @@ export async function decideRequest(
  * Whether there is such a target and it may be shown to the caller: an item of a listing is decided like anything else,
  * as action `view`.
  */
-export async function mayView(parts: Parts, caller: Caller, ref: unknown): Promise<boolean> {
-  if (typeof ref !== 'string' || !parts.catalog().targets.has(ref)) return false
-  const decision = await decideRequest(
-    parts,
-    caller,
-    { name: 'view', arguments: {} },
-    targetResource(parts.catalog(), caller, ref),
-  )
-  return decision.effect === 'allow'
+export async function mayView(parts: Parts, caller: Caller, ref: string): Promise<boolean> {
+  return (await viewOf(parts, caller, ref)) === 'allow'
+}
+
+/** Rejects `unknown_target` where `mayView` says no, and `policy_unavailable` where nobody could say. */
+export async function mustView(parts: Parts, caller: Caller, ref: string): Promise<void> {
+  const effect = await viewOf(parts, caller, ref)
+  if (effect === 'error') throw new WritError('policy_unavailable', 'whether a target may be seen could not be decided')
+  if (effect !== 'allow') throw unknownTarget()
+}
+
+async function viewOf(parts: Parts, caller: Caller, ref: string): Promise<Effect> {
+  const catalog = parts.catalog()
+  const message = { name: 'view', arguments: {} }
+  const { effect } = await decideRequest(parts, caller, message, targetResource(catalog, caller, ref))
+  return effect === 'allow' && !catalog.targets.has(ref) ? 'deny' : effect
 }

@@ -2,7 +2,7 @@ import type { Approval, Approver, Statement, Verdict } from '../approval/approva
 import { payloadOf } from '../approval/payload.ts'
 import { refuseVerdict, stageFor, standing } from '../approval/requirement.ts'
 import { checkStatement, newNonce, readStatement } from '../approval/statement.ts'
-import { digestOf } from '../digest.ts'
+import { canonical, digestOf } from '../digest.ts'
 import { WritError } from '../error.ts'
 import { parseId } from '../id.ts'
 import type { Entry } from '../ledger/ledger.ts'
@@ -142,28 +142,27 @@ async function take(
   const task = execution === null ? null : parts.ledger.views.task(execution.task)
   if (execution === null || plan === null || task === null)
     throw new WritError('ledger_corrupt', 'an approval without its execution')
-  const decision = await parts.policy.decide(
-    buildInput({
-      phase: 'approval',
-      caller: person,
-      action: {
-        name: 'respond_to_approval',
-        arguments: { approval_id: approval.id, verdict: verdict.statement.verdict },
-      },
-      resource: approvalResource(parts.ledger.views, approval.id),
-      nowMs,
-      counters: parts.ledger.views.counters(person.tenant, person.subject.id, nowMs),
-      task: { ...task, files: plan.files },
-      plan: { plan, digest: approval.plan },
-      verdict: {
-        approval_id: approval.id,
-        stage: verdict.statement.stage,
-        verdict: verdict.statement.verdict,
-        evidence: verdict.evidence satisfies Evidence,
-        requirement: approval.requirement_digest,
-      },
-    }),
-  )
+  const input = buildInput({
+    phase: 'approval',
+    caller: person,
+    action: {
+      name: 'respond_to_approval',
+      arguments: { approval_id: approval.id, verdict: verdict.statement.verdict },
+    },
+    resource: approvalResource(parts.ledger.views, approval.id),
+    nowMs,
+    counters: parts.ledger.views.counters(person.tenant, person.subject.id, nowMs),
+    task: { ...task, files: plan.files },
+    plan: { plan, digest: approval.plan },
+    verdict: {
+      approval_id: approval.id,
+      stage: verdict.statement.stage,
+      verdict: verdict.statement.verdict,
+      evidence: verdict.evidence satisfies Evidence,
+      requirement: approval.requirement_digest,
+    },
+  })
+  const decision = await parts.policy.decide(input)
   if (decision.effect !== 'allow')
     throw new WritError('approval_refused', decision.reasons[0]?.message ?? 'Policy does not take this verdict.', {
       remedy: decision.reasons[0]?.remedy ?? 'Ask the operator of this Writ.',
@@ -179,7 +178,7 @@ async function take(
     then.push({ kind: 'state', execution: execution.id, state: 'queued', ran: false, reasons: [] })
   }
   await parts.ledger.append(
-    { kind: 'decided', execution: execution.id, decision, input: null },
+    { kind: 'decided', execution: execution.id, decision, input: canonical(input) },
     { kind: 'verdict', approval: approval.id, verdict },
     {
       kind: 'sign',

@@ -6,7 +6,7 @@ import { parseId } from '../id.ts'
 import { describeTarget } from '../plan/resolve.ts'
 import type { Arguments } from '../request/call.ts'
 import type { Caller } from '../request/caller.ts'
-import { decideRequest, mayView } from './admit.ts'
+import { decideRequest, mayView, mustView } from './admit.ts'
 import { showApproval } from './answer.ts'
 import { closeWithoutRun } from './close.ts'
 import { isMine, type Parts, unknownTarget } from './parts.ts'
@@ -30,9 +30,8 @@ export async function listTargets(
   const catalog = parts.catalog()
   const able = await parts.availability()
   if (args.target_ref !== undefined) {
-    const target = (await mayView(parts, caller, args.target_ref))
-      ? describeTarget(catalog, args.target_ref, able)
-      : null
+    await mustView(parts, caller, args.target_ref)
+    const target = describeTarget(catalog, args.target_ref, able)
     if (target === null) throw unknownTarget()
     return { target, next: { tell_user: 'Submit work for this target with submit_task.' } }
   }

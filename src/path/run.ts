@@ -52,6 +52,19 @@ export function openRunner(parts: Parts): Runner {
   }
   const free = (permit: Permit): boolean => room() && queue.length === 0 && inForce(permit) !== null
 
+  /** It stands in the ledger as queued, so it is owed another try: a full disk may have room by then. */
+  const again = (id: ExecutionId): void => {
+    setTimeout(() => {
+      if (stopped) return
+      try {
+        enqueue(id)
+      } catch (failure) {
+        parts.log.error({ err: failure, execution: id }, 'a queued execution cannot be looked up; it is tried again')
+        again(id)
+      }
+    }, retryMs).unref()
+  }
+
   const pump = (): void => {
     while (room()) {
       const found = queue.next(places.values())
@@ -62,8 +75,7 @@ export function openRunner(parts: Parts): Runner {
       take(next)
         .catch((failure: unknown) => {
           parts.log.error({ err: failure, execution: next }, 'a queued execution could not be taken; it is tried again')
-          // It stands in the ledger as queued, so it is owed another try: a full disk may have room by then.
-          setTimeout(() => enqueue(next), retryMs).unref()
+          again(next)
         })
         .finally(() => {
           starting--
@@ -230,11 +242,14 @@ function pinned(decision: Decision, approval: Approval | null): Decision {
 }
 
 /**
- * Who started an execution, as the first decision on it saw them, with those of its roles that are held now through that
- * agent: a role or a token lost since the start no longer counts, and one got since does not either. How old the authentication was stays what it was: people took the time since.
+ * Who started an execution, as the first decision on it saw them, with those of the roles that are held now through that
+ * agent: one lost since the start no longer counts, and one got since does not either. How old the authentication was
+ * stays what it was: people took the time since.
  */
 function callerOf(parts: Parts, execution: Execution): Caller {
-  const first = parts.ledger.views.decisions(execution.id).find((one) => one.input !== null)
+  const first = parts.ledger.views
+    .decisions(execution.id)
+    .find((one) => one.decision.phase === 'execution' && one.input !== null)
   if (first?.input == null) throw new WritError('ledger_corrupt', 'an execution without its first decision')
   const { subject } = JSON.parse(first.input) as PolicyInput
   const { tenant, auth, agent, roles } = subject.properties

@@ -14,7 +14,7 @@ import type { Caller } from '../request/caller.ts'
 import { applyFiles, maxCallBytes } from '../request/files.ts'
 import { newTask, reviseTask } from '../request/submit.ts'
 import type { Task } from '../request/task.ts'
-import { mayView } from './admit.ts'
+import { mayView, mustView } from './admit.ts'
 import { targetResource } from './resource.ts'
 import { type Parts, unknownTarget } from './parts.ts'
 import type { UploadTicket } from './ticket.ts'
@@ -65,9 +65,9 @@ export async function submitTask(
 
 /** A target the caller may not see and one that does not exist are refused in the same words. */
 async function checkTarget(parts: Parts, caller: Caller, args: Arguments['submit_task']): Promise<void> {
+  await mustView(parts, caller, args.target_ref)
   const target = parts.catalog().targets.get(args.target_ref)
-  if (target === undefined || !(await mayView(parts, caller, args.target_ref)))
-    throw unknownTarget()
+  if (target === undefined) throw unknownTarget()
   if (!target.intents.includes(args.execution_intent))
     throw new WritError(
       'unknown_intent',

@@ -34,6 +34,20 @@ function codeOf(work: () => unknown): string {
   }
 }
 
+it('shows a page of an output that changes its stream with each byte in the time of any other', async () => {
+  const store = openOutputStore(folder())
+  const execution = newId('exec')
+  const writer = store.writer(execution, 60_000)
+  for (let at = 0; at < 70_000; at++) writer.write(0, at % 2 === 0 ? 'stdout' : 'stderr', Buffer.from('x'))
+  const started = performance.now()
+  for (let n = 0; n < 200; n++) expect(store.read(execution, null, 100).dropped_bytes).toBeGreaterThan(0)
+  expect(performance.now() - started).toBeLessThan(500)
+  expect(store.tail(execution, 0, 4096)).toBe('x'.repeat(4096))
+  const { dropped_bytes } = await writer.close()
+  expect(dropped_bytes).toBe(10_000)
+  expect(store.read(execution, 'start', 100).dropped_bytes).toBe(10_000)
+}, 20_000)
+
 describe('a writer', () => {
   it('makes what it was given readable at once, and accounts for it at the end', async () => {
     const store = openOutputStore(folder())

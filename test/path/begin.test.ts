@@ -96,12 +96,13 @@ it('decides again with no more roles than the start had', async () => {
   const runner = openRunner(parts)
   await answerWithKey(parts, runner, await world.yes(approval?.approval_id ?? ''))
   await until(() => views.execution(execution_id as never)?.state === 'succeeded')
-  const roles = views
-    .decisions(execution_id as never)
-    .map(({ decision, input }) => ({ phase: decision.phase, input: JSON.parse(input ?? 'null') as PolicyInput | null }))
-    .filter(({ phase }) => phase === 'execution')
-    .map(({ input }) => input?.subject.properties.roles)
-  expect(roles).toEqual([['developer'], ['developer']])
+  const inputs = views.decisions(execution_id as never).map(({ input }) => JSON.parse(input ?? 'null') as PolicyInput)
+  // Each with the very input it was made of: the verdict's too.
+  expect(inputs.map(({ phase, subject }) => [phase, subject.id, subject.properties.roles])).toEqual([
+    ['execution', caller.subject.id, ['developer']],
+    ['approval', 'ada', ['approver']],
+    ['execution', caller.subject.id, ['developer']],
+  ])
 })
 
 it('does not count a verdict by a key that is the approver’s no more', async () => {

@@ -1,4 +1,5 @@
 import { afterAll, expect, it } from 'vitest'
+import { listTargets } from '../../src/path/read.ts'
 import { openRunner } from '../../src/path/run.ts'
 import { startExecution } from '../../src/path/start.ts'
 import { present } from '../../src/mcp/present.ts'
@@ -38,6 +39,21 @@ it('refuses a target the caller may not see in the words of one there is not', a
   )
 })
 
+it('says that policy gave no answer, and not that there is no such target', async () => {
+  const policy = {
+    generation: world.parts.policy.generation,
+    decide: async (input: Parameters<typeof world.parts.policy.decide>[0]) => ({
+      ...(await world.parts.policy.decide(input)),
+      effect: 'error' as const,
+      error: 'deadline' as const,
+    }),
+  }
+  for (const target_ref of ['sandbox', 'nowhere'])
+    await expect(listTargets({ ...world.parts, policy }, alice, { target_ref })).rejects.toMatchObject({
+      code: 'policy_unavailable',
+    })
+})
+
 it('keeps the texts of a result to what a context bears, however many files a run leaves', async () => {
   const code = `import { writeFile } from 'writ'
 for (let n = 0; n < 300; n++) writeFile('/out/' + n + '.txt', String(n).padEnd(4000, 'x'))`
@@ -63,7 +79,11 @@ it('lets no subject have more than a hundred executions wait, and another go on'
       ({ kind }) => kind,
       (error: unknown) => error,
     )
-  for (let n = 0; n < 100; n++) expect(await start(alice)).toBe('execution')
+  const waiting = (): number =>
+    world.parts.ledger.views.executions({ tenant: 'default', owner: 'alice', state: ['queued'] }, 1000).length
+  // On a busy machine policy may miss its deadline, and then one of them is denied.
+  for (let n = 0; n < 120 && waiting() < 100; n++) expect(await start(alice)).toBe('execution')
+  expect(waiting()).toBe(100)
   expect(await start(alice)).toMatchObject({ code: 'rate_limited' })
   expect(await start(mallory)).toBe('execution')
 }, 60_000)
