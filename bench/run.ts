@@ -11,6 +11,9 @@ const benches: ReadonlyMap<string, () => Promise<{ readonly run: Run }>> = new M
   ['start', async () => await import('./start.ts')],
   ['idle', async () => await import('./idle.ts')],
   ['upload', async () => await import('./upload.ts')],
+  ['http', async () => await import('./http.ts')],
+  ['status', async () => await import('./status.ts')],
+  ['soak', async () => await import('./soak.ts')],
 ])
 
 /** `npm run bench -- [--json] [NAME…]`: exit 0 when every goal was reached, 1 when one was missed, 2 for a name not known. */
