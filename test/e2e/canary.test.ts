@@ -39,6 +39,7 @@ const target = (name: string, env: string): string => `
 ${services}
     environment:
 ${environment}
+    limits: { wall_s: 120 }
 `
 const inject = {
   header: '{ header: X-Vault-Token }',
