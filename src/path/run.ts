@@ -75,7 +75,7 @@ export function openRunner(parts: Parts): Runner {
       take(next)
         .catch((failure: unknown) => {
           parts.log.error({ err: failure, execution: next }, 'a queued execution could not be taken; it is tried again')
-          again(next)
+          again(found.execution)
         })
         .finally(() => {
           starting--

@@ -1,4 +1,4 @@
-import { appendFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { makeStatement } from '../../src/approval/statement.ts'
 import { canonical, digestOf } from '../../src/digest.ts'
@@ -140,8 +140,4 @@ export async function openWorld(options: { readonly rules?: string; readonly tar
 
 export function edit(path: string, change: (text: string) => string): void {
   writeFileSync(path, change(readFileSync(path, 'utf8')))
-}
-
-export function append(path: string, text: string): void {
-  appendFileSync(path, text)
 }
