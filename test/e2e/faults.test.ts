@@ -276,7 +276,7 @@ describe('what a run was decided on', () => {
     await works(fixture)
   }, 180_000)
 
-  it('[G-approved-is-run] is decided again before it runs: a new rule stops it, a stricter one asks anew, a changed target supersedes it', async () => {
+  it('[G-superseded] is decided again before it runs: a new rule stops it, a stricter one asks anew, a changed target supersedes it', async () => {
     const { place, line } = fixture
     // Every seat is taken, so that what is approved now waits.
     const holders = await Promise.all(
@@ -371,7 +371,7 @@ require_approval contains {
     await works(fixture)
   }, 180_000)
 
-  it('[G-approved-is-run] does not run on the word of an approver who was removed before it began', async () => {
+  it('[G-superseded] does not run on the word of an approver who was removed before it began', async () => {
     const { place, line } = fixture
     const holders = await Promise.all(
       [1, 2, 3, 4].map(async (n) => {

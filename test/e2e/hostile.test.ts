@@ -161,7 +161,7 @@ describe('a message that breaks the rules', () => {
 })
 
 describe('ids that are not the caller’s', () => {
-  it('[G-no-oracle] are answered in the same words as ids nobody was ever given', async () => {
+  it('[G-own-work] are answered in the same words as ids nobody was ever given', async () => {
     const submitted = await line.call('submit_task', {
       project_name: 'mine',
       goal: 'Own something',

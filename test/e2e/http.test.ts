@@ -159,7 +159,7 @@ describe('a token that is not taken', { timeout: 60_000 }, () => {
   })
 })
 
-describe('[G-token-revocation] revoking a token', { timeout: 90_000 }, () => {
+describe('[G-token-revoked] revoking a token', { timeout: 90_000 }, () => {
   it('ends the wait that was opened with it at once, and its next request', async () => {
     const { token, token_id } = made()
     const [one, two] = [await waiting('auto', token), await waiting('legacy', token)]
