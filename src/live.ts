@@ -1,0 +1,141 @@
+import { readFileSync, watch } from 'node:fs'
+import { dirname } from 'node:path'
+import type { Logger } from 'pino'
+import type { ArtifactStore } from './artifact/artifact.ts'
+import { type Config, loadConfig } from './config.ts'
+import { digestJson } from './digest.ts'
+import { WritError } from './error.ts'
+import type { Ledger } from './ledger/ledger.ts'
+import { inTurn } from './path/turn.ts'
+import { type Catalog, loadCatalog } from './plan/catalog.ts'
+import { approversAccount } from './receipt/account.ts'
+
+/** The configuration and the catalog in force. Each is replaced as a whole, so every decision sees one consistent state. */
+export interface Live {
+  config(): Config
+  catalog(): Catalog
+  /** Why the files as they are now are not what is in force; null where they are. */
+  problem(): string | null
+  reload(): Promise<void>
+  /** Writes what is owed: the receipt of a changed set of approvers that found no room before. */
+  settle(): Promise<void>
+  close(): void
+}
+
+/** Follows `writ.yaml` and the catalog. `changed` is called with each configuration before it takes effect. */
+export async function openLive(
+  first: Config,
+  parts: {
+    readonly ledger: Ledger
+    readonly artifacts: ArtifactStore
+    readonly log: Logger
+    readonly changed: (next: Config) => void
+  },
+): Promise<Live> {
+  const { ledger, artifacts, log } = parts
+  let config = first
+  let catalog = loadCatalog(first.catalog, first.limits)
+  let problem: string | null = null
+  await storeCatalogFiles(catalog, artifacts)
+  await noteApprovers(ledger, config)
+
+  /** One after the other: a slow one must not put an older file in the place of a newer. */
+  const reload = async (): Promise<void> => await inTurn('reload', reloadNow)
+  const reloadNow = async (): Promise<void> => {
+    try {
+      const next = loadConfig(first.path)
+      const nextCatalog = loadCatalog(next.catalog, next.limits)
+      await storeCatalogFiles(nextCatalog, artifacts)
+      parts.changed(next)
+      // Where keys, data and sockets lie is fixed for the life of a broker; the rest follows the file.
+      config = {
+        ...next,
+        data: first.data,
+        keys: first.keys,
+        credentials: first.credentials,
+        issuer: first.issuer,
+        http: first.http,
+      }
+      catalog = nextCatalog
+      problem = null
+    } catch (failure) {
+      if (!(failure instanceof WritError)) throw failure
+      problem = failure.message
+      log.error({ err: failure }, 'an edit of the configuration was refused; the earlier one stays in force')
+      return
+    }
+    // Who may approve no more is out at once; that it could not be written now is owed, and the clockwork asks again.
+    await noteApprovers(ledger, config)
+  }
+  const watcher = watchFiles(
+    [first.path, first.catalog],
+    () =>
+      void reload().catch((failure: unknown) =>
+        log.error({ err: failure }, 'the configuration could not be read again'),
+      ),
+  )
+  return {
+    config: () => config,
+    catalog: () => catalog,
+    problem: () => problem,
+    reload,
+    settle: async () => await inTurn('reload', async () => await noteApprovers(ledger, config)),
+    close: () => watcher.close(),
+  }
+}
+
+/** Files that the operator's own intents bring along run like any artifact: by digest, hashed again when handed over. */
+async function storeCatalogFiles(catalog: Catalog, artifacts: ArtifactStore): Promise<void> {
+  for (const [digest, bytes] of catalog.files) {
+    if (artifacts.hold(digest) !== null) continue
+    await artifacts.put(
+      // eslint-disable-next-line typescript/require-await -- the store takes an asynchronous stream
+      (async function* () {
+        yield bytes
+      })(),
+      bytes.length,
+    )
+  }
+}
+
+/** Each change of who may approve is a receipt. */
+async function noteApprovers(ledger: Ledger, config: Config): Promise<void> {
+  const approvers = config.approvers.map(({ subject, roles, key }) => ({ subject, roles: [...roles], key }))
+  const digest = digestJson(approvers)
+  if (ledger.views.approverSet() === digest) return
+  await ledger.append(
+    { kind: 'approver_set', digest, approvers },
+    { kind: 'sign', execution: null, account: approversAccount({ digest, approvers }, Date.now()) },
+  )
+}
+
+/** Calls back after one of the files was written or replaced; editors do either. */
+function watchFiles(files: readonly string[], changed: () => void): { close(): void } {
+  const contents = (): string => files.map((file) => readOrNothing(file)).join('\u0000')
+  let known = contents()
+  let timer: NodeJS.Timeout | undefined
+  const look = (): void => {
+    clearTimeout(timer)
+    timer = setTimeout(() => {
+      const now = contents()
+      if (now === known) return
+      known = now
+      changed()
+    }, 150)
+  }
+  const watchers = [...new Set(files.map((file) => dirname(file)))].map((folder) => watch(folder, look))
+  return {
+    close() {
+      clearTimeout(timer)
+      for (const watcher of watchers) watcher.close()
+    },
+  }
+}
+
+function readOrNothing(file: string): string {
+  try {
+    return readFileSync(file, 'utf8')
+  } catch {
+    return ''
+  }
+}

@@ -1,0 +1,61 @@
+import { standing } from './approval/requirement.ts'
+import type { Broker } from './broker.ts'
+import type { ControlMethods } from './control/control.ts'
+import type { Json, JsonObject } from './digest.ts'
+import { WritError } from './error.ts'
+import { parseId } from './id.ts'
+import { answerWithKey, showApproval } from './path/answer.ts'
+import type { Parts } from './path/parts.ts'
+import type { Runner } from './path/run.ts'
+import type { Caller } from './request/caller.ts'
+
+/** What the command line asks for on behalf of people. Each is decided by policy like a message of any client. */
+export function operatorMethods(from: {
+  readonly parts: Parts
+  readonly runner: Runner
+  readonly broker: Broker
+  readonly caller: (tenant?: string) => Caller
+}): Pick<ControlMethods, 'approval' | 'answer' | 'cancel'> {
+  const { parts, runner, broker } = from
+  async function admitLocal(name: string, args: JsonObject, tenant?: string): Promise<void> {
+    const admission = await broker.admit(from.caller(tenant), { name, arguments: args })
+    if (!admission.allowed) throw new WritError('denied', admission.reason.message, { remedy: admission.reason.remedy })
+  }
+
+  return {
+    async approval(id) {
+      // Who approves with a key of their own is enrolled for the whole Writ, so the operator's terminal shows each tenant's.
+      const known = parseId('apr', id)
+      const of = known === null ? null : parts.ledger.views.approval(known)
+      await admitLocal('get_status', { approval_id: id }, of?.tenant)
+      const shown = await showApproval(parts, id)
+      return {
+        approval: shown.approval as unknown as Json,
+        payload: shown.payload,
+        origin: parts.origin,
+        stages: standing(shown.approval).stages as unknown as Json,
+      }
+    },
+    async answer(jws) {
+      const approval = await answerWithKey(parts, runner, jws)
+      return {
+        approval_id: approval.id,
+        state: approval.state,
+        execution_id: approval.execution,
+        stages: standing(approval).stages as unknown as Json,
+      }
+    },
+    async cancel(execution) {
+      await admitLocal('cancel_execution', { execution_id: execution })
+      const result = await broker.call(
+        from.caller(),
+        'cancel_execution',
+        { execution_id: execution },
+        { signal: AbortSignal.timeout(10_000), progress: () => undefined },
+      )
+      if (result.error !== undefined)
+        throw new WritError('denied', result.error.message, { remedy: result.error.remedy })
+      return result as unknown as JsonObject
+    },
+  }
+}
