@@ -42,7 +42,7 @@ const intent = (rest: string, name = 'report') =>
 describe('catalog.yaml', () => {
   test('the example of the documentation loads, with everything resolved', () => {
     const page = readFileSync(new URL('../../docs/catalog.md', import.meta.url), 'utf8')
-    const example = /```yaml\n([^]*?)```/.exec(page)?.[1] ?? ''
+    const example = /```yaml catalog.yaml\n([^]*?)```/.exec(page)?.[1] ?? ''
     mkdirSync(join(folder, 'report'))
     writeFileSync(join(folder, 'report/main.js'), 'console.log(1)')
     const catalog = load(example)

@@ -84,7 +84,7 @@ describe('an engine', () => {
     const denied = await engine.decide(input({ action: { name: 'cancel_execution', arguments: {} } }))
     expect(denied).toMatchObject({ effect: 'deny', grants: [], credentials: [] })
     expect(denied.reasons).toEqual([
-      { code: 'denied', message: 'Rule ORG-1', remedy: 'Change what ORG-1 names.', ref: denied.id },
+      { code: 'denied', message: 'Rule ORG-1.', remedy: 'Change what ORG-1 names.', ref: denied.id },
     ])
     expect(denied.findings.find(({ id }) => id === 'org/ORG-1')?.at).toMatch(/rules\.rego:\d+$/)
   })
