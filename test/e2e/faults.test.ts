@@ -236,7 +236,7 @@ describe('files that people edit', () => {
 describe('what a run was decided on', () => {
   const fixture = use({ name: 'writ-between-' })
 
-  it('is refused where its bytes are gone or altered in the store: never other bytes', async () => {
+  it('[G-artifact-bytes] is refused where its bytes are gone or altered in the store: never other bytes', async () => {
     const { place, line } = fixture
     for (const [at, damage] of [
       (file: string) => rmSync(file),
@@ -371,7 +371,7 @@ require_approval contains {
     await works(fixture)
   }, 180_000)
 
-  it('[G-superseded] does not run on the word of an approver who was removed before it began', async () => {
+  it('[G-approval-bound] does not run on the word of an approver who was removed before it began', async () => {
     const { place, line } = fixture
     const holders = await Promise.all(
       [1, 2, 3, 4].map(async (n) => {
@@ -413,7 +413,7 @@ require_approval contains {
 describe('processes', () => {
   const fixture = use({ name: 'writ-processes-' })
 
-  it('are one broker, however many are started at once', async () => {
+  it('[G-one-broker] are one broker, however many are started at once', async () => {
     const { place } = fixture
     const sockets = await Promise.all([1, 2, 3, 4].map(async () => await connectOrStart(place)))
     for (const socket of sockets) socket.destroy()
@@ -541,7 +541,7 @@ describe('a data folder whose path is too long for a socket', () => {
 describe('a clock that jumps', () => {
   const fixture = use({ name: 'writ-clock-' })
 
-  it('forward, expires what waited for approval; back, leaves the order of the log as it is', async () => {
+  it('[G-approval-time] forward, expires what waited for approval; back, leaves the order of the log as it is', async () => {
     const { place, line } = fixture
     const shift = join(place.root, 'shift')
     writeFileSync(shift, '0')

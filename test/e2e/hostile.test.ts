@@ -289,7 +289,7 @@ function dice(seed: number): () => number {
 }
 
 describe('a flood', () => {
-  it('of 2,000 mutated messages ends no broker, grows it little, and leaves every other client served', async () => {
+  it('[G-hostile-input] of 2,000 mutated messages ends no broker, grows it little, and leaves every other client served', async () => {
     const seed = Math.floor(Math.random() * 2 ** 31)
     const random = dice(seed)
     const pick = <T>(list: readonly T[]): T => list[Math.floor(random() * list.length)] as T
