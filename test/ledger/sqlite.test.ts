@@ -52,6 +52,25 @@ describe('the files of a ledger', () => {
     ])
   })
 
+  it('have room for the first commits before they come, and what a copy of them holds is read as far as it was committed', async () => {
+    const dir = folder()
+    const path = join(dir, 'ledger.db')
+    const ledger = open(path)
+    const room = statSync(`${path}-wal`).size
+    await ledger.append(signed('genesis'))
+    await ledger.append({ kind: 'task', task: sampleTask() })
+    expect(room).toBeGreaterThan(1 << 20)
+    expect(statSync(`${path}-wal`).size).toBe(room)
+    // As a power cut would leave it: frames, then the zeros that were never written over.
+    const copy = join(folder(), 'ledger.db')
+    for (const ending of ['', '-wal']) copyFileSync(path + ending, copy + ending)
+    const again = open(copy)
+    expect(again.views.logHead()).toEqual(ledger.views.logHead())
+    expect(again.steps(0, 10).map((step) => step.position)).toEqual([1, 2])
+    await again.append({ kind: 'task', task: sampleTask() })
+    expect(again.steps(0, 10)).toHaveLength(3)
+  })
+
   it('are refused where they are of another issuer, another program, a newer Writ, or damaged, without a path in the message', () => {
     const dir = folder()
     const path = join(dir, 'ledger.db')

@@ -1,4 +1,4 @@
-import { closeSync, fsyncSync, openSync } from 'node:fs'
+import { closeSync, fdatasyncSync, fsyncSync, ftruncateSync, openSync, statfsSync, statSync, writeSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import type { SQLInputValue, StatementSync } from 'node:sqlite'
@@ -29,10 +29,43 @@ export function openWriter(path: string): { readonly db: Database; readonly migr
     // Savepoint journals stay in memory: nothing of the ledger is to lie in a temp folder.
     db.exec(`PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON;
              PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF; PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 20000000`)
+    allocateLog(db, path)
     return { db, migrated: migrate(db) }
   } catch (error) {
     db.close()
     throw error
+  }
+}
+
+/** Bytes of the WAL that have their place on disk before they are needed. */
+const allocatedBytes = 4 << 20
+
+/**
+ * A sync of a file that has grown waits for the file system's own log as well, about as long as for the bytes. SQLite ends
+ * reading its WAL at the first frame whose salts and checksum do not fit, so zeros there are no frames ("WAL-mode File
+ * Format" §1.1); it is written to by the holder of the folder's lock alone, and its locks are on other files.
+ */
+function allocateLog(db: Database, path: string): void {
+  const log = `${path}-wal`
+  // The file is made by the first read.
+  pragma(db, 'user_version')
+  try {
+    const { bavail, bsize } = statfsSync(dirname(path))
+    if (statSync(log).size > 0 || bavail * bsize < allocatedBytes * 64) return
+    const file = openSync(log, 'r+')
+    try {
+      const zeros = Buffer.alloc(1 << 20)
+      for (let at = 0; at < allocatedBytes; at += zeros.length) writeSync(file, zeros, 0, zeros.length, at)
+      fdatasyncSync(file)
+    } catch (error) {
+      ftruncateSync(file, 0)
+      throw error
+    } finally {
+      closeSync(file)
+    }
+  } catch (error) {
+    // Commits take longer without, and that is all.
+    if (systemCode(error) === null) throw error
   }
 }
 
