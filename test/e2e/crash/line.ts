@@ -64,6 +64,7 @@ export function openLine(place: BrokerPlace, tap: (bytes: string) => void = () =
   const ids = new WeakMap<Socket, Set<number>>()
 
   async function request(method: string, params: JsonObject): Promise<JsonObject> {
+    if (socket?.destroyed === true) socket = null
     connecting ??= socket === null ? connect().finally(() => (connecting = null)) : null
     if (connecting !== null) socket = await connecting
     const over = socket
