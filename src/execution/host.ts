@@ -210,6 +210,8 @@ export function startRunHost(options: RunHostOptions = {}): RunHost {
       for (const value of [payload, ...values]) value.fill(0)
       if (!sent && !to.runs.get(execution)?.started) {
         to.runs.delete(execution)
+        // Its end is not told yet, and the next run must not be given to it.
+        if (host === to) host = null
         return lostBefore()
       }
       return await promise
