@@ -1,23 +1,26 @@
 import { writeFileSync } from 'node:fs'
 import type { Reporter, TestModule } from 'vitest/node'
 
-/** Counts the tests and keeps the sentence each skip gives, for the last line of `npm test`. */
+/** Counts the tests, names those that passed only when tried again, and keeps the sentence each skip gives, for the last line of `npm test`. */
 const tally: Reporter = {
   onTestRunEnd(modules: readonly TestModule[]) {
     let passed = 0
     let failed = 0
+    const again: string[] = []
     const skipped: { title: string; why: string }[] = []
     for (const module of modules) {
       failed += module.errors().length
       for (const test of module.children.allTests()) {
         const result = test.result()
-        if (result.state === 'passed') passed++
-        else if (result.state === 'failed') failed++
+        if (result.state === 'passed') {
+          passed++
+          if (test.diagnostic()?.flaky === true) again.push(test.fullName)
+        } else if (result.state === 'failed') failed++
         else skipped.push({ title: test.fullName, why: ('note' in result && result.note) || 'no reason was given' })
       }
     }
     const file = process.env['WRIT_TALLY']
-    if (file !== undefined) writeFileSync(file, JSON.stringify({ passed, failed, skipped }))
+    if (file !== undefined) writeFileSync(file, JSON.stringify({ passed, failed, skipped, again }))
   },
 }
 
