@@ -289,6 +289,8 @@ writ.writeFile('/out/seen.txt', '${mark}')
 async function ask(world: World, tool: string, args: JsonObject): Promise<JsonObject | null> {
   try {
     const answer = await world.line.call(tool, args)
+    // A machine too busy for policy's deadline is told no; the call may be repeated like one that was not answered.
+    if ((answer['error'] as JsonObject | undefined)?.['code'] === 'deadline') return null
     const { execution_id, state } = answer as { readonly execution_id?: string; readonly state?: string }
     if (execution_id !== undefined && state !== undefined && tool !== 'respond_to_approval')
       world.told.executions.set(execution_id, state)
@@ -454,7 +456,10 @@ async function finish(world: World, one: Job, verdict: 'approve' | 'reject'): Pr
     if (performance.now() > end)
       throw new Error(`${one.execution} is ${String(status?.['state'])} and does not end: ${JSON.stringify(status)}`)
   }
-  const result = await ask(world, 'get_result', { execution_id: one.execution })
-  if (result !== null && result['receipt'] === undefined)
-    throw new Error(`${one.execution} has a result without a receipt: ${JSON.stringify(result)}`)
+  for (;;) {
+    const result = await ask(world, 'get_result', { execution_id: one.execution })
+    if (result?.['receipt'] !== undefined) return
+    if (result !== null) throw new Error(`${one.execution} has a result without a receipt: ${JSON.stringify(result)}`)
+    if (performance.now() > end) throw new Error(`the result of ${one.execution} cannot be had`)
+  }
 }
