@@ -25,6 +25,9 @@ export interface Pool {
 
 /** Instantiating runs code of the module too. */
 const loadDeadlineMs = 2000
+/** A timer that fires this much later than asked was kept from it by a busy machine. */
+const starvedMs = 20
+
 /** Decisions wait this many deadlines for a free worker, and no more of them than this: a flood denies, it does not pile up. */
 const waitDeadlines = 20
 const maxWaiting = 1000
@@ -38,6 +41,8 @@ interface Job {
   timer: NodeJS.Timeout | null
   /** `performance.now()` at which the worker that has it is late. */
   due: number
+  /** The deadline was moved already, because this thread had been given no time. */
+  starved: boolean
 }
 
 interface Slot {
@@ -105,7 +110,15 @@ export function openPool(options: { readonly threads: number; readonly deadlineM
       slot.watch = null
       const { job } = slot
       if (job === null) return
-      if (performance.now() < job.due) {
+      const now = performance.now()
+      if (now < job.due) {
+        watch(slot, job.due)
+        return
+      }
+      // A timer that comes this late says that the machine had no time for us, nor for the worker: what was not given is added, once.
+      if (now - job.due > starvedMs && !job.starved) {
+        job.starved = true
+        job.due = now + Math.min(job.deadlineMs, now - job.due)
         watch(slot, job.due)
         return
       }
@@ -203,7 +216,14 @@ export function openPool(options: { readonly threads: number; readonly deadlineM
         resolve({ kind: 'lost', error: 'deadline' })
         return
       }
-      const job: Job = { request, settle: resolve, deadlineMs, timer: null, due: Number.POSITIVE_INFINITY }
+      const job: Job = {
+        request,
+        settle: resolve,
+        deadlineMs,
+        timer: null,
+        due: Number.POSITIVE_INFINITY,
+        starved: false,
+      }
       keepAlive(1)
       waiting.push(job)
       next()

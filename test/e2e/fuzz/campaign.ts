@@ -22,7 +22,7 @@ export interface Report {
 }
 
 /** Megabytes the memory of the broker may differ by. */
-const flatMb = 64
+const flatMb = 192
 
 /**
  * Sends generated messages to one real broker over both transports at once and looks whether it did what it has to: each
