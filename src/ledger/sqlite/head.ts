@@ -14,8 +14,13 @@ export interface Head {
 
 export const emptyHead: Head = { size: 0, peaks: [] }
 
+/** Used for each node in turn: its bytes are hashed before it is written to again. */
+const node = Buffer.alloc(65, 1)
+
 function nodeHash(left: Uint8Array, right: Uint8Array): Buffer {
-  return hash('sha256', Buffer.concat([Buffer.of(1), left, right]), 'buffer')
+  node.set(left, 1)
+  node.set(right, 33)
+  return hash('sha256', node, 'buffer')
 }
 
 export function grown(head: Head, entry: string): Head {

@@ -122,7 +122,11 @@ export function openSqliteLedger(options: SqliteLedgerOptions): Ledger {
       }
     }
 
-    function transact(batches: readonly Batch[], roomy: boolean): readonly Written[] {
+    /**
+     * One transaction. Batches are written without a savepoint each, as nearly always all are good; where one is refused,
+     * all is undone and written again with savepoints, so that the refused one alone is left out.
+     */
+    function transact(batches: readonly Batch[], roomy: boolean, careful = false): readonly Written[] {
       checkFile()
       const connection = (db ??= openWriter(path).db)
       try {
@@ -132,7 +136,9 @@ export function openSqliteLedger(options: SqliteLedgerOptions): Ledger {
         const now = (edge ??= loadEdge(connection))
         const results = batches.map((batch): Written =>
           roomy || closesARun(batch.entries)
-            ? write(connection, now, batch.entries)
+            ? careful
+              ? write(connection, now, batch.entries)
+              : { appended: writeSteps(connection, now, batch.entries) }
             : {
                 error: new WritError(
                   'no_space',
@@ -146,9 +152,13 @@ export function openSqliteLedger(options: SqliteLedgerOptions): Ledger {
         return results
       } catch (error) {
         edge = null
-        recover(connection, error)
-        throw error
+        if (careful || isDiskFailure(error) || !connection.inTransaction) {
+          recover(connection, error)
+          throw error
+        }
+        connection.exec('ROLLBACK')
       }
+      return transact(batches, roomy, true)
     }
 
     function recover(connection: Database, error: unknown): void {
@@ -206,7 +216,7 @@ export function openSqliteLedger(options: SqliteLedgerOptions): Ledger {
         steps.push(step)
         now.position++
         const execution = apply(connection, step, { position: now.position, at_ms })
-        const body = canonical(step)
+        const body = step.kind === 'receipt' ? receiptBody(step) : canonical(step)
         if (!body.isWellFormed()) throw new WritError('internal', 'a step holds a lone surrogate')
         connection.run(
           'INSERT INTO steps (position, at_ms, execution, kind, body) VALUES (?, ?, ?, ?, ?)',
@@ -259,6 +269,17 @@ export function openSqliteLedger(options: SqliteLedgerOptions): Ledger {
       },
     }
   }
+}
+
+/** RFC 8785 text of a step whose members are known, in their order: texts of ASCII and whole numbers need nothing more. */
+function receiptBody({ at_ms, execution, kind, receipt }: Step & { kind: 'receipt' }): string {
+  const { digest, disclosures, id, index, jws } = receipt
+  return JSON.stringify({
+    at_ms,
+    execution,
+    kind,
+    receipt: { digest, disclosures, id, index, jws, kind: receipt.kind },
+  })
 }
 
 /** Writes whose receipts these are when the ledger is new, and refuses another issuer's later. */
