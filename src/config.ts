@@ -6,6 +6,8 @@ import type { JsonObject } from './digest.ts'
 import { systemCode, WritError } from './error.ts'
 import { oauthProblem } from './http/identity/settings.ts'
 import type { OAuthSettings } from './http/identity/settings.ts'
+import { dockerSchema, dockerSettings } from './execution/engine.ts'
+import type { DockerSettings } from './execution/engine.ts'
 import { httpSchema, httpSettings } from './http/settings.ts'
 import type { HttpSettings, Listen } from './http/settings.ts'
 import { ceilings, limitNames, limitSettings } from './plan/limits.ts'
@@ -35,6 +37,8 @@ export interface Config {
   readonly limits: LimitSettings
   /** What each tenant may have of the disk and of one-time URLs. */
   readonly quotas: { readonly stored_mb: number; readonly tickets: number; readonly transfers: number }
+  /** How the container engine is reached. */
+  readonly docker: DockerSettings
   /** What remote clients are served; null where the file has no such section and nobody asked for an address. */
   readonly http: HttpSettings | null
   /** Seconds without a client or work after which a broker without HTTP stops; 0 for never. */
@@ -106,6 +110,7 @@ const configSchema = z.strictObject({
     })
     .optional()
     .describe('What each tenant may have'),
+  docker: dockerSchema.optional().describe('The engine that targets with "executor: docker" run on'),
   http: httpSchema.optional().describe('Serve remote clients; docs/config.md says how'),
   idle_stop_s: z.int().min(0).max(604_800).optional(),
 })
@@ -194,6 +199,7 @@ export function loadConfig(file: string, listen: Listen | null = null): Config {
       tickets: value.quotas?.tickets ?? 100,
       transfers: value.quotas?.transfers ?? 8,
     },
+    docker: dockerSettings(value.docker ?? {}, (given) => resolve(folder, given)),
     http:
       value.http === undefined && listen === null
         ? null

@@ -116,6 +116,7 @@ export async function serve(
 
   const listening = Promise.withResolvers<void>()
   const host = startRunHost({
+    docker: config.docker,
     // The first client is answered before there is anything to run.
     after: listening.promise,
     // The same for every broker of this folder: what one that was killed left behind is the next one's to sweep.
@@ -148,7 +149,9 @@ export async function serve(
     origin: signer.origin,
     maxRunning: 4,
     changes: openChanges(),
-    availability: openAvailability(host, systemClock),
+    availability: openAvailability(host, systemClock, () => [
+      ...new Set([...live.catalog().targets.values()].flatMap((target) => target.image ?? [])),
+    ]),
     deniedPace: openPace(systemClock, 60),
     log,
   }

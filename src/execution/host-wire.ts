@@ -8,6 +8,7 @@ import { isolationLevels } from '../plan/plan.ts'
 import type { Plan, PlanStep } from '../plan/plan.ts'
 import type { CompiledPack, PolicyInput } from '../policy/policy.ts'
 import { pathProblem } from '../request/files.ts'
+import type { DockerSettings } from './engine.ts'
 import type { Outcome } from './job.ts'
 
 /*
@@ -25,6 +26,8 @@ export interface HostSettings {
   readonly threads: number
   readonly poolSize: number
   readonly owner: string
+  /** Null where no target runs in containers. */
+  readonly docker: DockerSettings | null
   /** The whole environment of what it starts. */
   readonly env: Readonly<Record<string, string>>
 }
@@ -39,6 +42,17 @@ const plan = z.custom<Plan>((value) => record(value) && (value as { schema?: unk
 const input = z.custom<PolicyInput>(
   (value) => record(value) && (value as { schema?: unknown }).schema === 'writ.input/v1',
 )
+const image = z.strictObject({
+  name: z.string().max(255),
+  id: z.string().regex(/^sha256:[0-9a-f]{64}$/),
+  store: z.enum(['graphdriver', 'containerd']),
+  digest: z
+    .string()
+    .regex(/^sha256:[0-9a-f]{64}$/)
+    .nullable(),
+  arch: z.string().max(32),
+  agent: digest,
+})
 const packHead = z.strictObject({
   pack: z.string(),
   layer: z.enum(['org', 'team']),
@@ -62,7 +76,8 @@ const toHost = z.discriminatedUnion('t', [
   z.strictObject({ t: z.literal('bytes'), id: count, ok: z.boolean() }),
   z.strictObject({ t: z.literal('stored'), id: count, ok: z.boolean() }),
   z.strictObject({ t: z.literal('cancel'), execution }),
-  z.strictObject({ t: z.literal('check'), id: count }),
+  /** Asks what there is, these images included. */
+  z.strictObject({ t: z.literal('check'), id: count, images: z.array(z.string().max(255)).max(1000) }),
   z.strictObject({ t: z.literal('unpack'), id: count }),
 ])
 export type ToHost = z.infer<typeof toHost>
@@ -118,6 +133,9 @@ const fromHost = z.discriminatedUnion('t', [
         findings: z.array(
           z.strictObject({ level: z.enum(['ok', 'warning', 'problem']), what: text, fix: text.nullable() }),
         ),
+        facts: z
+          .strictObject({ images: z.array(image).max(1000), runtimes: z.array(z.string().max(255)).max(100) })
+          .nullable(),
       }),
     ),
   }),

@@ -4,9 +4,10 @@ import type { Digest } from '../digest.ts'
 import { WritError } from '../error.ts'
 import type { ExecutionId } from '../id.ts'
 import { siblingModule } from '../module.ts'
-import type { Plan } from '../plan/plan.ts'
+import type { Facts, Plan } from '../plan/plan.ts'
 import { startChild } from './child.ts'
 import type { Child } from './child.ts'
+import type { DockerSettings } from './engine.ts'
 import { believed, checkFromHost, cut, maxHeader, maxPayload } from './host-wire.ts'
 import type { FromHost, HostSettings, ToHost } from './host-wire.ts'
 import type { Dispatch, FileReader, RunEnd, RunEvents, RunHost } from './job.ts'
@@ -20,6 +21,8 @@ export interface RunHostOptions {
   readonly poolSize?: number
   /** The whole environment of the run host and of what it starts. */
   readonly env?: Readonly<Record<string, string>>
+  /** How the container engine is reached; without it nothing runs in containers. */
+  readonly docker?: DockerSettings | null
   /** Names this broker (letters, digits, `-`), so that a new run host sweeps what a dead one left and nothing else. */
   readonly owner?: string
   /** What is waited for before a run host is started that nobody asked anything of yet; nothing unless told. */
@@ -81,6 +84,7 @@ export function startRunHost(options: RunHostOptions = {}): RunHost {
   const settings: HostSettings = {
     threads: options.threads ?? 1,
     poolSize: options.poolSize ?? 1,
+    docker: options.docker ?? null,
     owner: options.owner ?? `p${process.pid}`,
     env: options.env ?? scrubbedEnvironment,
   }
@@ -219,9 +223,9 @@ export function startRunHost(options: RunHostOptions = {}): RunHost {
     cancel(execution) {
       if (host?.runs.has(execution)) void host.pipe.send({ t: 'cancel', execution })
     },
-    async check() {
-      const { header } = await ask((id) => ({ t: 'check', id }))
-      return header.t === 'checked' ? header.results : []
+    async check(images = []) {
+      const { header } = await ask((id) => ({ t: 'check', id, images: [...images] }))
+      return header.t === 'checked' ? header.results.map((result) => ({ ...result, facts: factsOf(result.facts) })) : []
     },
     async unpack(bytes) {
       const { header, payload } = await ask((id) => ({ t: 'unpack', id }), bytes)
@@ -350,4 +354,9 @@ function lostBefore(): RunEnd {
     outcome: { end: 'not_started', error: new WritError('run_host_lost', 'the run host ended before the run began') },
     counts: nothing,
   }
+}
+
+function factsOf(given: (FromHost & { t: 'checked' })['results'][number]['facts']): Facts | null {
+  if (given === null) return null
+  return { images: new Map(given.images.map((image) => [image.name, image])), runtimes: new Set(given.runtimes) }
 }

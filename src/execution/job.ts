@@ -3,7 +3,7 @@ import type { WritError } from '../error.ts'
 import type { ExecutionId } from '../id.ts'
 import type { CheckFinding } from '../credential/credential.ts'
 import type { Secret } from '../credential/secret.ts'
-import type { Plan } from '../plan/plan.ts'
+import type { Facts, Plan } from '../plan/plan.ts'
 import type { Generation } from '../policy/policy.ts'
 import type { PolicyInput } from '../policy/policy.ts'
 import type { RunReport, StepExit } from './execution.ts'
@@ -57,13 +57,20 @@ export interface RunEnd {
   }
 }
 
+/** What one kind of sandbox says of this machine. */
+export interface Checked {
+  readonly executor: string
+  readonly findings: readonly CheckFinding[]
+  readonly facts: Facts | null
+}
+
 /** The broker's side of the run host: a child process that holds the leased values of live runs and no key. */
 export interface RunHost {
   /** Resolves always. A run host that dies ends its runs `unknown` (or `not_started` where nothing was sent to a sandbox). */
   run(dispatch: Dispatch, files: FileReader, events: RunEvents): Promise<RunEnd>
   /** Ends a run; its promise resolves with `stopped` by `cancel`. */
   cancel(execution: ExecutionId): void
-  check(): Promise<readonly { readonly executor: string; readonly findings: readonly CheckFinding[] }[]>
+  check(images?: readonly string[]): Promise<readonly Checked[]>
   /** Unpacks an archive (tar.gz or zip) without trust; rejects `invalid_archive` naming the entry. */
   unpack(
     bytes: Uint8Array,

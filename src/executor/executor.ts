@@ -3,7 +3,7 @@ import type { Digest } from '../digest.ts'
 import type { EgressPort } from '../egress/egress.ts'
 import type { ExecutionId } from '../id.ts'
 import type { Job, Outcome } from '../execution/job.ts'
-import type { Isolation } from '../plan/plan.ts'
+import type { Facts, Isolation } from '../plan/plan.ts'
 
 export type { EgressPort, EgressRequest } from '../egress/egress.ts'
 
@@ -38,6 +38,8 @@ export interface Executor {
   readonly kind: string
   readonly isolation: Isolation
   check(): Promise<readonly CheckFinding[]>
+  /** What of these images there is, and which runtimes; absent where a kind of sandbox has neither. */
+  facts?(images: readonly string[]): Promise<Facts>
   /** Resolves when the sandbox is confirmed gone. Rejects only before anything may have started. */
   run(job: Job, io: RunIo): Promise<Outcome>
   /** Removes what carries this broker's id and is not live; returns the executions it removed something of. */

@@ -9,6 +9,7 @@ import { openPipe } from '../execution/pipe.ts'
 import type { ExecutionId } from '../id.ts'
 import type { Generation } from '../policy/policy.ts'
 import type { Engine } from '../policy/engine.ts'
+import type { Executor } from './executor.ts'
 import { openExecutors } from './executors.ts'
 import { notStarted, runJob } from './run.ts'
 
@@ -69,7 +70,7 @@ function take(header: ToHost, payload: Buffer): void {
       runs.get(header.execution)?.abort('cancel')
       return
     case 'check':
-      void check(header.id)
+      void check(header.id, header.images)
       return
     case 'unpack':
       void unpack(header.id, Buffer.from(payload))
@@ -183,11 +184,12 @@ async function request(question: (id: number) => FromHost, payload?: Uint8Array)
   return await answer
 }
 
-async function check(id: number): Promise<void> {
+async function check(id: number, images: readonly string[]): Promise<void> {
   const results = await Promise.all(
     [...executors.values()].map(async (executor) => ({
       executor: executor.kind,
       findings: [...(await executor.check())],
+      facts: await factsOf(executor, images),
     })),
   )
   await pipe.send({ t: 'checked', id, results })
@@ -221,4 +223,14 @@ function wire(outcome: Outcome): WireOutcome {
     case 'unknown':
       return { end: 'unknown', steps: [...outcome.steps] }
   }
+}
+
+type WireFacts = (FromHost & { t: 'checked' })['results'][number]['facts']
+
+/** What cannot be learned is not there. */
+async function factsOf(executor: Executor, images: readonly string[]): Promise<WireFacts> {
+  const facts = await executor.facts?.(images).catch(() => null)
+  return facts === null || facts === undefined
+    ? null
+    : { images: [...facts.images.values()], runtimes: [...facts.runtimes] }
 }

@@ -83,7 +83,7 @@ export interface Plan {
   readonly executor: string
   /** The executor's own frozen settings (a container's create body later; the isolate's options now). */
   readonly engine: JsonObject
-  readonly image: JsonObject | null
+  readonly image: PlanImage | null
   readonly runtime: string
   readonly environment: readonly { readonly name: string; readonly about: string; readonly value: EnvironmentValue }[]
   readonly steps: readonly PlanStep[]
@@ -103,6 +103,30 @@ export interface Plan {
   }
   /** Digest of every catalog entry used; an execution is superseded when one of these changed. */
   readonly entries: readonly { readonly entry: string; readonly digest: Digest }[]
+}
+
+/** Which image a run was planned for. Containers are created by its id; nothing is pulled at run time. */
+export type PlanImage = {
+  /** As the catalog names it. */
+  readonly name: string
+  /** The engine's id of it: `sha256:` and 64 hex digits. */
+  readonly id: string
+  /** What kind of store the id is of: an id means something else in each. */
+  readonly store: 'graphdriver' | 'containerd'
+  /** Digest of its manifest where it came from a registry, else null. */
+  readonly digest: string | null
+  /** Go's name of the architecture it is for. */
+  readonly arch: string
+  /** SHA-256 of the agent inside, read out of the image itself. */
+  readonly agent: Digest
+}
+
+/** What a kind of sandbox has here, by the broker's own probe and never by foreign code. */
+export interface Facts {
+  /** Only images that can be run: there, with an agent that this Writ ships. */
+  readonly images: ReadonlyMap<string, PlanImage>
+  /** OCI runtimes the engine knows, its default as the empty text. */
+  readonly runtimes: ReadonlySet<string>
 }
 
 /** Something a task still needs before it can run. */

@@ -7,11 +7,14 @@ import type { Detected } from './detect.ts'
 import type { Target } from './entries.ts'
 import { filledInputs, referencedInput } from './intents.ts'
 import type { BuiltinName, Intent } from './intents.ts'
-import type { Missing, PlanStep } from './plan.ts'
+import type { Facts, Missing, PlanStep } from './plan.ts'
 import type { ExecutorKind, Runtime } from './schema.ts'
 
 /** Which executors this machine has now, by kind; a kind that is not in it is not available. */
-export type Availability = ReadonlyMap<string, { readonly available: boolean; readonly why: string }>
+export type Availability = ReadonlyMap<
+  string,
+  { readonly available: boolean; readonly why: string; readonly facts?: Facts | null }
+>
 
 export interface Question {
   readonly task: Task

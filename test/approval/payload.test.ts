@@ -1,3 +1,4 @@
+import { digestOf } from '../../src/digest.ts'
 import { describe, expect, it } from 'vitest'
 import { payloadOf } from '../../src/approval/payload.ts'
 import { visible, visibleLine } from '../../src/approval/visible.ts'
@@ -79,7 +80,14 @@ Requirement   REQ
 
   it('[G-no-infrastructure] says neither where a service is nor how its credential is held or injected', async () => {
     const text = await shown({
-      image: { name: 'registry.internal.example/python' },
+      image: {
+        name: 'registry.internal.example/python',
+        id: `sha256:${'1'.repeat(64)}`,
+        store: 'graphdriver',
+        digest: null,
+        arch: 'amd64',
+        agent: digestOf('agent'),
+      },
       engine: { socket: '/var/run/engine.sock' },
       hosts: [{ host: 'db.internal.example' }],
     })
