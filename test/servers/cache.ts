@@ -3,12 +3,9 @@ import { homedir } from 'node:os'
 import { join } from 'node:path'
 
 /** What is built once for the tests lies outside the clone, by name and version, for the next run and the next clone. */
-export const cache = join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'writ')
+const cache = join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'writ')
 
-export const runscVersion = '20260905'
-export const debian = 'bookworm'
-export const baseImage = `base:${debian}`
-export const baseTar = join(cache, `base-${debian}.tar`)
+const runscVersion = '20260905'
 
 /** gVisor's program, or null where `docker.sh` has not built it. */
 export function runsc(): string | null {
