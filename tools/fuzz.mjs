@@ -1,5 +1,5 @@
 // node tools/fuzz.mjs [--messages 100000] [--seed N] [--seconds N]: sends generated messages to a broker over the socket and
-// over HTTP and looks whether each is answered once and nothing else comes of it. The seed is printed.
+// over HTTP, in both eras, and looks whether each is answered once and nothing else comes of it. The seed is printed.
 import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'

@@ -1,13 +1,13 @@
 import { expect, it } from 'vitest'
 import { campaign } from './fuzz/campaign.ts'
 
-/** As many as go through in the time; `node tools/fuzz.mjs --messages N` sends as many as wanted. */
+/** A machine of two cores that runs other tests beside it takes two minutes; `node tools/fuzz.mjs --messages N` sends more. */
 const messages = 100_000
-const withinMs = 90_000
+const withinMs = 300_000
 
 it(
-  '[G-hostile-input] answers each generated message once, over every method and tool and both transports: nothing crashes, grows, tells of its surroundings or signs more than the flood rule allows',
-  { timeout: 240_000 },
+  '[G-hostile-input] answers each generated message once, over every method and tool, the socket and both eras of HTTP: nothing crashes, grows, tells of its surroundings or signs more than the flood rule allows',
+  { timeout: 400_000 },
   async () => {
     const seed = Math.floor(Math.random() * 2 ** 31)
     const report = await campaign({ seed, messages, withinMs })
@@ -15,14 +15,15 @@ it(
       `${JSON.stringify(report, null, 2)}\n${String(report.messages)} messages; again with: node tools/fuzz.mjs --messages ${String(messages)} --seed ${String(seed)}\n`,
     )
     expect(report.breaches).toEqual([])
-    expect(report.messages).toBeGreaterThan(1000)
-    // Each method and way to be malformed went over both transports, and work was done as well as refused.
+    expect(report.messages).toBe(messages)
+    // Each method and way to be malformed went over each, and work was done as well as refused.
     const families = (transport: string): readonly string[] =>
       Object.keys(report.sent).flatMap((key) =>
         key.startsWith(`${transport} `) ? [key.slice(transport.length + 1)] : [],
       )
     expect(families('http')).toEqual(families('socket'))
-    expect(families('http').length).toBe(17)
+    expect(families('session')).toEqual(families('socket'))
+    expect(families('socket').length).toBe(17)
     expect(report.answers['ok']).toBeGreaterThan(0)
     expect(report.answers['invalid_arguments']).toBeGreaterThan(0)
   },

@@ -1,10 +1,9 @@
 import { hostname } from 'node:os'
 import { dirname } from 'node:path'
-import { setTimeout as pause } from 'node:timers/promises'
 import type { JsonObject } from '../../../src/digest.ts'
-import { type Fuzzed, makeMessages, type Tool } from './messages.ts'
-import { openPlace, type Place } from './place.ts'
-import { type Judge, overHttp, overSocket } from './transports.ts'
+import { dice, type Fuzzed, makeMessages, type Tool } from './messages.ts'
+import { type Memory, openPlace, type Place } from './place.ts'
+import { inSessions, type Judge, overHttp, overSocket } from './transports.ts'
 
 export interface Report {
   readonly seed: number
@@ -16,16 +15,24 @@ export interface Report {
   /** Answers by the code of the refusal, or `ok`. */
   readonly answers: Readonly<Record<string, number>>
   readonly receipts: Readonly<Record<string, number>>
-  /** Megabytes: the most the broker held in the first third, and what it holds at the end, at rest. */
-  readonly memory: readonly [number, number]
+  /**
+   * Megabytes that are left in the broker when everything nothing holds was collected: after a third of the messages, after
+   * two thirds, and at rest after all; and its resident memory then.
+   */
+  readonly heap: readonly number[]
+  readonly resident: readonly number[]
   readonly breaches: readonly string[]
 }
 
-/** Megabytes the memory of the broker may differ by. */
-const flatMb = 192
+/**
+ * Megabytes that may come after the first third of the messages: to what is still held, and to resident memory, of which V8
+ * keeps what it had when it was busiest.
+ */
+const flatMb = 8
+const slackMb = 128
 
 /**
- * Sends generated messages to one real broker over both transports at once and looks whether it did what it has to: each
+ * Sends generated messages to one real broker over both transports and in both eras of HTTP at once and looks whether it did what it has to: each
  * request answered exactly once, nothing crashed, memory flat, no more signatures than the flood rule allows, no
  * infrastructure in any text. Ends early, and says how far it came, when `withinMs` is over.
  */
@@ -54,8 +61,8 @@ async function drive(place: Place, options: Parameters<typeof campaign>[0]): Pro
   }
   const secrets = infrastructure(place)
   const began = performance.now()
-  let made = 0
-  let warm = 0
+  const memory: Memory[] = []
+  let [made, looks] = [0, 0]
 
   const judge =
     (transport: string): Judge =>
@@ -86,40 +93,49 @@ async function drive(place: Place, options: Parameters<typeof campaign>[0]): Pro
       prefix: `${transport[0] ?? ''}${String(offset)}-`,
       tools,
       seen,
+      stateless: transport === 'session' ? 0.05 : 0.7,
     })
     let left = share
     return () => {
       if (left-- <= 0 || performance.now() - began > options.withinMs) return null
       made++
-      // A third of the time, or of the messages, is warming up.
-      const warming = made < options.messages / 3 && performance.now() - began < options.withinMs / 3
-      if (warming && made % 100 === 0) warm = Math.max(warm, place.rss())
+      const part = Math.max(made / options.messages, (performance.now() - began) / options.withinMs)
+      if (part >= (looks + 1) / 3 && looks < 2) {
+        looks++
+        void place.memory().then((now) => memory.push(now))
+      }
       const message = make()
       add(sent, `${transport} ${message.family}`)
       return message
     }
   }
-  const half = Math.floor(options.messages / 2)
-  const each = Math.floor(half / 4)
+  const third = Math.floor(options.messages / 3)
+  const each = Math.floor(third / 4)
+  const web = { url: place.url, token, breach }
   await Promise.all([
     ...[0, 1, 2, 3].map(async (at) => {
-      const share = at === 0 ? half - 3 * each : each
+      const share = at === 0 ? third - 3 * each : each
       await overSocket({ path: place.socket, next: source('socket', share, at), judge: judge('socket'), breach })
     }),
-    overHttp({
-      url: place.url,
-      token,
-      next: source('http', options.messages - half, 10),
-      judge: judge('http'),
-      breach,
+    overHttp({ ...web, next: source('http', options.messages - 2 * third, 10), judge: judge('http') }),
+    inSessions({
+      ...web,
+      next: source('session', third, 20),
+      judge: judge('session'),
+      roll: dice(options.seed + 30),
     }),
   ])
   const seconds = (performance.now() - began) / 1000
-  const last = await settled(place)
+  memory.push(await place.memory())
   if (!place.alive()) breach('the broker ended')
   for (const line of place.errors()) breach(`the broker wrote: ${line}`)
   if (!((await fetch(`${place.url}/healthz`)).status === 200)) breach('the broker is not healthy any more')
-  if (last - warm > flatMb * 2 ** 20) breach(`memory grew from ${mb(warm)} to ${mb(last)} MB`)
+  const [first, last] = [memory[0], memory.at(-1)]
+  if (first === undefined || last === undefined || memory.length < 3) breach('memory was not measured')
+  else if (last.heap - first.heap > flatMb * 2 ** 20)
+    breach(`what is held grew from ${mb(first.heap)} to ${mb(last.heap)} MB`)
+  else if (last.rss - first.rss > slackMb * 2 ** 20)
+    breach(`resident memory grew from ${mb(first.rss)} to ${mb(last.rss)} MB`)
 
   const receipts = new Map<string, number>()
   const all = place.receipts()
@@ -138,7 +154,8 @@ async function drive(place: Place, options: Parameters<typeof campaign>[0]): Pro
     sent: sorted(sent),
     answers: sorted(answers),
     receipts: sorted(receipts),
-    memory: [mb(warm), mb(last)],
+    heap: memory.map(({ heap }) => mb(heap)),
+    resident: memory.map(({ rss }) => mb(rss)),
     breaches: [...breaches],
   }
 }
@@ -197,16 +214,6 @@ function codeOf(answer: JsonObject): string {
   return String((structured?.['error'] as JsonObject | undefined)?.['code'] ?? 'ok')
 }
 
-/** The least the broker holds while it rests: what is only waiting to be collected is not held. */
-async function settled(place: Place): Promise<number> {
-  let least = place.rss()
-  for (let looks = 0; looks < 10; looks++) {
-    await pause(200)
-    least = Math.min(least, place.rss())
-  }
-  return least
-}
-
 function shown(message: Fuzzed): string {
   return `${message.family}: ${message.bytes.toString().slice(0, 300)}`
 }
@@ -220,5 +227,5 @@ function sorted(counts: ReadonlyMap<string, number>): Readonly<Record<string, nu
 }
 
 function mb(bytes: number): number {
-  return Math.round(bytes / 2 ** 20)
+  return Math.round(bytes / 2 ** 18) / 4
 }

@@ -99,6 +99,8 @@ export function makeMessages(options: {
   readonly prefix: string
   readonly tools: readonly Tool[]
   readonly seen: string[]
+  /** How many of the requests say in their envelope that they need no session. */
+  readonly stateless: number
 }): () => Fuzzed {
   const { tools, seen, prefix } = options
   const roll = dice(options.seed)
@@ -164,7 +166,7 @@ export function makeMessages(options: {
     return Object.fromEntries(made)
   }
   const paramsOf = (method: string): JsonObject => {
-    const meta = chance(0.7) ? { _meta: chance(0.95) ? envelope : (any(0) as JsonObject) } : {}
+    const meta = chance(options.stateless) ? { _meta: chance(0.95) ? envelope : (any(0) as JsonObject) } : {}
     switch (method) {
       case 'tools/call': {
         const tool = pick(tools)

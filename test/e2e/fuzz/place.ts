@@ -1,12 +1,18 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { JsonObject } from '../../../src/digest.ts'
 import { folderOf } from '../../../src/folder.ts'
 
 const bin = join(import.meta.dirname, '..', '..', '..', 'bin', 'writ')
+
+export interface Memory {
+  /** Bytes of objects and of buffers beside them. */
+  readonly heap: number
+  readonly rss: number
+}
 
 /** A Writ of its own that serves both transports. */
 export interface Place {
@@ -17,8 +23,8 @@ export interface Place {
   receipts(): readonly { readonly kind: string; readonly execution: string | null }[]
   /** Whether the process that was started still is the one that serves. */
   alive(): boolean
-  /** Bytes of memory the broker holds. */
-  rss(): number
+  /** Bytes the broker holds after everything that nothing holds was collected, and its resident memory then. */
+  memory(): Promise<Memory>
   /** What the broker wrote down as an error of its own. */
   errors(): readonly string[]
   close(): Promise<void>
@@ -35,16 +41,31 @@ export async function openPlace(): Promise<Place> {
   writ('init')
   const child: ChildProcess = spawn(
     process.execPath,
-    [bin, 'serve', '--listen', '127.0.0.1:0', '--config', join(folder, 'writ.yaml')],
+    [
+      '--expose-gc',
+      '--import',
+      join(import.meta.dirname, 'processes', 'heap.ts'),
+      bin,
+      'serve',
+      '--listen',
+      '127.0.0.1:0',
+      '--config',
+      join(folder, 'writ.yaml'),
+    ],
     { cwd: folder, env, stdio: ['ignore', 'ignore', 'pipe'] },
   )
   const serving = Promise.withResolvers<string>()
   const errors: string[] = []
+  let measured = Promise.withResolvers<Memory>()
   let rest = ''
   child.stderr?.setEncoding('utf8').on('data', (piece: string) => {
     const lines = (rest + piece).split('\n')
     rest = lines.pop() ?? ''
     for (const line of lines) {
+      if (line.startsWith('{"heap":')) {
+        measured.resolve(JSON.parse(line) as Memory)
+        continue
+      }
       if (line.includes('"serving MCP over HTTP"')) serving.resolve(String((JSON.parse(line) as JsonObject)['address']))
       // What is no JSON was written by no logger: a warning of the runtime, a stack.
       if (!line.startsWith('{') || /^\{"level":[56]0/.test(line)) errors.push(line.slice(0, 500))
@@ -66,9 +87,10 @@ export async function openPlace(): Promise<Place> {
       return (JSON.parse(all) as { readonly receipts: ReturnType<Place['receipts']> }).receipts
     },
     alive: () => child.exitCode === null && child.signalCode === null,
-    rss: () => {
-      const status = readFileSync(`/proc/${String(child.pid)}/status`, 'utf8')
-      return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1] ?? Number.NaN) * 1024
+    async memory() {
+      measured = Promise.withResolvers<Memory>()
+      child.kill('SIGUSR2')
+      return await Promise.race([measured.promise, ended.then(() => ({ heap: Number.NaN, rss: Number.NaN }))])
     },
     errors: () => errors,
     async close() {

@@ -98,60 +98,137 @@ export async function overSocket(options: {
   socket.destroy()
 }
 
-/** Sends each message as a POST of its own, many at once; what comes back belongs to it. */
-export async function overHttp(options: {
+interface HttpOptions {
   readonly url: string
   readonly token: string
   readonly next: () => Fuzzed | null
   readonly judge: Judge
   readonly breach: (text: string) => void
-}): Promise<void> {
-  const { hostname, port } = new URL(options.url)
+}
+
+interface Exchanged {
+  readonly status: number
+  readonly text: string
+  readonly session: string | null
+}
+
+type Post = (method: 'POST' | 'DELETE', bytes: Buffer, headers: Readonly<Record<string, string>>) => Promise<Exchanged>
+
+function openPost(url: string, token: string): { readonly post: Post; close(): void } {
+  const { hostname, port } = new URL(url)
   const agent = new Agent({ keepAlive: true, maxSockets: inFlight })
-  const post = async (message: Fuzzed): Promise<void> => {
-    const [status, text] = await new Promise<readonly [number, string]>((resolve, reject) => {
+  const post: Post = async (method, bytes, headers) =>
+    await new Promise((resolve, reject) => {
       const asked = request(
         {
           agent,
           host: hostname,
           port,
           path: '/mcp',
-          method: 'POST',
+          method,
           timeout: longestMs,
           headers: {
-            authorization: `Bearer ${options.token}`,
+            authorization: `Bearer ${token}`,
             'content-type': 'application/json',
-            'content-length': message.bytes.length,
+            'content-length': bytes.length,
             accept: 'application/json, text/event-stream',
-            'mcp-protocol-version': '2026-07-28',
-            // What the revision wants of the head, where the body says it legibly.
-            ...headOf(message),
+            ...headers,
           },
         },
         (answer) => {
-          const pieces: Buffer[] = []
-          answer.on('data', (piece: Buffer) => pieces.push(piece))
+          let text = ''
+          answer.setEncoding('utf8').on('data', (piece: string) => (text += piece))
           answer.on('error', reject)
-          answer.on('end', () => resolve([answer.statusCode ?? 0, Buffer.concat(pieces).toString('utf8')]))
+          answer.on('end', () => {
+            const session = answer.headers['mcp-session-id']
+            resolve({ status: answer.statusCode ?? 0, text, session: typeof session === 'string' ? session : null })
+          })
         },
       )
       asked.on('timeout', () => asked.destroy(new Error('no answer in time')))
       asked.on('error', reject)
-      asked.end(message.bytes)
+      asked.end(bytes)
     })
-    options.judge(message, answersIn(text), text, status)
-  }
+  return { post, close: () => agent.destroy() }
+}
+
+/** Sends each message as a POST of its own in the stateless revision, many at once; what comes back belongs to it. */
+export async function overHttp(options: HttpOptions): Promise<void> {
+  const { post, close } = openPost(options.url, options.token)
   await Promise.all(
     Array.from({ length: inFlight }, async () => {
       for (let message = options.next(); message !== null; message = options.next()) {
         const sent = message
-        await post(sent).catch((error: unknown) =>
-          options.breach(`${String(error)}: ${sent.bytes.toString().slice(0, 300)}`),
+        // What the revision wants of the head, where the body says it legibly.
+        const headers = { 'mcp-protocol-version': '2026-07-28', ...headOf(sent) }
+        await post('POST', sent.bytes, headers).then(
+          ({ status, text }) => options.judge(sent, answersIn(text), text, status),
+          (error: unknown) => options.breach(`${String(error)}: ${sent.bytes.toString().slice(0, 300)}`),
         )
       }
     }),
   )
-  agent.destroy()
+  close()
+}
+
+/** Sessions that are open at once, and messages at once in each. */
+const [sessionsOpen, inSession] = [16, 3]
+const initialized = Buffer.from('{"jsonrpc":"2.0","method":"notifications/initialized"}')
+const initialize = Buffer.from(
+  '{"jsonrpc":"2.0","id":"open","method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"fuzz","version":"1"}}}',
+)
+const endless = 50
+
+/**
+ * Sends messages as the 2025 revisions do, in sessions that are opened, used by several requests at once, and ended or left.
+ * Now and then a message names no session, one there is not, or another revision than the one agreed on.
+ */
+export async function inSessions(options: HttpOptions & { readonly roll: () => number }): Promise<void> {
+  const { roll, breach } = options
+  const { post, close } = openPost(options.url, options.token)
+  const open = async (): Promise<string> => {
+    const { status, session } = await post('POST', initialize, {})
+    if (session === null) throw new Error(`no session: ${String(status)}`)
+    await post('POST', initialized, { 'mcp-session-id': session })
+    return session
+  }
+  const headersOf = (session: string): Record<string, string> => {
+    const at = roll()
+    const named = at < 0.95 ? { 'mcp-session-id': session } : at < 0.975 ? {} : { 'mcp-session-id': `x${session}` }
+    const version = roll()
+    return {
+      ...named,
+      ...(version < 0.9
+        ? { 'mcp-protocol-version': '2025-11-25' }
+        : version < 0.97
+          ? {}
+          : { 'mcp-protocol-version': version < 0.985 ? '2025-06-18' : '1999-01-01' }),
+    }
+  }
+  await Promise.all(
+    Array.from({ length: sessionsOpen }, async () => {
+      try {
+        let session = await open()
+        for (let round = 1; ; round++) {
+          const messages = Array.from({ length: inSession }, () => options.next()).filter((one) => one !== null)
+          await Promise.all(
+            messages.map(async (message) => {
+              const { status, text } = await post('POST', message.bytes, headersOf(session))
+              options.judge(message, answersIn(text), text, status)
+            }),
+          )
+          if (messages.length < inSession) break
+          if (round % endless > 0) continue
+          // Half of the clients say that they go.
+          if (roll() < 0.5) await post('DELETE', Buffer.alloc(0), { 'mcp-session-id': session })
+          session = await open()
+        }
+      } catch (error) {
+        breach(`in a session: ${String(error)}`)
+      }
+    }),
+  )
+  close()
 }
 
 function headOf(message: Fuzzed): Record<string, string> {
