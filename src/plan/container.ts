@@ -83,10 +83,10 @@ export function containerBody(of: {
         { Name: 'core', Soft: 0, Hard: 0 },
       ],
       Tmpfs: {
-        '/work': `rw,exec,nosuid,nodev,size=${half}m,${owned}`,
-        '/tmp': `rw,noexec,nosuid,nodev,size=${Math.max(8, Math.floor(half / 2))}m,mode=1777`,
-        '/out': `rw,noexec,nosuid,nodev,size=${Math.max(1, Math.ceil(limits.artifact_kb / 1024)) + 1}m,${owned}`,
-        '/dev/shm': 'rw,noexec,nosuid,nodev,size=8m,mode=1777',
+        '/work': `rw,exec,nosuid,nodev,${room(half)},${owned}`,
+        '/tmp': `rw,noexec,nosuid,nodev,${room(Math.max(8, Math.floor(half / 2)))},mode=1777`,
+        '/out': `rw,noexec,nosuid,nodev,${room(Math.max(1, Math.ceil(limits.artifact_kb / 1024)) + 1)},${owned}`,
+        '/dev/shm': `rw,noexec,nosuid,nodev,${room(8)},mode=1777`,
       },
       IpcMode: 'none',
       CgroupnsMode: 'private',
@@ -100,4 +100,9 @@ export function containerBody(of: {
       ...(container.oci_runtime === null ? {} : { Runtime: container.oci_runtime }),
     },
   }
+}
+
+/** A folder of so many megabytes. Empty files take about a kilobyte of the kernel's memory each, so they are bounded too. */
+function room(megabytes: number): string {
+  return `size=${megabytes}m,nr_inodes=${megabytes * 1024}`
 }
