@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import canonicalize from 'canonicalize'
 import { WritError } from './error.ts'
 
@@ -10,11 +10,11 @@ export type Json = null | boolean | number | string | readonly Json[] | { readon
 export type JsonObject = { readonly [key: string]: Json }
 
 export function sha256(bytes: Uint8Array | string): Buffer {
-  return createHash('sha256').update(bytes).digest()
+  return hash('sha256', bytes, 'buffer')
 }
 
 export function digestOf(bytes: Uint8Array | string): Digest {
-  return `sha256:${sha256(bytes).toString('hex')}` as Digest
+  return `sha256:${hash('sha256', bytes, 'hex')}` as Digest
 }
 
 export function parseDigest(text: string): Digest | null {

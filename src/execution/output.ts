@@ -65,6 +65,8 @@ export interface OutputStore {
 
 /** What a reader without a cursor sees: enough for the end of an error. */
 const lastBytes = 2048
+/** Pages kept at once, of 2 KiB. */
+const mostEnds = 256
 /** Changes of stream that the end of an output is looked for in. */
 const mostSegments = 16_384
 const streams = ['stdout', 'stderr'] as const
@@ -80,6 +82,9 @@ export function openOutputStore(dir: string): OutputStore {
     throw failed(error)
   }
   const waiting = new Map<ExecutionId, Set<() => void>>()
+  const writing = new Set<ExecutionId>()
+  /** Last pages of outputs that nobody writes: they stay what they are, and are asked for again and again. */
+  const ends = new Map<string, OutputPage>()
 
   function wake(execution: ExecutionId): void {
     const woken = waiting.get(execution)
@@ -93,30 +98,24 @@ export function openOutputStore(dir: string): OutputStore {
   }
 
   return {
-    writer: (execution, limit) => createWriter(dir, paths(execution), limit, () => wake(execution)),
-    read(execution, cursor, maxBytes) {
-      const { bytes, index } = paths(execution)
-      const from = cursor === null ? null : parseCursor(cursor)
-      return withFile(bytes, (file, size) => {
-        // Once something was dropped, nothing but what was dropped is written any more.
-        const dropped_bytes = droppedOf(readIndex(index, 1))
-        if (from === null) {
-          const window = readRange(file, Math.max(0, size - Math.min(lastBytes, maxBytes)), size)
-          const whole = size <= window.length ? 0 : characterStart(window, 0)
-          return {
-            text: showTail(window.subarray(whole), maxBytes),
-            cursor: cursorAt(size),
-            more: false,
-            dropped_bytes,
-          }
-        }
-        // A cut of power may have taken bytes that were never synced; what is left is read on from its end.
-        const start = Math.min(from, size)
-        const window = readRange(file, start, Math.min(size, start + maxBytes + 4))
-        const whole = start + window.length < size ? window.length - unfinished(window) : window.length
-        const { text, used } = showFrom(window.subarray(0, whole), maxBytes)
-        return { text, cursor: cursorAt(start + used), more: start + used < size, dropped_bytes }
+    writer(execution, limit) {
+      const made = createWriter(dir, paths(execution), limit, {
+        wake: () => wake(execution),
+        ended: () => void writing.delete(execution),
       })
+      writing.add(execution)
+      ends.clear()
+      return made
+    },
+    read(execution, cursor, maxBytes) {
+      if (cursor !== null || writing.has(execution)) return readPage(paths(execution), cursor, maxBytes)
+      const of = `${execution} ${String(maxBytes)}`
+      const known = ends.get(of)
+      if (known !== undefined) return known
+      const page = readPage(paths(execution), null, maxBytes)
+      if (ends.size >= mostEnds) ends.clear()
+      ends.set(of, page)
+      return page
     },
     tail(execution, step, maxBytes) {
       const { bytes, index } = paths(execution)
@@ -165,6 +164,30 @@ export function openOutputStore(dir: string): OutputStore {
   }
 }
 
+function readPage({ bytes, index }: Paths, cursor: string | null, maxBytes: number): OutputPage {
+  const from = cursor === null ? null : parseCursor(cursor)
+  return withFile(bytes, (file, size) => {
+    // Once something was dropped, nothing but what was dropped is written any more.
+    const dropped_bytes = droppedOf(readIndex(index, 1))
+    if (from === null) {
+      const window = readRange(file, Math.max(0, size - Math.min(lastBytes, maxBytes)), size)
+      const whole = size <= window.length ? 0 : characterStart(window, 0)
+      return {
+        text: showTail(window.subarray(whole), maxBytes),
+        cursor: cursorAt(size),
+        more: false,
+        dropped_bytes,
+      }
+    }
+    // A cut of power may have taken bytes that were never synced; what is left is read on from its end.
+    const start = Math.min(from, size)
+    const window = readRange(file, start, Math.min(size, start + maxBytes + 4))
+    const whole = start + window.length < size ? window.length - unfinished(window) : window.length
+    const { text, used } = showFrom(window.subarray(0, whole), maxBytes)
+    return { text, cursor: cursorAt(start + used), more: start + used < size, dropped_bytes }
+  })
+}
+
 interface Paths {
   readonly bytes: string
   readonly index: string
@@ -174,7 +197,7 @@ function createWriter(
   dir: string,
   { bytes: path, index: indexPath }: Paths,
   limit: number,
-  wake: () => void,
+  { wake, ended }: { readonly wake: () => void; readonly ended: () => void },
 ): OutputWriter {
   const hash = createHash('sha256')
   const files = create(path, indexPath)
@@ -249,6 +272,7 @@ function createWriter(
           closeSync(files.index)
         }
       }
+      ended()
       wake()
       return { bytes: size, dropped_bytes: dropped, sha256: `sha256:${hash.digest('hex')}` as Digest }
     },

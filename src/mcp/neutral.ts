@@ -8,8 +8,12 @@ const harmful = /(?!\n|\t|\ufe0f)[\p{Cc}\p{Cf}\p{Default_Ignorable_Code_Point}\p
 /** Colours and the like of a terminal (SGR): pure decoration, so they go without a trace. */
 const colour = new RegExp(`${String.fromCharCode(27)}\\[[0-9;:]*m`, 'g')
 
+/** Nearly every text: printable ASCII, in which there is nothing to make harmless. */
+const plain = /^[\n\t -~]*$/
+
 /** Shows harmful characters as `\u{…}`; line ends become line feeds, colours go. Idempotent. */
 export function neutral(text: string): string {
+  if (plain.test(text)) return text
   return text
     .toWellFormed()
     .replace(colour, '')

@@ -131,6 +131,22 @@ describe('a reader', () => {
     expect(store.read(execution, null, 7).text).toBe('\u20ac\u20ac')
   })
 
+  it('sees the end as it is, however often it was asked for before the run, in it and after', async () => {
+    const store = openOutputStore(folder())
+    const execution = newId('exec')
+    const end = () => [store.read(execution, null, 100).text, store.read(execution, null, 100).text]
+    expect(end()).toEqual(['', ''])
+    const writer = store.writer(execution, 1000)
+    expect(codeOf(() => store.writer(execution, 1))).toBe('conflict')
+    writer.write(0, 'stdout', Buffer.from('one\n'))
+    expect(end()).toEqual(['one\n', 'one\n'])
+    writer.write(0, 'stdout', Buffer.from('two\n'))
+    expect(end()).toEqual(['one\ntwo\n', 'one\ntwo\n'])
+    await writer.close()
+    expect(end()).toEqual(['one\ntwo\n', 'one\ntwo\n'])
+    expect(store.read(execution, null, 4).text).toBe('two\n')
+  })
+
   it('gets every byte once by following cursors, repeatably and across a restart, never half a character', async () => {
     const dir = folder()
     const execution = newId('exec')

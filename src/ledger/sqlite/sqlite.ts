@@ -9,10 +9,11 @@ import { failureOf, isDiskFailure, openReader, openWriter } from './database.ts'
 import type { Database } from './database.ts'
 import { emptyHead, grown, loadHead, rootOf, storeHead } from './head.ts'
 import type { Head } from './head.ts'
+import { remember } from './memory.ts'
 import { checkBatch, closesARun } from './order.ts'
 import { rebuildViews } from './rebuild.ts'
 import { openReserve } from './reserve.ts'
-import { allSteps, readSteps, views } from './views.ts'
+import { allSteps, readSteps } from './views.ts'
 import { createWatchers } from './watch.ts'
 
 export interface SqliteLedgerOptions {
@@ -59,6 +60,7 @@ export function openSqliteLedger(options: SqliteLedgerOptions): Ledger {
   function writer(first: Database, migrated: boolean): Ledger {
     let db: Database | null = first
     const reader = openReader(path)
+    const memory = remember(reader)
     const reserve = openReserve(path, options.reserveBytes ?? 4 << 20)
     let edge: Edge | null = loadEdge(first)
     let committed: Position = edge.position
@@ -97,6 +99,9 @@ export function openSqliteLedger(options: SqliteLedgerOptions): Ledger {
       } catch (error) {
         const failure = failureOf(error)
         results = batches.map(() => ({ error: failure }))
+      } finally {
+        // After a failure as well: whether the commit reached the disk is not known then.
+        memory.forget()
       }
       let woke = false
       for (const [i, batch] of batches.entries()) {
@@ -240,6 +245,8 @@ export function openSqliteLedger(options: SqliteLedgerOptions): Ledger {
       } catch (error) {
         recover(connection, error)
         throw failureOf(error)
+      } finally {
+        memory.forget()
       }
     }
 
@@ -256,7 +263,7 @@ export function openSqliteLedger(options: SqliteLedgerOptions): Ledger {
       read: (execution, after) => readSteps(reader, execution, after),
       steps: (after, limit) => allSteps(reader, after, limit),
       watch: (signal) => watchers.watch(signal),
-      views: views(reader),
+      views: memory.views,
       room: () => reserve.room(),
       rebuild,
       close() {

@@ -52,7 +52,7 @@ export function allSteps(db: Database, after: Position, limit: number): readonly
 }
 
 /** What SQLite throws becomes a `WritError` without a path in it. */
-function guarded<T>(read: () => T): T {
+export function guarded<T>(read: () => T): T {
   try {
     return read()
   } catch (error) {
@@ -184,18 +184,7 @@ export function views(db: Database): Views {
       )
       return row === null ? null : { request: row.request, result: row.result }
     },
-    counters(tenant, subject, nowMs) {
-      const count = (sql: string, ...values: readonly (string | number)[]) =>
-        db.get<{ n: number }>(`SELECT COUNT(*) AS n FROM ${sql}`, tenant, subject, ...values)?.n ?? 0
-      const denied = nowMs - 600_000
-      return {
-        executions_60m: count('executions WHERE tenant = ? AND owner = ? AND created_at_ms > ?', nowMs - 3_600_000),
-        denied_10m:
-          count("executions WHERE tenant = ? AND owner = ? AND state = 'denied' AND changed_at_ms > ?", denied) +
-          count('refusals WHERE tenant = ? AND caller = ? AND at_ms > ?', denied),
-        running: count("executions WHERE tenant = ? AND owner = ? AND state = 'running'"),
-      }
-    },
+    counters: (tenant, subject, nowMs) => countersAt(db, tenant, subject, nowMs).counters,
     approverSet: () =>
       db.get<{ digest: Digest }>("SELECT digest FROM newest WHERE what = 'approver_set'")?.digest ?? null,
     generation() {
@@ -228,6 +217,36 @@ export function views(db: Database): Views {
       (...args: never[]) => guarded(() => answer(...args)),
     ]),
   ) as unknown as Views
+}
+
+/** What a subject did lately, and until when that stands if nothing is written: when the oldest thing counted falls out of its time. */
+export function countersAt(
+  db: Database,
+  tenant: string,
+  subject: string,
+  nowMs: number,
+): { readonly counters: ReturnType<Views['counters']>; readonly until_ms: number } {
+  const since = (ms: number, at: string, from: string): { readonly n: number; readonly until_ms: number } => {
+    const row = db.get<{ n: number; oldest: number | null }>(
+      `SELECT COUNT(*) AS n, MIN(${at}) AS oldest FROM ${from} AND ${at} > ?`,
+      tenant,
+      subject,
+      nowMs - ms,
+    )
+    return { n: row?.n ?? 0, until_ms: (row?.oldest ?? Number.POSITIVE_INFINITY) + ms }
+  }
+  const started = since(3_600_000, 'created_at_ms', 'executions WHERE tenant = ? AND owner = ?')
+  const denied = since(600_000, 'changed_at_ms', "executions WHERE tenant = ? AND owner = ? AND state = 'denied'")
+  const refused = since(600_000, 'at_ms', 'refusals WHERE tenant = ? AND caller = ?')
+  const running = "SELECT COUNT(*) AS n FROM executions WHERE tenant = ? AND owner = ? AND state = 'running'"
+  return {
+    counters: {
+      executions_60m: started.n,
+      denied_10m: denied.n + refused.n,
+      running: db.get<{ n: number }>(running, tenant, subject)?.n ?? 0,
+    },
+    until_ms: Math.min(started.until_ms, denied.until_ms, refused.until_ms),
+  }
 }
 
 function plan(db: Database, digest: string): Plan | null {
