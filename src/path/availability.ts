@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.ts'
 import type { RunHost } from '../execution/job.ts'
 import type { Facts } from '../plan/plan.ts'
-import type { Availability } from '../plan/program.ts'
+import type { Availability } from '../plan/available.ts'
 
 const freshMs = 60_000
 

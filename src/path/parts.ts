@@ -12,7 +12,7 @@ import type { Ledger } from '../ledger/ledger.ts'
 import type { Catalog } from '../plan/catalog.ts'
 import type { Policy, Reason } from '../policy/policy.ts'
 import type { Caller } from '../request/caller.ts'
-import type { Availability } from '../plan/program.ts'
+import type { Availability } from '../plan/available.ts'
 import type { Changes } from './changes.ts'
 import type { Pace } from './pace.ts'
 

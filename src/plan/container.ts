@@ -30,6 +30,11 @@ export function isolationOf(runtime: string | null): Isolation {
   return 'container'
 }
 
+/** Megabytes of `/work`. What is written to a tmpfs counts against the memory, so that the folders together may not take all of it. */
+export function workFolderMb(limits: Limits): number {
+  return Math.max(8, Math.floor(limits.memory_mb / 2))
+}
+
 /**
  * The create body of Docker Engine API 1.41 without the two things that are the executor's own: the seccomp profile, which
  * stands here as its digest, and the label that says whose container it is.
@@ -43,8 +48,7 @@ export function containerBody(of: {
   const { image, limits, container, seccomp } = of
   const isolation = isolationOf(container.oci_runtime)
   const memory = (limits.memory_mb + (isolation === 'container' ? agentShareMb : userKernelShareMb)) * 1_048_576
-  // What is written to a tmpfs counts against the memory, so that the folders together may not take all of it.
-  const half = Math.max(8, Math.floor(limits.memory_mb / 2))
+  const half = workFolderMb(limits)
   const owned = `uid=${containerUser},gid=${containerUser},mode=0700`
   return {
     Image: image.id,

@@ -49,7 +49,13 @@ export function manifestPaths(files: readonly TaskFile[], inputs: JsonObject): r
     if (file.size > maxManifestBytes) continue
     const root = !file.path.includes('/')
     if (root && manifests.has(file.path)) wanted.push(file.path)
-    else if ((root || file.path === inputs.script) && extension(file.path) === null && wanted.length < 32)
+    else if (/^(?:requirements\/|[a-z]+[-_])?(?:requirements|tests?|dev)(?:[-_][a-z]+)?\.txt$/.test(file.path))
+      wanted.push(file.path)
+    else if (
+      (root || file.path === inputs.script) &&
+      [null, 'sh', 'bash'].includes(extension(file.path)) &&
+      wanted.length < 32
+    )
       wanted.push(file.path)
   }
   return wanted
@@ -285,7 +291,21 @@ function parsed(
   }
 }
 
-function member(value: JsonObject | null, name: string): JsonObject {
+/** A manifest's object, or null where there is none that can be read. */
+export function readJson(contents: ReadonlyMap<string, string>, name: string): JsonObject | null {
+  return parsed(contents.get(name) ?? null, name, (content) => JSON.parse(content) as Json)[0]
+}
+
+export function readToml(contents: ReadonlyMap<string, string>, name: string): JsonObject | null {
+  return parsed(
+    contents.get(name) ?? null,
+    name,
+    (content) => parseToml(content, { integersAsBigInt: 'asNeeded' }) as Json,
+  )[0]
+}
+
+/** The object under that name of an object, or an empty one. */
+export function member(value: JsonObject | null, name: string): JsonObject {
   const found = value !== null && Object.hasOwn(value, name) ? value[name] : null
   return typeof found === 'object' && found !== null && !Array.isArray(found) ? (found as JsonObject) : {}
 }

@@ -3,14 +3,16 @@ import type { Digest } from '../digest.ts'
 import { digestOf } from '../digest.ts'
 import { pathClash, showPath } from '../request/files.ts'
 import type { TaskFile } from '../request/task.ts'
-import { nearest } from '../yaml.ts'
 import type { Located, Path } from '../yaml.ts'
 import { rangeProblem, urlProblem } from './address.ts'
+import type { ContainerSettings } from './container.ts'
+import { readEnvironment, readPackages, undefinedName } from './environment.ts'
+import type { Packages } from './environment.ts'
 import { argumentProblem, inputSchema, referencedInput } from './intents.ts'
 import type { Intent } from './intents.ts'
 import { leastMemoryMb, limitNames, targetLimits } from './limits.ts'
 import type { LimitSettings } from './limits.ts'
-import type { EnvironmentValue, Limits, Plan, PlanCredential, PlanService } from './plan.ts'
+import type { Limits, Plan, PlanCredential, PlanService } from './plan.ts'
 import { runtimes } from './schema.ts'
 import type { CatalogFile, CredentialFile, ExecutorKind, IntentFile, Runtime, TargetFile } from './schema.ts'
 
@@ -20,6 +22,9 @@ export interface Target {
   readonly labels: Readonly<Record<string, string>>
   readonly executor: ExecutorKind
   readonly image: string | null
+  /** Null where nothing of it runs in containers. */
+  readonly container: ContainerSettings | null
+  readonly packages: Packages
   readonly runtimes: readonly Runtime[]
   readonly intents: readonly string[]
   readonly services: readonly PlanService[]
@@ -33,10 +38,6 @@ const reservedHeaders = new Set(
     ' ',
   ),
 )
-
-/** Variables that change what a runtime loads or where it connects; those are the executor's. */
-const reservedVariable =
-  /^(?:WRIT_.*|PATH|HOME|TMPDIR|LD_.*|DYLD_.*|NODE_.*|PYTHON.*|BASH_ENV|ENV|IFS|(?:HTTPS?|ALL|NO|FTP)_PROXY|SSL_CERT_.*)$/i
 
 export const maxOperatorFileBytes = 16 * 1024 * 1024
 
@@ -156,8 +157,9 @@ export function readTarget(ref: string, given: TargetFile, reading: Reading): Ta
         [...at, 'limits', limit],
         `"${limit}" is more than the maximum ${reading.limits.maxima[limit]}`,
       )
-    if (limit === 'memory_mb' && value < leastMemoryMb)
-      throw located.fail([...at, 'limits', limit], `"memory_mb" is less than the ${leastMemoryMb} a run needs to start`)
+    const least = leastMemoryMb(given.executor)
+    if (limit === 'memory_mb' && value < least)
+      throw located.fail([...at, 'limits', limit], `"memory_mb" is less than the ${least} a run needs to start`)
   }
   return {
     ref,
@@ -165,7 +167,15 @@ export function readTarget(ref: string, given: TargetFile, reading: Reading): Ta
     labels: given.labels ?? {},
     executor: given.executor,
     image: given.image ?? null,
-    runtimes: given.runtimes ?? runtimesOf(given.executor),
+    container:
+      given.executor === 'docker'
+        ? {
+            oci_runtime: given.container?.oci_runtime ?? null,
+            cpus_m: Math.round((given.container?.cpus ?? 1) * 1000),
+          }
+        : null,
+    packages: readPackages(given, at, services, located),
+    runtimes: given.runtimes ?? usualRuntimes(given.executor),
     intents: given.intents,
     services,
     environment: readEnvironment(given, at, services, located),
@@ -183,6 +193,14 @@ function checkExecutor(
   for (const [i, runtime] of (given.runtimes ?? []).entries())
     if (!possible.includes(runtime))
       throw located.fail([...at, 'runtimes', i], `the executor "${given.executor}" does not run ${runtime}`)
+  if (given.executor === 'docker' && given.image === undefined)
+    throw located.fail(
+      at,
+      'the executor "docker" needs "image": the name of an image the engine has, such as writ/python, which "writ images build python" makes',
+    )
+  for (const key of ['container', 'packages'] as const)
+    if (given.executor !== 'docker' && given[key] !== undefined)
+      throw located.fail([...at, key], `"${key}" belongs to the executor "docker"`)
   if (given.executor !== 'isolate') return
   if (given.image !== undefined) throw located.fail([...at, 'image'], 'an isolate has no image')
   for (const [i, name] of given.intents.entries()) {
@@ -195,47 +213,6 @@ function checkExecutor(
           `on an isolate the first argument of each step of "${name}" has to be one of its files`,
         )
   }
-}
-
-function readEnvironment(
-  given: TargetFile,
-  at: Path,
-  services: readonly PlanService[],
-  located: Located<CatalogFile>,
-): Plan['environment'] {
-  return Object.entries(given.environment ?? {}).map(([name, entry]) => {
-    const place: Path = [...at, 'environment', name]
-    if (reservedVariable.test(name)) throw located.fail(place, `the variable "${name}" is the executor's own`)
-    const service = services.find((one) => one.name === entry.service)
-    const bound = services.filter((one) => one.credential === entry.placeholder && entry.placeholder !== undefined)
-    let value: EnvironmentValue
-    let about: string
-    if (entry.service !== undefined) {
-      if (service === undefined)
-        throw located.fail(
-          [...place, 'service'],
-          undefinedName(
-            'service',
-            entry.service,
-            services.map((one) => one.name),
-          ),
-        )
-      value = { kind: 'service', service: entry.service }
-      about = `Base URL of ${service.about}`
-    } else if (entry.placeholder !== undefined) {
-      if (bound.length === 0)
-        throw located.fail(
-          [...place, 'placeholder'],
-          `no service of this target has the credential "${entry.placeholder}", so a placeholder would never be swapped`,
-        )
-      value = { kind: 'placeholder', credential: entry.placeholder }
-      about = `Stands for the credential of ${bound.map((one) => one.name).join(', ')}; send it there as if it were the value`
-    } else {
-      value = { kind: 'literal', value: entry.value ?? '' }
-      about = 'A setting of the target'
-    }
-    return { name, about: entry.about ?? about, value }
-  })
 }
 
 /** Only the certificates of a PEM file: anything else in it, a key above all, must not reach a plan. */
@@ -262,7 +239,8 @@ function runtimesOf(kind: ExecutorKind): readonly Runtime[] {
   return kind === 'http' ? [] : runtimes
 }
 
-function undefinedName(what: string, name: string, known: readonly string[]): string {
-  const guess = nearest(name, known)
-  return `there is no ${what} "${name}"${guess === null ? '' : `; did you mean "${guess}"?`}`
+/** What a target runs that names none. Who has an image with Rust says so; the images of Writ have none. */
+function usualRuntimes(kind: ExecutorKind): readonly Runtime[] {
+  const all = runtimesOf(kind)
+  return kind === 'docker' ? all.filter((one) => one !== 'rust') : all
 }

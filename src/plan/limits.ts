@@ -48,8 +48,10 @@ export const ceilings: Limits = {
   egress_requests: 1_000_000,
 }
 
-/** Below this an isolate does not start; a lower number would be a run that can only fail. */
-export const leastMemoryMb = 16
+/** Megabytes below which a sandbox of that kind does not start; a lower number would be a run that can only fail. */
+export function leastMemoryMb(executor: string): number {
+  return executor === 'docker' ? 64 : 16
+}
 
 /** The settings with what `writ.yaml` gives filled in; a default never exceeds its maximum. */
 export function limitSettings(

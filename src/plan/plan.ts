@@ -49,8 +49,8 @@ export interface PlanCredential {
 
 export type EnvironmentValue =
   | { readonly kind: 'literal'; readonly value: string }
-  /** The base URL of the service inside the sandbox: `http://127.0.0.1:3128/<service>`. */
-  | { readonly kind: 'service'; readonly service: string }
+  /** The base URL of the service inside the sandbox, `http://127.0.0.1:3128/<service>`, and behind it `/<path>`. */
+  | { readonly kind: 'service'; readonly service: string; readonly path?: string }
   /** The per-run placeholder of the credential, never its value. */
   | { readonly kind: 'placeholder'; readonly credential: string }
 

@@ -1,20 +1,17 @@
 import type { Json } from '../digest.ts'
 import { showPath } from '../request/files.ts'
 import type { Task } from '../request/task.ts'
+import { runnable, targetState } from './available.ts'
+import type { Availability } from './available.ts'
 import type { Catalog } from './catalog.ts'
+import { interpreter, programRuntime, recipeOf, runsKind } from './commands.ts'
 import { detect, scriptRuntime } from './detect.ts'
 import type { Detected } from './detect.ts'
 import type { Target } from './entries.ts'
 import { filledInputs, referencedInput } from './intents.ts'
 import type { BuiltinName, Intent } from './intents.ts'
-import type { Facts, Missing, PlanStep } from './plan.ts'
-import type { ExecutorKind, Runtime } from './schema.ts'
-
-/** Which executors this machine has now, by kind; a kind that is not in it is not available. */
-export type Availability = ReadonlyMap<
-  string,
-  { readonly available: boolean; readonly why: string; readonly facts?: Facts | null }
->
+import type { Missing, PlanStep } from './plan.ts'
+import type { Runtime } from './schema.ts'
 
 export interface Question {
   readonly task: Task
@@ -43,23 +40,9 @@ export function chooseProgram(question: Question): Program {
   const program = programFor(question)
   if ('missing' in program) return program
   // The reason is the operator's; a caller learns only that it is so.
-  if (availability.get(target.executor)?.available !== true)
+  if (!targetState(target, availability).available)
     return lacking(`target "${target.ref}": it is not available now`, suggestion(question, program.runtime))
   return program
-}
-
-/** True for the executors of this release; the others parse in a catalog and are never available. */
-function runnable(kind: ExecutorKind): boolean {
-  switch (kind) {
-    case 'isolate':
-      return true
-    case 'docker':
-    case 'ssh':
-    case 'kubernetes':
-    case 'http':
-    case 'process':
-      return false
-  }
 }
 
 function programFor(question: Question): Program {
@@ -76,7 +59,7 @@ function programFor(question: Question): Program {
 }
 
 function operatorProgram(question: Question, steps: NonNullable<Intent['steps']>): Program {
-  const { task, intent, contents } = question
+  const { task, intent, contents, target } = question
   const inputs = filledInputs(intent, task.inputs)
   const paths = new Set([...task.files, ...intent.files].map((file) => file.path))
   const made: PlanStep[] = []
@@ -94,11 +77,16 @@ function operatorProgram(question: Question, steps: NonNullable<Intent['steps']>
       argv.push(value)
     }
     const script = argv[0] ?? ''
+    if (!paths.has(script) && target.executor !== 'isolate') {
+      runtime ??= programRuntime(script)
+      made.push({ title: step.title, argv, success: step.success })
+      continue
+    }
     if (!paths.has(script)) return lacking(`the file ${showPath(script)}`, 'Upload it with upload_artifact.')
-    const kind = isolateRuntime(question, script, contents.get(script))
+    const kind = scriptKind(question, script, contents.get(script))
     if ('missing' in kind) return kind
     runtime = runtime === 'typescript' ? runtime : kind.runtime
-    made.push({ title: step.title, argv, success: step.success })
+    made.push({ title: step.title, argv: [...kind.command, ...argv.slice(1)], success: step.success })
   }
   if (runtime === null) return lacking(`a step: "${intent.name}" has none`, 'Quote this to the operator of this Writ.')
   return { runtime, steps: made, stdin: null }
@@ -109,11 +97,11 @@ function scriptProgram(question: Question): Program {
   const inputs = task.inputs as { readonly script?: string; readonly args?: readonly string[]; readonly stdin?: string }
   const chosen = chooseScript(question, inputs.script)
   if ('missing' in chosen) return chosen
-  const kind = isolateRuntime(question, chosen.script, contents.get(chosen.script))
+  const kind = scriptKind(question, chosen.script, contents.get(chosen.script))
   if ('missing' in kind) return kind
   return {
     runtime: kind.runtime,
-    steps: [{ title: `Run ${chosen.script}`, argv: [chosen.script, ...(inputs.args ?? [])], success: [0] }],
+    steps: [{ title: `Run ${chosen.script}`, argv: [...kind.command, ...(inputs.args ?? [])], success: [0] }],
     stdin: inputs.stdin ?? null,
   }
 }
@@ -154,11 +142,12 @@ function chooseScript(
   )
 }
 
-function isolateRuntime(
+/** What a script is and what starts it: on an isolate its path alone, in a container its interpreter. */
+function scriptKind(
   question: Question,
   path: string,
   content: string | undefined,
-): { readonly runtime: Runtime } | { readonly missing: readonly Missing[] } {
+): { readonly runtime: Runtime; readonly command: readonly string[] } | { readonly missing: readonly Missing[] } {
   const { target } = question
   const runtime = scriptRuntime(path, content)
   if (runtime === null)
@@ -176,24 +165,37 @@ function isolateRuntime(
       `plain JavaScript or TypeScript in ${showPath(path)}: JSX does not run here`,
       'Upload it without JSX under the ending .js or .ts.',
     )
-  return { runtime }
+  const command = target.executor === 'isolate' ? [path] : interpreter(runtime, path, content)
+  if (command === null)
+    return lacking(
+      `a project for ${showPath(path)}: a lone file in ${words[runtime]} does not run`,
+      'Upload a project.',
+    )
+  return { runtime, command }
 }
 
 function projectProgram(question: Question, intent: 'install_and_test' | 'build'): Program {
   const { task, contents, target } = question
   const paths = task.files.map((file) => file.path)
-  const [kind] = detect(paths, contents)
+  const kinds = detect(paths, contents)
+  const kind = kinds.find((one) => target.executor !== 'isolate' && runsKind(target, one)) ?? kinds[0]
   if (kind === undefined) return lacking(...noProject(paths))
   const missing: Missing[] = []
   if (kind.problem !== null)
     missing.push({ what: `a readable manifest: ${kind.problem}`, fix: 'Correct the file and upload it again.' })
+  if (target.executor !== 'isolate' && runsKind(target, kind)) {
+    if (missing.length > 0) return { missing }
+    const { args = [] } = task.inputs as { readonly args?: readonly string[] }
+    const recipe = recipeOf({ kind, intent, paths, contents, args, packages: target.packages })
+    return 'missing' in recipe ? recipe : { runtime: kind.runtime, steps: recipe.steps, stdin: null }
+  }
   const command = intent === 'build' ? kind.build : kind.test
   if (command === null && kind.problem === null) missing.push(noCommand(kind, intent))
   const commands = [...kind.install, ...(command === null ? [] : [command])]
     .map((argv) => argv.join(' '))
     .join(', then ')
   missing.push({
-    what: `a target that installs packages and runs commands: this is a ${words[kind.runtime]} project (${kind.because})${commands === '' ? '' : `, which needs ${commands}`}; target "${target.ref}" runs scripts only`,
+    what: `a target that installs packages and runs commands: this is a ${words[kind.runtime]} project (${kind.because})${commands === '' ? '' : `, which needs ${commands}`}; target "${target.ref}" runs ${target.executor === 'isolate' ? 'scripts only' : list(target.runtimes)}`,
     fix: suggestion(question, kind.runtime),
   })
   return { missing }
@@ -241,9 +243,7 @@ function suggestion({ catalog, availability, visible, target, intent }: Question
       (runtime === null || other.runtimes.includes(runtime)) &&
       (scripts || other.executor !== 'isolate'),
   )
-  const now = fitting.filter(
-    (other) => runnable(other.executor) && availability.get(other.executor)?.available === true,
-  )
+  const now = fitting.filter((other) => targetState(other, availability).available)
   const names = (of: readonly Target[]): string =>
     of
       .slice(0, 5)

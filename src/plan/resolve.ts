@@ -3,18 +3,24 @@ import { digestJson } from '../digest.ts'
 import { WritError } from '../error.ts'
 import { maxFiles, pathClash, showPath } from '../request/files.ts'
 import type { Task, TaskFile } from '../request/task.ts'
+import { targetState } from './available.ts'
+import type { Availability } from './available.ts'
 import type { Catalog } from './catalog.ts'
 import { entryDigest } from './catalog.ts'
 import { scriptRuntime } from './detect.ts'
+import { containerBody, isolationOf } from './container.ts'
 import type { Target } from './entries.ts'
+import { containerEnvironment } from './environment.ts'
+import { guideOf } from './guide.ts'
 import type { Intent } from './intents.ts'
 import { inputProblem } from './intents.ts'
 import { constrain, leastMemoryMb } from './limits.ts'
-import type { Missing, Plan, Resolution } from './plan.ts'
+import type { Missing, Plan, PlanImage, Resolution } from './plan.ts'
 import { chooseProgram } from './program.ts'
-import type { Availability, Question } from './program.ts'
+import type { Question } from './program.ts'
 import { roomProblem } from './room.ts'
 import type { Runtime } from './schema.ts'
+import { seccompDigest } from './seccomp.ts'
 
 /**
  * Works out what would run: a pure function of what it is given. The same arguments give the same plan and digest.
@@ -51,16 +57,19 @@ export function resolve(question: {
   if (problem !== null) return incomplete({ what: problem, fix: 'Submit the task again with corrected inputs.' })
 
   const missing: Missing[] = []
-  if (task.constraints.memory_mb !== null && task.constraints.memory_mb < leastMemoryMb)
+  const least = leastMemoryMb(target.executor)
+  if (task.constraints.memory_mb !== null && task.constraints.memory_mb < least)
     missing.push({
-      what: `constraints.memory_mb of at least ${leastMemoryMb}`,
+      what: `constraints.memory_mb of at least ${least}`,
       fix: 'Submit the task again with more memory, or without this constraint.',
     })
-  const files = filesOf(task, intent, missing)
+  const files = filesOf(task, intent, target, missing)
   const program = chooseProgram({ ...question, target, intent } satisfies Question)
   if ('missing' in program) return incomplete(...missing, ...program.missing)
   if (missing.length > 0) return incomplete(...missing)
-  const plan = frozen(task, nonce, target, intent, catalog, files, program)
+  const state = targetState(target, question.availability)
+  const image = state.available ? state.image : null
+  const plan = frozen({ task, nonce, target, intent, catalog, files, program, image })
   const room = roomProblem(plan.executor, plan.limits, plan.files)
   if (room !== null) return incomplete(room)
   return { state: 'ready', plan, digest: planDigest(plan) }
@@ -112,36 +121,31 @@ export function describeTarget(
   return {
     target_ref: ref,
     about: target.about,
-    available: availability.get(target.executor)?.available === true,
+    available: targetState(target, availability).available,
     intents: target.intents.flatMap((name) => {
       const intent = catalog.intents.get(name)
       return intent === undefined ? [] : [{ execution_intent: name, about: intent.about, inputs: intent.inputs }]
     }),
     runtimes: target.runtimes,
-    guide: guides.get(target.executor) ?? '',
+    guide: guideOf(target),
     environment: target.environment.map(({ name, about }) => ({ name, about })),
     limits: { ...target.limits },
     approval,
   }
 }
 
-/** Short enough for a small model, and all it needs to write code that runs the first time. */
-const guides: ReadonlyMap<string, string> = new Map([
-  [
-    'isolate',
-    'ES modules or a plain script, TypeScript too, without Node, npm packages or a DOM. Global "writ": env, args, stdin, inputs, files(), readText(path), readBytes(path), writeFile("/out/NAME", data). Files under /out come back, the default export as return.json; console is the output. fetch reaches the services of the environment only; send a credential variable as it is, it is a placeholder.',
-  ],
-])
-
-function frozen(
-  task: Task,
-  nonce: string,
-  target: Target,
-  intent: Intent,
-  catalog: Catalog,
-  files: readonly TaskFile[],
-  program: { readonly runtime: Runtime; readonly steps: Plan['steps']; readonly stdin: string | null },
-): Plan {
+function frozen(from: {
+  readonly task: Task
+  readonly nonce: string
+  readonly target: Target
+  readonly intent: Intent
+  readonly catalog: Catalog
+  readonly files: readonly TaskFile[]
+  readonly program: { readonly runtime: Runtime; readonly steps: Plan['steps']; readonly stdin: string | null }
+  readonly image: PlanImage | null
+}): Plan {
+  const { task, nonce, target, intent, catalog, files, program } = from
+  const limits = constrain(target.limits, task.constraints)
   const names = [...new Set(target.services.flatMap((service) => service.credential ?? []))].sort()
   const entries = [
     'limits',
@@ -167,32 +171,51 @@ function frozen(
     intent: intent.name,
     code_origin: intent.code_origin,
     executor: target.executor,
-    engine: {},
-    image: null,
+    ...sandboxOf(target, limits, from.image),
     runtime: program.runtime,
-    environment: target.environment,
+    environment:
+      target.container === null
+        ? target.environment
+        : containerEnvironment(target.environment, target.packages, program.runtime),
     steps: program.steps,
     stdin: program.stdin,
     files,
     services: target.services,
     hosts: [],
     credentials: names.map((name) => found(catalog.credentials.get(name))),
-    limits: constrain(target.limits, task.constraints),
+    limits,
     statement: {
-      isolation: 'process',
+      isolation: target.container === null ? 'process' : isolationOf(target.container.oci_runtime),
       egress: target.services.length > 0 ? 'gateway' : 'closed',
-      delivery: ['ipc'],
+      delivery: [target.container === null ? 'ipc' : 'frames'],
       kill: 'confirmed',
     },
     entries: entries.map((entry) => ({ entry, digest: found(entryDigest(catalog, entry) ?? undefined) })),
   }
 }
 
+/** What the executor is told beside the steps: nothing for an isolate; for a container its exact create body. */
+function sandboxOf(target: Target, limits: Plan['limits'], image: PlanImage | null): Pick<Plan, 'engine' | 'image'> {
+  const { container } = target
+  if (container === null || image === null) return { engine: {}, image: null }
+  return {
+    engine: {
+      protocol: 'writ-frame/1',
+      agent: image.agent,
+      container: { oci_runtime: container.oci_runtime, cpus_m: container.cpus_m },
+      create: containerBody({ image, limits, container, seccomp: seccompDigest }),
+    },
+    image,
+  }
+}
+
 /** The task's files and the intent's; where only the operator's code may run, a task brings no code. */
-function filesOf(task: Task, intent: Intent, missing: Missing[]): readonly TaskFile[] {
+function filesOf(task: Task, intent: Intent, target: Target, missing: Missing[]): readonly TaskFile[] {
   const files = [...task.files, ...intent.files].sort((a, b) => (a.path < b.path ? -1 : a.path > b.path ? 1 : 0))
   if (intent.code_origin === 'operator') {
-    const code = task.files.find((file) => mayBeCode(file, intent.files))
+    const code = task.files.find(
+      (file) => mayBeCode(file, intent.files) || (target.executor !== 'isolate' && steersTools(file)),
+    )
     if (code !== undefined)
       missing.push({
         what: `a task without code: "${intent.name}" runs the operator's code only, and ${showPath(code.path)} could be taken for code`,
@@ -226,6 +249,21 @@ function mayBeCode(file: TaskFile, own: readonly TaskFile[]): boolean {
     !/[^.]\.[A-Za-z0-9]+$/.test(name) ||
     scriptRuntime(file.path, undefined) !== null ||
     own.some((one) => one.path.startsWith(`${file.path}.`))
+  )
+}
+
+/** Beside an operator's program in a container: what tools read from their working folder as instructions. */
+function steersTools(file: TaskFile): boolean {
+  const name = file.path.slice(file.path.lastIndexOf('/') + 1)
+  return (
+    name.startsWith('.') ||
+    /^(?:package(?:-lock)?|npm-shrinkwrap|deno|tsconfig|jsconfig|composer|bower|nx|turbo|lerna)\b[^/]*\.json$/i.test(
+      name,
+    ) ||
+    /^(?:pom|build)\.xml$/i.test(name) ||
+    /\.(?:toml|cfg|ini|mk|mak|cmake|gradle|conf|config|properties|lock|pth|so|dll|node|wasm|pyc|jar|class|pl|pm|rb|php|lua|awk|sed|mod|work|sum|whl|egg|zip|tgz)$/i.test(
+      name,
+    )
   )
 }
 

@@ -99,6 +99,33 @@ const environment = exactlyOne(
   ['service', 'placeholder', 'value'],
 )
 
+const mirror = z
+  .string()
+  .max(255, 'at most 255 characters')
+  .regex(
+    /^[a-z][a-z0-9_-]{0,62}(?:\/[A-Za-z0-9_~+-][A-Za-z0-9._~+-]*)*$/,
+    'a service of this target, and after a slash the path of the index in it, such as pypi/simple',
+  )
+
+const packages = z
+  .strictObject({
+    pip: mirror.optional().describe('Index of Python packages; the service, then the path of its simple index'),
+    npm: mirror.optional().describe('Registry of npm packages'),
+    go: mirror.optional().describe('Proxy of Go modules'),
+  })
+  .describe('Package mirrors among the services of this target')
+
+const container = z
+  .strictObject({
+    oci_runtime: z
+      .string()
+      .regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/, 'the name the engine knows the runtime by')
+      .optional()
+      .describe("An OCI runtime such as runsc, by the engine's name for it; the engine's default unless told"),
+    cpus: z.number().min(0.1).max(64).optional().describe('Processors; 1 unless told'),
+  })
+  .describe('Settings of containers')
+
 const target = z.strictObject({
   about,
   labels: z
@@ -106,7 +133,14 @@ const target = z.strictObject({
     .optional()
     .describe('For policies'),
   executor: z.enum(executorKinds),
-  image: text(255).optional().describe('For executors that run containers'),
+  image: z
+    .string()
+    .max(255, 'at most 255 characters')
+    .regex(/^[a-z0-9][A-Za-z0-9._:/@-]*$/, 'the name of an image, such as writ/python')
+    .optional()
+    .describe('The image of its containers, by the name the engine has it under; never pulled'),
+  container: container.optional(),
+  packages: packages.optional(),
   runtimes: z.array(z.enum(runtimes)).min(1).optional().describe('Fewer than the executor has'),
   intents: z.array(name).min(1, 'name at least one intent').max(32),
   services: z.record(name, service).optional(),

@@ -32,6 +32,7 @@ targets:
       REGION: { value: eu-secret-region }
     limits: { wall_s: 120 }
   py: { about: Python, executor: docker, image: registry.example/python, intents: [run_script, install_and_test] }
+  far: { about: Far, executor: ssh, runtimes: [shell], intents: [run_script] }
   only-js: { about: JS, executor: isolate, runtimes: [javascript], intents: [run_script, check] }
 credentials:
   orders-token: { source: { file: vault-file-name }, inject: { header: X-Token } }
@@ -249,9 +250,10 @@ describe('resolve', () => {
   })
 
   test('a target without an executor, here or at all, is missing one, and says nothing of the machine', () => {
-    expect(missingOf({ 'a.py': '' }, { target_ref: 'py' })[0]?.what).toBe(
-      'an executor for target "py": this release of Writ has none of its kind',
+    expect(missingOf({ 'a.sh': '' }, { target_ref: 'far' })[0]?.what).toBe(
+      'an executor for target "far": this release of Writ has none of its kind',
     )
+    expect(missingOf({ 'a.py': '' }, { target_ref: 'py' })[0]?.what).toBe('target "py": it is not available now')
     const why = new Map([['isolate', { available: false, why: 'cannot load /usr/lib/secret/isolated_vm.node' }]])
     const said = missingOf({ 'a.js': '' }, {}, { availability: why })
     expect(said[0]?.what).toBe('target "sandbox": it is not available now')

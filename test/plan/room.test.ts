@@ -18,6 +18,14 @@ it('an isolate takes files of a quarter of its memory, and none over 64 MiB', ()
   expect(roomProblem('isolate', large, of(65))?.what).toContain('files of at most 64 MiB each, and "f0" has 65 MiB')
 })
 
+it('a container takes files of three quarters of its working folder, which is half of its memory', () => {
+  expect(roomProblem('docker', defaultLimits, of(64, 32))).toBeNull()
+  expect(roomProblem('docker', defaultLimits, of(64, 32.001))?.what).toContain('takes 96 MiB of files')
+  expect(roomProblem('docker', defaultLimits, of(65))?.what).toContain('files of at most 64 MiB each')
+  const pages = Array.from({ length: 30_000 }, (_, at) => ({ path: `f${at}`, size: 1 }))
+  expect(roomProblem('docker', defaultLimits, pages)?.what).toContain('the task has 117.2 MiB')
+})
+
 it('other kinds have limits of their own', () => {
-  expect(roomProblem('docker', defaultLimits, of(1024))).toBeNull()
+  expect(roomProblem('ssh', defaultLimits, of(1024))).toBeNull()
 })
