@@ -1,5 +1,6 @@
-// Builds native/: the Rego tools as one wasip1 module, committed compressed. With --check: rebuilds and compares the
-// uncompressed digest with the committed one (compressed bytes may differ between versions of brotli).
+// Builds native/: the Rego tools as one wasip1 module and the sandbox agent for each architecture, committed compressed.
+// With --check: rebuilds and compares the uncompressed digests with the committed ones (compressed bytes may differ
+// between versions of brotli). Names given build those alone.
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -9,31 +10,28 @@ import { fileURLToPath } from 'node:url'
 import { brotliCompressSync, brotliDecompressSync, constants } from 'node:zlib'
 
 const native = join(dirname(dirname(fileURLToPath(import.meta.url))), 'native')
-const packed = join(native, 'rego-tools', 'rego-tools.wasm.br')
-const listed = join(native, 'rego-tools', 'rego-tools.wasm.sha256')
 const check = process.argv.includes('--check')
+const asked = process.argv.slice(2).filter((word) => !word.startsWith('--'))
+
+const built = [
+  { name: 'rego-tools.wasm', from: 'rego-tools', env: { GOOS: 'wasip1', GOARCH: 'wasm', GOWASM: '' } },
+  { name: 'sandbox-agent-amd64', from: 'sandbox-agent', env: { GOOS: 'linux', GOARCH: 'amd64', GOAMD64: 'v1' } },
+  { name: 'sandbox-agent-arm64', from: 'sandbox-agent', env: { GOOS: 'linux', GOARCH: 'arm64', GOARM64: 'v8.0' } },
+].filter(({ name }) => asked.length === 0 || asked.includes(name))
 
 const sha256 = (bytes) => createHash('sha256').update(bytes).digest('hex')
 
-function build() {
+function build({ from, env }) {
   const folder = mkdtempSync(join(tmpdir(), 'writ-native-'))
   try {
-    const out = join(folder, 'rego-tools.wasm')
+    const out = join(folder, 'built')
     const go = spawnSync(
       'go',
-      ['build', '-mod=readonly', '-trimpath', '-buildvcs=false', '-ldflags=-s -w -buildid=', '-o', out, './rego-tools'],
+      ['build', '-mod=readonly', '-trimpath', '-buildvcs=false', '-ldflags=-s -w -buildid=', '-o', out, `./${from}`],
       {
         cwd: native,
         stdio: 'inherit',
-        env: {
-          ...process.env,
-          GOOS: 'wasip1',
-          GOARCH: 'wasm',
-          CGO_ENABLED: '0',
-          GOFLAGS: '',
-          GOWASM: '',
-          GOEXPERIMENT: '',
-        },
+        env: { ...process.env, CGO_ENABLED: '0', GOFLAGS: '', GOEXPERIMENT: '', GOFIPS140: 'off', ...env },
       },
     )
     if (go.error?.code === 'ENOENT')
@@ -46,26 +44,33 @@ function build() {
 }
 
 try {
-  const wasm = build()
-  const digest = sha256(wasm)
-  if (check) {
-    const expected = readFileSync(listed, 'utf8').trim()
-    const committed = sha256(brotliDecompressSync(readFileSync(packed)))
-    const same = digest === expected && committed === expected
-    console.log(`listed    ${expected}\ncommitted ${committed}\nrebuilt   ${digest}\n${same ? 'same' : 'DIFFERENT'}`)
-    process.exitCode = same ? 0 : 1
-  } else {
-    const bytes = brotliCompressSync(wasm, {
-      params: {
-        [constants.BROTLI_PARAM_QUALITY]: 9,
-        [constants.BROTLI_PARAM_LGWIN]: 24,
-        [constants.BROTLI_PARAM_LARGE_WINDOW]: 0,
-        [constants.BROTLI_PARAM_SIZE_HINT]: wasm.length,
-      },
-    })
-    writeFileSync(packed, bytes)
-    writeFileSync(listed, `${digest}\n`)
-    console.log(`${digest}  ${wasm.length} bytes, compressed ${bytes.length}`)
+  if (built.length === 0) throw new Error(`nothing is named ${asked.join(', ')}`)
+  for (const one of built) {
+    const packed = join(native, one.from, `${one.name}.br`)
+    const listed = join(native, one.from, `${one.name}.sha256`)
+    const file = build(one)
+    const digest = sha256(file)
+    if (check) {
+      const expected = readFileSync(listed, 'utf8').trim()
+      const committed = sha256(brotliDecompressSync(readFileSync(packed)))
+      const same = digest === expected && committed === expected
+      console.log(
+        `${one.name}\nlisted    ${expected}\ncommitted ${committed}\nrebuilt   ${digest}\n${same ? 'same' : 'DIFFERENT'}`,
+      )
+      if (!same) process.exitCode = 1
+    } else {
+      const bytes = brotliCompressSync(file, {
+        params: {
+          [constants.BROTLI_PARAM_QUALITY]: 9,
+          [constants.BROTLI_PARAM_LGWIN]: 24,
+          [constants.BROTLI_PARAM_LARGE_WINDOW]: 0,
+          [constants.BROTLI_PARAM_SIZE_HINT]: file.length,
+        },
+      })
+      writeFileSync(packed, bytes)
+      writeFileSync(listed, `${digest}\n`)
+      console.log(`${one.name} ${digest}  ${file.length} bytes, compressed ${bytes.length}`)
+    }
   }
 } catch (error) {
   console.error(error instanceof Error ? error.message : error)
