@@ -3,6 +3,7 @@ import { WritError } from '../error.ts'
 import { type Execution, isFinal, liveStates, type OutputFile } from '../execution/execution.ts'
 import type { Results } from '../execution/result.ts'
 import { parseId } from '../id.ts'
+import { targetState } from '../plan/available.ts'
 import { describeTarget } from '../plan/resolve.ts'
 import type { Arguments } from '../request/call.ts'
 import type { Caller } from '../request/caller.ts'
@@ -42,7 +43,7 @@ export async function listTargets(
       target_ref: ref,
       about: target.about,
       intents: target.intents,
-      available: able.get(target.executor)?.available ?? false,
+      available: targetState(target, able).available,
     })
   }
   return {
