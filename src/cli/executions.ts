@@ -1,9 +1,10 @@
 import { visibleLine } from '../approval/visible.ts'
 import { WritError } from '../error.ts'
+import type { Execution } from '../execution/execution.ts'
 import { parseId } from '../id.ts'
 import { askStarted } from './broker.ts'
 import { type Context, folderFor, withViews, yes } from './context.ts'
-import { ago, show, table, told } from './print.ts'
+import { ago, show, table, testLines, told } from './print.ts'
 
 export function executionsList(context: Context, limit: number): number {
   const { folder } = folderFor(context)
@@ -63,6 +64,7 @@ export function executionsShow(context: Context, text: string): number {
       ...(execution.report?.steps ?? []).map(
         (step) => `  step       ${visibleLine(step.title)}: exit ${String(step.exit)} in ${String(step.ms)} ms`,
       ),
+      ...testsOf(execution),
       ...(execution.report?.files ?? []).map(
         (file) => `  file       ${visibleLine(file.path)} ${String(file.size)} bytes ${file.sha256}`,
       ),
@@ -72,6 +74,11 @@ export function executionsShow(context: Context, text: string): number {
     ].join('\n'),
   )
   return yes
+}
+
+function testsOf({ report }: Execution): readonly string[] {
+  const tests = report?.tests ?? null
+  return tests === null ? [] : testLines(tests, '  tests     ', '             ')
 }
 
 export async function executionsCancel(context: Context, id: string): Promise<number> {

@@ -1,4 +1,6 @@
 import { visibleLine } from '../approval/visible.ts'
+import { countsText } from '../execution/report/report.ts'
+import type { TestReport } from '../execution/report/report.ts'
 import type { Context } from './context.ts'
 
 /** Rows under a head, in columns; the last column is not padded. Cells are made safe for a terminal. */
@@ -23,6 +25,21 @@ export function show(context: Context, data: unknown, text: () => string): void 
 export function told(reason: { readonly code: string; readonly message: string; readonly remedy: string }): string {
   const sentence = /[.!?]$/.test(reason.message) ? reason.message : `${reason.message}.`
   return `${reason.code}: ${sentence} ${reason.remedy}`
+}
+
+/** A test report: one line of counts, one for each failure with the first line of its message. */
+export function testLines(
+  tests: Pick<TestReport, 'source' | 'passed' | 'failed' | 'skipped' | 'failures'>,
+  head: string,
+  margin: string,
+): readonly string[] {
+  return [
+    `${head} ${countsText(tests)} (${tests.source}, as the workload reported them)`,
+    ...tests.failures.map(({ name, message }) => {
+      const [first = ''] = message.split('\n')
+      return `${margin}failed  ${visibleLine(first === '' ? name : `${name}: ${first}`)}`
+    }),
+  ]
 }
 
 export function ago(thenMs: number, nowMs: number): string {

@@ -10,7 +10,7 @@ import type { Results } from '../execution/result.ts'
 import type { ToolName } from '../request/call.ts'
 import { siblingModule } from '../module.ts'
 import { type Context, no, yes } from './context.ts'
-import { told } from './print.ts'
+import { testLines, told } from './print.ts'
 import { type RemoteOptions, remoteOf } from './remote.ts'
 
 export interface RunOptions extends RemoteOptions {
@@ -168,6 +168,7 @@ function report(result: Results['get_result'], remote: boolean): string {
   for (const reason of result.reasons ?? []) lines.push(visibleLine(`  ${told(reason)} (ref ${reason.ref})`))
   for (const step of result.steps ?? [])
     lines.push(`  step  ${visibleLine(step.title)}: exit ${String(step.exit)} in ${String(step.ms)} ms`)
+  if (result.tests !== undefined) lines.push(...testLines(result.tests, '  tests ', '        '))
   for (const file of result.files ?? []) {
     lines.push(`  file  ${visibleLine(file.path)}  ${String(file.size)} bytes`)
     if (file.text !== undefined)

@@ -2,6 +2,7 @@ import type { Digest } from '../digest.ts'
 import type { ApprovalId, ExecutionId, TaskId } from '../id.ts'
 import type { Isolation } from '../plan/plan.ts'
 import type { Reason } from '../policy/policy.ts'
+import type { TestReport } from './report/report.ts'
 
 export const liveStates = ['awaiting_approval', 'queued', 'running'] as const
 export const finalStates = [
@@ -68,6 +69,8 @@ export interface RunReport {
   /** A finer cause than the state: `memory`, `output`, `guest_error`, `sandbox_crash`, `no_space` … or null. */
   readonly reason: string | null
   readonly withheld_files: number
+  /** What the workload wrote of its tests; null or absent where it wrote nothing that is a report. */
+  readonly tests?: TestReport | null
 }
 
 export interface Execution {

@@ -4,12 +4,15 @@ import type { Digest } from '../digest.ts'
 import { errorCodes, WritError } from '../error.ts'
 import { parseId } from '../id.ts'
 import type { ExecutionId } from '../id.ts'
+import { visible, visibleLine } from '../approval/visible.ts'
 import { isolationLevels } from '../plan/plan.ts'
 import type { Plan, PlanStep } from '../plan/plan.ts'
 import type { CompiledPack, PolicyInput } from '../policy/policy.ts'
 import { pathProblem } from '../request/files.ts'
 import type { DockerSettings } from './engine.ts'
 import type { Outcome } from './job.ts'
+import { maxCases, maxDuration, maxFailures, maxMessage, maxName, reportSources } from './report/report.ts'
+import type { TestReport } from './report/report.ts'
 
 /*
  * The frames between broker and run host. The run host takes work from nowhere else; what it says is data of foreign
@@ -95,6 +98,36 @@ const wireOutcome = z.discriminatedUnion('end', [
 ])
 const text = z.string().max(2000)
 
+const cases = z.int().min(0).max(maxCases)
+const tests = z
+  .strictObject({
+    source: z.enum(reportSources),
+    asserted: z.literal(true),
+    total: cases,
+    passed: cases,
+    failed: cases,
+    skipped: cases,
+    duration_ms: z.int().min(0).max(maxDuration).nullable(),
+    failures: z
+      .array(
+        z.strictObject({
+          name: z
+            .string()
+            .max(maxName)
+            .refine((name) => visibleLine(name) === name),
+          message: z
+            .string()
+            .max(maxMessage)
+            .refine((message) => visible(message) === message),
+        }),
+      )
+      .max(maxFailures),
+    truncated: z.boolean(),
+  })
+  .refine(
+    ({ total, passed, failed, skipped, failures }) => total === passed + failed + skipped && failures.length <= failed,
+  ) satisfies z.ZodType<TestReport>
+
 const fromHost = z.discriminatedUnion('t', [
   z.strictObject({ t: z.literal('started'), execution, step: count }),
   z.strictObject({ t: z.literal('output'), execution, step: count, stream }),
@@ -123,6 +156,7 @@ const fromHost = z.discriminatedUnion('t', [
       redactions: count,
       dropped_bytes: count,
     }),
+    tests: tests.nullable(),
   }),
   z.strictObject({
     t: z.literal('checked'),

@@ -311,7 +311,11 @@ async function take(host: Host, header: FromHost, payload: Buffer): Promise<void
         .catch(() => undefined)
       return
     case 'ended':
-      live.end({ outcome: believed(header.outcome, plan.steps, live.started), counts: header.counts })
+      live.end({
+        outcome: believed(header.outcome, plan.steps, live.started),
+        counts: header.counts,
+        tests: header.tests,
+      })
       host.runs.delete(header.execution)
       return
   }

@@ -7,6 +7,7 @@ import type { Facts, Plan } from '../plan/plan.ts'
 import type { Generation } from '../policy/policy.ts'
 import type { PolicyInput } from '../policy/policy.ts'
 import type { RunReport, StepExit } from './execution.ts'
+import type { TestReport } from './report/report.ts'
 
 /** What the run host is told to run: a spent permit's plan. It takes each execution id once. */
 export interface Job {
@@ -55,6 +56,8 @@ export interface RunEnd {
     readonly redactions: number
     readonly dropped_bytes: number
   }
+  /** The workload's word, redacted; decides nothing. */
+  readonly tests?: TestReport | null
 }
 
 /** What one kind of sandbox says of this machine. */

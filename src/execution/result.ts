@@ -3,6 +3,7 @@ import type { ApprovalState } from '../approval/approval.ts'
 import type { Missing } from '../plan/plan.ts'
 import type { Effect, Reason } from '../policy/policy.ts'
 import type { ExecutionState } from './execution.ts'
+import type { TestReport } from './report/report.ts'
 import type { ToolName } from '../request/call.ts'
 
 /** What to do next: call a tool, or tell the person. */
@@ -23,6 +24,12 @@ export interface ApprovalView {
   readonly how: string
 }
 
+/** A test report as callers see it: the first failures only. Untrusted output of the workload. */
+export interface TestsView extends Omit<TestReport, 'truncated'> {
+  /** True where the report has more than stands here. */
+  readonly more: boolean
+}
+
 export interface ExecutionView {
   readonly execution_id?: string
   readonly task_id: string
@@ -39,6 +46,7 @@ export interface ExecutionView {
     readonly more: boolean
     readonly dropped_bytes?: number
   }
+  readonly tests?: TestsView
   readonly missing?: readonly Missing[]
   /** Of a dry run: what policy would say. */
   readonly effect?: Effect

@@ -6,6 +6,7 @@ import { checkToHost, cut, maxHeader, maxPayload } from '../execution/host-wire.
 import type { FromHost, HostSettings, ToHost, WireOutcome } from '../execution/host-wire.ts'
 import type { Dispatch, Outcome, RunEnd } from '../execution/job.ts'
 import { openPipe } from '../execution/pipe.ts'
+import type { TestReport } from '../execution/report/report.ts'
 import type { ExecutionId } from '../id.ts'
 import type { Generation } from '../policy/policy.ts'
 import type { Engine } from '../policy/engine.ts'
@@ -158,7 +159,7 @@ function begin(header: ToHost & { t: 'dispatch' }, payload: Buffer): void {
       decide: async (input) => await (await engineOf(generation.digest)).decide(input),
     },
     controller.signal,
-  ).then(({ outcome, counts }) => {
+  ).then(({ outcome, counts, tests }) => {
     runs.delete(execution)
     release(generation.digest)
     return pipe.send({
@@ -166,6 +167,7 @@ function begin(header: ToHost & { t: 'dispatch' }, payload: Buffer): void {
       execution,
       outcome: wire(outcome),
       counts: wireCounts(counts),
+      tests: wireTests(tests ?? null),
     })
   })
 }
@@ -174,7 +176,7 @@ function begin(header: ToHost & { t: 'dispatch' }, payload: Buffer): void {
 function refuse(execution: ExecutionId): void {
   const error = new WritError('conflict', 'this execution was run already')
   const { outcome, counts } = notStarted(error)
-  void pipe.send({ t: 'ended', execution, outcome: wire(outcome), counts: wireCounts(counts) })
+  void pipe.send({ t: 'ended', execution, outcome: wire(outcome), counts: wireCounts(counts), tests: null })
 }
 
 async function request(question: (id: number) => FromHost, payload?: Uint8Array): Promise<Buffer> {
@@ -210,6 +212,10 @@ async function unpack(id: number, bytes: Buffer): Promise<void> {
 
 function wireCounts(counts: RunEnd['counts']): (FromHost & { t: 'ended' })['counts'] {
   return { ...counts, egress: { ...counts.egress, refusals: [...counts.egress.refusals] } }
+}
+
+function wireTests(tests: TestReport | null): (FromHost & { t: 'ended' })['tests'] {
+  return tests === null ? null : { ...tests, failures: [...tests.failures] }
 }
 
 function wire(outcome: Outcome): WireOutcome {

@@ -5,6 +5,7 @@ import type { EgressCounts, EgressPort } from '../egress/egress.ts'
 import type { Gateway } from '../egress/gateway.ts'
 import { WritError } from '../error.ts'
 import type { Dispatch, Outcome, RunEnd } from '../execution/job.ts'
+import { openReports } from '../execution/report/reports.ts'
 import type { Decision, PolicyInput } from '../policy/policy.ts'
 import type { Executor } from './executor.ts'
 import { openArtifacts, openOutput } from './sinks.ts'
@@ -26,7 +27,7 @@ export interface RunPorts {
 
 /**
  * One run, from dispatch to end: redactor and gateway before anything starts, the deadline, the executor, what it
- * printed and left. Never rejects. `signal` is aborted with `cancel`.
+ * printed and left, and what of that is a report on tests. Never rejects. `signal` is aborted with `cancel`.
  */
 export async function runJob(
   dispatch: Dispatch,
@@ -40,11 +41,14 @@ export async function runJob(
     return notStarted(new WritError('target_unavailable', 'this kind of sandbox is not available'))
   const redactor = await redactorOf(dispatch)
   const egress = openEgress(dispatch, redactor, ports)
-  const output = openOutput(redactor, limits.output_kb * 1024, (step, stream, bytes) =>
-    ports.output(step, stream, bytes),
-  )
+  const reports = openReports((text) => redactor?.bytes(Buffer.from(text)).bytes.toString('utf8') ?? text)
+  const output = openOutput(redactor, limits.output_kb * 1024, (step, stream, bytes) => {
+    ports.output(step, stream, bytes)
+    if (stream === 'stdout') reports.printed(step, bytes)
+  })
   let lostFile = false
   const artifacts = openArtifacts(redactor, limits.artifact_kb * 1024, async (path, bytes) => {
+    reports.file(path, bytes)
     await ports.file(path, bytes).catch(() => {
       lostFile = true
     })
@@ -86,6 +90,7 @@ export async function runJob(
         redactions: output.redactions + artifacts.redactions,
         dropped_bytes: output.dropped,
       },
+      tests: reports.report(),
     }
   } finally {
     clearTimeout(deadline)

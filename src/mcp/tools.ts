@@ -120,6 +120,7 @@ const outputs = {
     ...base,
     ...execution,
     log: object.optional(),
+    tests: object.optional(),
     recent: list.optional(),
     waiting_for_you: list.optional(),
   }),
@@ -127,6 +128,7 @@ const outputs = {
     ...base,
     ...execution,
     tail: z.string().optional(),
+    tests: object.optional(),
     files: list.optional(),
     receipt: object.optional(),
   }),
@@ -145,7 +147,7 @@ const about: { readonly [T in ToolName]: string } = {
   get_status:
     'State and new log of an execution. With no arguments: your latest executions and approvals waiting for you. With approval_id: what is to be approved.',
   get_result:
-    'Result of a finished execution: exit codes, output, files, receipt. With file: the content of one output file.',
+    'Result of a finished execution: exit codes, output, tests, files, receipt. With file: the content of one output file.',
   respond_to_approval: "Give a person's answer to an approval, after showing them its payload. Never answer for them.",
   cancel_execution: 'Stop an execution.',
 }

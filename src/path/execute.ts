@@ -63,6 +63,7 @@ export async function execute(parts: Parts, permit: Permit, by: DecidedBy, cance
     isolation_applied: end.counts.isolation_applied,
     reason: reasonCode(outcome, state),
     withheld_files: end.counts.withheld_files,
+    tests: end.tests ?? null,
   }
   const row = parts.ledger.views.execution(execution)
   if (row === null || isFinal(row.state)) return

@@ -1,7 +1,8 @@
 import { standing } from '../approval/requirement.ts'
 import type { Approval } from '../approval/approval.ts'
 import { isFinal, type Execution } from '../execution/execution.ts'
-import type { ApprovalView, ExecutionView, Next } from '../execution/result.ts'
+import type { TestReport } from '../execution/report/report.ts'
+import type { ApprovalView, ExecutionView, Next, TestsView } from '../execution/result.ts'
 import type { Parts } from './parts.ts'
 
 export function approvalView(approval: Approval): ApprovalView {
@@ -31,6 +32,7 @@ export function executionView(parts: Parts, execution: Execution): ExecutionView
       ? (parts.ledger.views.approvals({ execution: execution.id, state: 'open' }, 1)[0] ?? null)
       : null
   const progress = parts.changes.progressOf(execution.id)
+  const tests = execution.report?.tests ?? null
   return {
     execution_id: execution.id,
     task_id: execution.task,
@@ -40,7 +42,15 @@ export function executionView(parts: Parts, execution: Execution): ExecutionView
     ...(execution.reasons.length > 0 ? { reasons: execution.reasons } : {}),
     ...(approval === null ? {} : { approval: approvalView(approval) }),
     ...(progress === null || execution.state !== 'running' ? {} : { progress }),
+    ...(tests === null ? {} : { tests: testsView(tests) }),
   }
+}
+
+const shownFailures = 10
+
+function testsView({ truncated, ...report }: TestReport): TestsView {
+  const more = truncated || report.failures.length > shownFailures
+  return { ...report, failures: report.failures.slice(0, shownFailures), more }
 }
 
 /** What the caller does next: small models follow this and nothing else. */

@@ -2,6 +2,7 @@ import { canonical, digestJson, digestOf } from '../digest.ts'
 import type { Digest, Json, JsonObject } from '../digest.ts'
 import type { Verdict } from '../approval/approval.ts'
 import type { FinalState, RunReport } from '../execution/execution.ts'
+import type { TestReport } from '../execution/report/report.ts'
 import type { ExecutionId } from '../id.ts'
 import { parseCompact, parsePayload } from '../jws.ts'
 import type { Plan } from '../plan/plan.ts'
@@ -121,6 +122,7 @@ export function outcomeAccount(
   },
 ): Account {
   const { report } = end
+  const tests = report?.tests ?? null
   const clear = {
     invocationId: run.execution,
     decisionRef: { digest: end.decision.digest, index: end.decision.index },
@@ -145,11 +147,24 @@ export function outcomeAccount(
     output: report?.output.sha256 ?? null,
     egress: (report?.egress.refusals ?? []).map(({ code, service, count }) => ({ code, service, count })),
     reason: report?.reason ?? null,
+    ...(tests === null ? {} : { tests: digestJson(tests) }),
   }
   const outputs = (report?.files ?? [])
     .filter((file) => file.size >= guessable)
     .map((file, i) => ({ name: `output-${i + 1}`, digest: file.sha256 }))
-  return account('outcome', end.at_ms, { run, clear, salted, ...(outputs.length === 0 ? {} : { subjects: outputs }) })
+  return account('outcome', end.at_ms, {
+    run,
+    clear,
+    salted,
+    asserted: claimedTests(tests),
+    ...(outputs.length === 0 ? {} : { subjects: outputs }),
+  })
+}
+
+/** Counts that the workload wrote, under `asserted` and never beside what Writ saw; names and messages stay out. */
+function claimedTests(tests: TestReport | null): JsonObject {
+  if (tests === null) return {}
+  return { tests_passed: tests.passed, tests_failed: tests.failed, tests_skipped: tests.skipped }
 }
 
 /** What was refused in a period: counts by code, and the tree root over the digests of the refused requests' inputs. */

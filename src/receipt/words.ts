@@ -1,3 +1,4 @@
+import { countsText } from '../execution/report/report.ts'
 import type { Checked } from './check.ts'
 import type { DecisionPredicate, OutcomePredicate, PolicyPredicate } from './profile.ts'
 import type { Report, Words } from './verdict.ts'
@@ -91,8 +92,16 @@ function endWords(predicate: OutcomePredicate): string {
     `${counts.output_bytes} bytes of output, ${counts.files} files, ${counts.redactions} redactions`,
     `network: ${counts.egress_allowed} calls allowed, ${counts.egress_blocked} blocked`,
     `credentials: revocation ${predicate.revocation}`,
+    ...claimedWords(predicate.asserted),
   ]
   return parts.join('; ')
+}
+
+/** What a workload says of its own tests is told as that. */
+function claimedWords(asserted: OutcomePredicate['asserted']): readonly string[] {
+  const [passed, failed, skipped] = ['tests_passed', 'tests_failed', 'tests_skipped'].map((name) => asserted?.[name])
+  if (typeof passed !== 'number' || typeof failed !== 'number' || typeof skipped !== 'number') return []
+  return [`tests, only as the workload reported them: ${countsText({ passed, failed, skipped })}`]
 }
 
 function text(value: string | { readonly digest: string }): string {
