@@ -42,7 +42,8 @@ async function pipe(reader: ReadableStreamDefaultReader<Uint8Array>, outgoing: S
       const { done, value } = await reader.read()
       if (done) break
       if (outgoing.destroyed) return
-      if (!outgoing.write(value)) await Promise.race([once(outgoing, 'drain'), once(outgoing, 'close')])
+      // A body may fail while its client does not read: then there is nothing to wait for.
+      if (!outgoing.write(value)) await Promise.race([once(outgoing, 'drain'), once(outgoing, 'close'), reader.closed])
     }
     outgoing.end()
   } catch (failure) {

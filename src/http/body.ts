@@ -37,12 +37,14 @@ export async function readBody(
 /**
  * The body as a stream, one piece at a time and only when asked, so that back-pressure reaches the client. Ending it early
  * leaves the connection as it is, for there is an answer still to send.
+ * @param begin called before the first piece is waited for: a client that asked whether to send is told so then
  */
-export function streamBody(incoming: IncomingMessage): ReadableStream<Uint8Array> {
+export function streamBody(incoming: IncomingMessage, begin: () => void): ReadableStream<Uint8Array> {
   let source: AsyncIterator<Uint8Array> | null = null
   return new ReadableStream<Uint8Array>(
     {
       async pull(controller) {
+        if (source === null) begin()
         source ??= incoming.iterator({ destroyOnReturn: false }) as AsyncIterator<Uint8Array>
         const { done, value } = await source.next()
         if (done === true) controller.close()

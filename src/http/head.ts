@@ -73,7 +73,6 @@ export function readHead(request: {
   const length = headers.get('content-length')
   if (length !== undefined && !/^(?:0|[1-9]\d{0,15})$/.test(length))
     return refuse(400, 'Content-Length is not a number')
-  if (headers.has('expect')) return refuse(417, 'send the body without asking first')
   const coding = headers.get('content-encoding')
   if (coding !== undefined && coding.toLowerCase() !== 'identity')
     return refuse(415, 'send the body without a content coding')
@@ -81,7 +80,14 @@ export function readHead(request: {
   if (host === undefined || !isHost(host)) return refuse(400, 'Host is missing or malformed')
   const path = readTarget(request.target, host)
   if (path === null) return refuse(400, 'the path is not one in its plainest form')
+  if (headers.has('expect') && !mayAsk(request.method, path, headers.get('expect')))
+    return refuse(417, 'send the body without asking first')
   return { ok: true, path, headers, host: host.toLowerCase() }
+}
+
+/** Only before a large file is asking worth a round trip (RFC 9110 §10.1.1). */
+function mayAsk(method: string, path: string, expect: string | undefined): boolean {
+  return method === 'PUT' && path.startsWith('/transfer/') && expect?.toLowerCase() === '100-continue'
 }
 
 /** The path, without the query: nothing here is asked by query, and a token in one must not be looked at. */

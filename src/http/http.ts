@@ -1,6 +1,7 @@
 import { createServer as createPlain, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { createServer as createTls, type Server as TlsServer } from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'
+import { TLSSocket } from 'node:tls'
 import type { Logger } from 'pino'
 import type { JsonObject } from '../digest.ts'
 import { systemCode, WritError } from '../error.ts'
@@ -10,6 +11,7 @@ import { streamBody } from './body.ts'
 import { openCaps } from './caps.ts'
 import { openSources, readHead } from './head.ts'
 import { type Gauges, openMetrics } from './metrics.ts'
+import { allowPage, preflight } from './pages.ts'
 import { makeRoutes, refusal, type McpEndpoint, routeOf } from './routes.ts'
 import { type HttpSettings, isLoopback, originOf } from './settings.ts'
 import { loadCertificate, watchCertificate } from './tls.ts'
@@ -95,7 +97,7 @@ export async function serveHttp(options: {
     stopping: () => stopping,
   })
 
-  const serve = async (incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> => {
+  const serve = async (incoming: IncomingMessage, outgoing: ServerResponse, asksFirst: boolean): Promise<void> => {
     const began = performance.now()
     outgoing.setHeader('x-content-type-options', 'nosniff')
     const head = readHead({
@@ -109,6 +111,10 @@ export async function serveHttp(options: {
       return await last(refusal(head.status, head.text), outgoing)
     }
     const route = routeOf(head.path)
+    if (!wasMeant(incoming.socket, head.host)) {
+      metrics.refused('host')
+      return await last(refusal(421, 'this connection was opened to another name'), outgoing)
+    }
     if (route !== 'health' && !sources.host(head.host)) {
       metrics.refused('host')
       return await last(refusal(403, 'this is not the host you asked for'), outgoing)
@@ -121,8 +127,12 @@ export async function serveHttp(options: {
       }
       if (sources.listed(page)) allowPage(outgoing, page)
     }
-    if (incoming.method === 'OPTIONS')
-      return await preflight(page !== undefined && sources.listed(page), incoming, outgoing)
+    if (incoming.method === 'OPTIONS') {
+      const allowed = page !== undefined && sources.listed(page) ? preflight(incoming, outgoing) : null
+      if (allowed !== null) return await sendResponse(allowed, outgoing)
+      const text = 'OPTIONS is for pages of listed origins'
+      return await last(refusal(405, text, { allow: 'GET, POST, DELETE' }), outgoing)
+    }
     if (stopping && route !== 'health')
       return await last(refusal(503, 'this Writ is stopping', { 'retry-after': '5' }), outgoing)
     const place = caps.enter()
@@ -140,21 +150,26 @@ export async function serveHttp(options: {
       const status = outgoing.writableFinished ? outgoing.statusCode : 499
       metrics.answered(route, status, (performance.now() - began) / 1000)
     })
+    const begin = (): void => {
+      if (asksFirst) outgoing.writeContinue()
+    }
     const request = new Request(`${origin}${head.path}`, {
       method: incoming.method ?? 'GET',
       headers: [...head.headers].filter(
         ([name]) => name !== 'connection' && name !== 'transfer-encoding' && name !== 'keep-alive',
       ),
       signal: gone.signal,
-      ...(route === 'transfer' && hasBody(incoming) ? { body: streamBody(incoming), duplex: 'half' as const } : {}),
+      ...(route === 'transfer' && hasBody(incoming)
+        ? { body: streamBody(incoming, begin), duplex: 'half' as const }
+        : {}),
     })
     const response = await routes.fetch(request, { incoming, outgoing, head, gone })
     await sendResponse(response, outgoing)
   }
 
-  const listener = (incoming: IncomingMessage, outgoing: ServerResponse): void => {
+  const listener = (incoming: IncomingMessage, outgoing: ServerResponse, asksFirst = false): void => {
     incoming.on('error', () => undefined)
-    serve(incoming, outgoing).catch((error: unknown) => {
+    serve(incoming, outgoing, asksFirst).catch((error: unknown) => {
       log.error({ err: error }, 'an HTTP request failed')
       if (outgoing.headersSent) outgoing.destroy()
       else void last(refusal(500, 'Internal error'), outgoing)
@@ -179,7 +194,7 @@ export async function serveHttp(options: {
   }
   const server: Server | TlsServer =
     certificate === null
-      ? createPlain(strict, listener)
+      ? createPlain(strict, (incoming, outgoing) => listener(incoming, outgoing))
       : createTls(
           {
             ...strict,
@@ -188,11 +203,13 @@ export async function serveHttp(options: {
             ALPNProtocols: ['http/1.1'],
             handshakeTimeout: timeouts.head,
           },
-          listener,
+          (incoming, outgoing) => listener(incoming, outgoing),
         )
   server.maxConnections = settings.limits.connections
   server.setTimeout(timeouts.idle)
-  server.on('checkContinue', unasked)
+  server.on('checkContinue', (incoming: IncomingMessage, outgoing: ServerResponse) =>
+    listener(incoming, outgoing, true),
+  )
   server.on('checkExpectation', unasked)
   server.on('drop', () => metrics.refused('connections'))
   server.on('connection', (socket: Socket) => connections.add(socket))
@@ -255,27 +272,20 @@ async function last(response: Response, outgoing: ServerResponse): Promise<void>
   await sendResponse(response, outgoing)
 }
 
-async function preflight(allowed: boolean, incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> {
-  if (!allowed || incoming.headers['access-control-request-method'] === undefined)
-    return await last(refusal(405, 'OPTIONS is for pages of listed origins', { allow: 'GET, POST, DELETE' }), outgoing)
-  outgoing.setHeader('access-control-allow-methods', 'GET, POST, DELETE, PUT')
-  outgoing.setHeader(
-    'access-control-allow-headers',
-    'authorization, content-type, accept, mcp-session-id, mcp-protocol-version, mcp-method, mcp-name, last-event-id',
-  )
-  outgoing.setHeader('access-control-max-age', '600')
-  await sendResponse(new Response(null, { status: 204 }), outgoing)
-}
-
-function allowPage(outgoing: ServerResponse, page: string): void {
-  outgoing.setHeader('access-control-allow-origin', page)
-  outgoing.setHeader('access-control-expose-headers', 'mcp-session-id, www-authenticate, retry-after')
-  outgoing.setHeader('vary', 'origin')
-}
-
 function hasBody(incoming: IncomingMessage): boolean {
   if (incoming.method === 'GET' || incoming.method === 'HEAD') return false
   return incoming.headers['transfer-encoding'] !== undefined || Number(incoming.headers['content-length'] ?? 0) > 0
+}
+
+/**
+ * The name a client opened a TLS connection to is the one it asks there (RFC 9110 §7.4): what stands in front may have
+ * routed by the one and trusted the other. A client that named none (an address) is free to.
+ */
+function wasMeant(socket: Socket, host: string): boolean {
+  if (!(socket instanceof TLSSocket)) return true
+  const { servername } = socket as { readonly servername?: string | false }
+  if (servername === undefined || servername === false || servername === '') return true
+  return servername.toLowerCase() === host.replace(/:\d{1,5}$/, '')
 }
 
 function parserStatus(code: string | null): string {

@@ -161,7 +161,8 @@ async function send(answer: Response, request: IncomingMessage, response: Server
   for (;;) {
     const read = await reader?.read()
     if (read?.value === undefined) break
-    if (!response.write(read.value)) await drained(response)
+    // A file may end for its client while that does not read it.
+    if (!response.write(read.value)) await Promise.race([drained(response), reader?.closed])
   }
   await new Promise<void>((resolve) => response.end(resolve))
   if (unread) discard(request)

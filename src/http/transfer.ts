@@ -129,11 +129,12 @@ async function giveFile(
   if (range !== null) headers['content-range'] = `bytes ${from}-${to}/${file.size}`
   const status = range === null ? 200 : 206
   if (request.method === 'HEAD') return new Response(null, { status, headers })
-  const source = desk.send(token, from, to)
+  const early = new AbortController()
+  const source = desk.send(token, from, to, (why) => early.abort(why))
   // Asked for before the answer begins: what goes wrong at once can still be said.
   const first = await source.next()
   return new Response(
-    stream(source, first, (failure) => void reasonOf(parts, failure)),
+    stream(source, first, early.signal, (failure) => void reasonOf(parts, failure)),
     { status, headers },
   )
 }
@@ -164,6 +165,7 @@ function wantedRange(
 function stream(
   source: AsyncGenerator<Uint8Array>,
   first: IteratorResult<Uint8Array, void>,
+  ended: AbortSignal,
   failed: (failure: unknown) => void,
 ): ReadableStream<Uint8Array> {
   let next: IteratorResult<Uint8Array, void> | null = first
@@ -171,11 +173,14 @@ function stream(
   return new ReadableStream<Uint8Array>(
     {
       start(controller) {
-        const giveUp = (): void => {
-          controller.error(new WritError('transfer_slow', 'The download was not read.'))
+        const giveUp = (why: unknown): void => {
+          clearTimeout(unread)
+          controller.error(why)
           void source.return(undefined)
         }
-        unread = setTimeout(giveUp, unreadMs)
+        const slow = new WritError('transfer_slow', 'The download was not read.')
+        unread = setTimeout(() => giveUp(slow), unreadMs)
+        ended.addEventListener('abort', () => giveUp(ended.reason), { once: true })
       },
       async pull(controller) {
         unread?.refresh()

@@ -41,7 +41,7 @@ export async function* paced(
     halted ??= why
     halt(why)
   }
-  const onAbort = (): void => end(stopped())
+  const onAbort = (): void => end(stopped(stop.signal))
   stop.signal.addEventListener('abort', onAbort)
   if (stop.signal.aborted) onAbort()
   let came = 0
@@ -71,8 +71,9 @@ export async function* paced(
   }
 }
 
-export function stopped(): WritError {
-  return new WritError('transfer_expired', 'This URL was ended.')
+/** Why what was under way is ended: what it was ended with, where that says it. */
+export function stopped({ reason }: AbortSignal): WritError {
+  return reason instanceof WritError ? reason : new WritError('transfer_expired', 'This URL was ended.')
 }
 
 /**
@@ -90,7 +91,7 @@ export async function* verified(
   let at = 0
   let held: Uint8Array | null = null
   for await (const piece of source) {
-    if (signal.aborted) throw stopped()
+    if (signal.aborted) throw stopped(signal)
     const bytes = piece as Uint8Array
     hash.update(bytes)
     const part = bytes.subarray(Math.max(0, from - at), Math.max(0, to + 1 - at))

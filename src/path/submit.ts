@@ -137,7 +137,7 @@ async function withUpload(
     upload_url: url,
     expires_at,
     next: {
-      tell_user: `Send the ${upload.size} bytes by HTTP PUT, once: curl -H Expect: -T FILE '${url}'. The answer is like this one.`,
+      tell_user: `Send the ${upload.size} bytes by HTTP PUT, once: curl -T FILE '${url}'. The answer is like this one.`,
     },
   }
 }

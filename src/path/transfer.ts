@@ -73,8 +73,11 @@ export interface TransferDesk {
   ): Promise<{ readonly offset: number; readonly result: Results['upload_artifact'] | null }>
   /** Decides the request and says what would come. */
   describe(token: string): Promise<Download>
-  /** The bytes `from` to `to`, both included; the last of them come only after the whole file was hashed again. */
-  send(token: string, from: number, to: number): AsyncGenerator<Uint8Array>
+  /**
+   * The bytes `from` to `to`, both included; the last of them come only after the whole file was hashed again.
+   * @param ended called where they end before: the generator itself says so only when it is asked for more
+   */
+  send(token: string, from: number, to: number, ended: (why: WritError) => void): AsyncGenerator<Uint8Array>
   /** Throws `quota_exceeded` as soon as the new bytes passed to it are more than the tenant has room for. */
   allowance(tenant: string): Promise<(digest: Digest, size: number) => void>
   /** Removes artifacts that are nobody's, stored before the moment or, without one, before any request of now. */
@@ -182,9 +185,8 @@ export function openTransfers(parts: Parts, refusals: Refusals, options: Transfe
    * that are left now. A revoked token leaves none.
    */
   async function decide(ticket: Ticket): Promise<void> {
-    const { tenant, subject, agent, roles } = ticket.caller
-    const now = parts.rolesOf(tenant, subject.id, agent.id)
-    const caller = { ...ticket.caller, roles: roles.filter((role) => now.includes(role)) }
+    const lost = rolesLost(ticket)
+    const caller = { ...ticket.caller, roles: ticket.caller.roles.filter((role) => !lost.includes(role)) }
     const message =
       ticket.kind === 'upload'
         ? {
@@ -203,6 +205,23 @@ export function openTransfers(parts: Parts, refusals: Refusals, options: Transfe
         throw new WritError('denied', admission.reason.message, { remedy: admission.reason.remedy })
       await new Promise((resolve) => setTimeout(resolve, askAgainMs))
     }
+  }
+
+  /** Bytes that move stop with the roles they were allowed for: those of a revoked token within a second. */
+  async function endWhereDenied(ticket: Ticket): Promise<void> {
+    const requests = servingOf(ticket)
+    if (requests.length === 0 || rolesLost(ticket).length === 0) return
+    try {
+      await decide(ticket)
+    } catch (failure) {
+      if (failure instanceof WritError && failure.code === 'denied') for (const one of requests) one.abort(failure)
+      else parts.log.error({ err: failure }, 'a transfer under way could not be decided again')
+    }
+  }
+
+  function rolesLost({ caller: { tenant, subject, agent, roles } }: Ticket): readonly string[] {
+    const now = parts.rolesOf(tenant, subject.id, agent.id)
+    return roles.filter((role) => !now.includes(role))
   }
 
   async function checkDisk(bytes: number): Promise<void> {
@@ -227,7 +246,7 @@ export function openTransfers(parts: Parts, refusals: Refusals, options: Transfe
     try {
       if ((await upload.finish()) !== ticket.sha256)
         throw new WritError('digest_mismatch', 'The bytes that arrived do not have the SHA-256 this URL was asked for.')
-      if (stop.signal.aborted) throw stopped()
+      if (stop.signal.aborted) throw stopped(stop.signal)
       // A gigabyte later, the answer may be another one.
       await decide(ticket)
       const result = await attachUpload(parts, await allowance(ticket.caller.tenant, ticket), ticket)
@@ -299,9 +318,10 @@ export function openTransfers(parts: Parts, refusals: Refusals, options: Transfe
       await decide(ticket)
       return { path: ticket.path, size: ticket.size, sha256: ticket.sha256 }
     },
-    async *send(token, from, to) {
+    async *send(token, from, to, ended) {
       const ticket = downloadOf(token)
       const stop = claim(ticket)
+      stop.signal.addEventListener('abort', () => ended(stopped(stop.signal)), { once: true })
       try {
         yield* verified(await parts.artifacts.open(ticket.sha256), ticket, from, to, stop.signal)
       } finally {
@@ -322,6 +342,7 @@ export function openTransfers(parts: Parts, refusals: Refusals, options: Transfe
     async tick() {
       if (tickets.live().length === 0) return
       await tickets.expire()
+      await Promise.all(tickets.live().map(endWhereDenied))
       release()
     },
     async close() {

@@ -108,6 +108,31 @@ describe('a certificate', () => {
     )
   })
 
+  it('[G-http-one-meaning] is asked by the name the connection was opened to: another one is misdirected', async () => {
+    const tls = files()
+    tls.write(authority.issue({ dns: ['writ.example', 'two.example'], ip: ['127.0.0.1'] }))
+    const edge = await openEdge({
+      http: { tls: { certificate: tls.certificate, key: tls.key }, hosts: ['writ.example', 'two.example'] },
+    })
+    const { port } = new URL(edge.url)
+    const status = async (servername: string, host: string): Promise<number> =>
+      await new Promise((resolve, reject) => {
+        const options = { port, path: '/readyz', headers: { host }, ca: authority.ca, servername, agent: false }
+        const asked = request({ host: '127.0.0.1', ...options }, (answer) => {
+          answer.resume()
+          answer.once('end', () => resolve(answer.statusCode ?? 0))
+        })
+        asked.once('error', reject).end()
+      })
+    expect(await status('writ.example', 'writ.example')).toBe(200)
+    expect(await status('writ.example', `WRIT.example:${port}`)).toBe(200)
+    expect(await status('writ.example', 'two.example')).toBe(421)
+    expect(await status('two.example', '127.0.0.1')).toBe(421)
+    // An address is no server name (RFC 6066 §3): who connects by it names none.
+    expect(await status('', '127.0.0.1')).toBe(200)
+    expect(await status('', 'writ.example')).toBe(200)
+  })
+
   it('is asked for: plain HTTP to a TLS port and TLS below 1.2 get nothing', async () => {
     const tls = files()
     tls.write(authority.issue({ ip: ['127.0.0.1'] }))
