@@ -120,6 +120,8 @@ type sink struct {
 	to io.Writer
 	// What ends the agent when the host no longer reads.
 	lost func()
+	// Nothing follows the last frame, whoever else had one to send.
+	ended bool
 }
 
 func (s *sink) send(kind byte, channel uint32, payload []byte) {
@@ -133,6 +135,11 @@ func (s *sink) sendIn(buffer []byte, kind byte, channel uint32) {
 	buffer[4] = kind
 	binary.BigEndian.PutUint32(buffer[5:], channel)
 	s.mu.Lock()
+	if s.ended {
+		s.mu.Unlock()
+		return
+	}
+	s.ended = kind == kindFailed || kind == kindDone
 	_, err := s.to.Write(buffer)
 	s.mu.Unlock()
 	if err != nil {
