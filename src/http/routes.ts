@@ -9,6 +9,12 @@ import type { Head } from './head.ts'
 import type { Metrics, Route } from './metrics.ts'
 import { type HttpSettings, isLoopback } from './settings.ts'
 
+/** A response that is nothing but JSON: it is sent without being made a web object first. */
+export interface Json {
+  readonly status: number
+  readonly json: string
+}
+
 /** MCP as this edge sees it: a request whose sender is known in, a response out. */
 export interface McpEndpoint {
   handle(request: {
@@ -17,7 +23,7 @@ export interface McpEndpoint {
     readonly body: Uint8Array
     readonly caller: Caller
     readonly signal: AbortSignal
-  }): Promise<Response>
+  }): Promise<Response | Json>
   sessions(): number
   close(): Promise<void>
 }
@@ -114,13 +120,15 @@ export function makeRoutes(options: {
         : ({ ok: true, bytes: none } as const)
     if (!body.ok) return await unread(c, bodyRefusal(body.status))
     place.resize(body.bytes.length)
-    return await options.mcp.handle({
+    const answer = await options.mcp.handle({
       method,
       headers: head.headers,
       body: body.bytes,
       caller: who.caller,
       signal: gone.signal,
     })
+    if (answer instanceof Response) return answer
+    return new Response(answer.json, { status: answer.status, headers: { 'content-type': 'application/json' } })
   }
   return app
 }

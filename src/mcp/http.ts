@@ -11,6 +11,7 @@ import type { Log } from './refusal.ts'
 import { makeServer } from './server.ts'
 import { openSessions, ownerOf } from './session.ts'
 import type { Session, Sessions, SessionLimits } from './session.ts'
+import { openStateless, statelessRevision } from './stateless.ts'
 
 /** One HTTP request to the MCP endpoint whose sender is known and whose head was checked. */
 export interface McpRequest {
@@ -24,10 +25,13 @@ export interface McpRequest {
   readonly signal: AbortSignal
 }
 
+/** A response, or the JSON that one is made of: most answers need no web object to be sent. */
+export type McpAnswer = Response | { readonly status: number; readonly json: string }
+
 /** MCP over HTTP, in the stateless revision and with the sessions of 2025, behind the same gate as the socket. */
 export interface McpHttp {
   /** Never rejects. */
-  handle(request: McpRequest): Promise<Response>
+  handle(request: McpRequest): Promise<McpAnswer>
   /** Sessions of the 2025 revisions that are open. */
   sessions(): number
   /** Ends every session, each when what it was asked is answered. */
@@ -61,10 +65,13 @@ export function openMcpHttp(options: {
   const { broker, log } = options
   const deciding = openLine(decidingMax)
   const exchanges = new WeakMap<AuthInfo, Exchange>()
-  const asked = (context: ServerContext): Exchange | null => {
+  const exchangeOf = (context: ServerContext): Exchange | null => {
     const authInfo = context.http?.authInfo
-    const found = authInfo === undefined ? undefined : exchanges.get(authInfo)
-    if (found === undefined) return null
+    return (authInfo === undefined ? undefined : exchanges.get(authInfo)) ?? null
+  }
+  const asked = (context: ServerContext): Exchange | null => {
+    const found = exchangeOf(context)
+    if (found === null) return null
     return { caller: found.caller, signal: AbortSignal.any([found.signal, context.mcpReq.signal]) }
   }
   const report = (error: Error): void => log.debug({ error: error.name }, 'the SDK reported an error')
@@ -75,6 +82,8 @@ export function openMcpHttp(options: {
     keepAliveMs: sseKeepAliveMs,
     maxSubscriptions: 0,
   })
+  // A call there is ended by nobody but its client.
+  const calls = openStateless(makeServer(broker, exchangeOf, log, [statelessRevision]))
   const sessions = openSessions({ make, log, keepAliveMs: sseKeepAliveMs, limits: options.limits })
   const authInfoOf = (caller: Caller, signal: AbortSignal): AuthInfo => {
     // The token itself is nobody's business behind this line.
@@ -83,7 +92,7 @@ export function openMcpHttp(options: {
     return authInfo
   }
 
-  const post = async (request: McpRequest): Promise<Response> => {
+  const post = async (request: McpRequest): Promise<McpAnswer> => {
     const unfit = unfitHead(request.headers)
     if (unfit !== null) return unfit
     const inbound = readMessage(request.body)
@@ -104,8 +113,10 @@ export function openMcpHttp(options: {
       return session?.notify(inbound) ?? unknownSession(request.headers, null)
     }
     const reason = admission.allowed ? unknownTool(inbound, log) : admission.reason
-    if (reason !== null) return Response.json(refusalAnswer(inbound, reason))
+    if (reason !== null) return { status: 200, json: JSON.stringify(refusalAnswer(inbound, reason)) }
     const authInfo = authInfoOf(caller, request.signal)
+    const answer = modern ? await calls.call(request, inbound, authInfo) : null
+    if (answer !== null) return { status: 200, json: JSON.stringify(answer) }
     if (modern) return await stateless.fetch(sdkRequest(request), { parsedBody: inbound.forward, authInfo })
     return await serveSession(sessions, session, request, inbound, authInfo)
   }

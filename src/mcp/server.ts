@@ -74,9 +74,13 @@ export function serveMcp(options: {
 /** Who sent the request a handler of the SDK serves, and when waiting for it makes no sense any more; null once it is over. */
 export type Asked = (context: ServerContext) => { readonly caller: Caller; readonly signal: AbortSignal } | null
 
-/** What the SDK serves of an admitted request, over whatever transport it came. */
-export function makeServer(broker: Broker, asked: Asked, log: Log): Server {
-  const server = new Server(serverInfo, { capabilities: { tools: {}, resources: {} }, instructions })
+/** What the SDK serves of an admitted request, over whatever transport it came; in all revisions, or in those given. */
+export function makeServer(broker: Broker, asked: Asked, log: Log, revisions?: readonly string[]): Server {
+  const server = new Server(serverInfo, {
+    capabilities: { tools: {}, resources: {} },
+    instructions,
+    ...(revisions === undefined ? {} : { supportedProtocolVersions: [...revisions] }),
+  })
   server.setRequestHandler('tools/list', () => ({ tools: toolListing.map((tool) => ({ ...tool })) }))
   server.setRequestHandler('tools/call', (request, context) =>
     callTool(broker, asked, log, request.params.name, (request.params.arguments ?? {}) as JsonObject, context),
