@@ -45,7 +45,7 @@ export interface Config {
   readonly idle_stop_s: number
 }
 
-const configName = 'writ.yaml'
+export const configName = 'writ.yaml'
 
 const subject = z
   .string()
@@ -225,77 +225,6 @@ export function schemas(): ReadonlyMap<string, JsonObject> {
     ['catalog.json', z.toJSONSchema(catalogSchema, { io: 'input' }) as JsonObject],
   ])
 }
-
-/** The texts `writ init` writes, by file name. */
-export function initialFiles(): ReadonlyMap<string, string> {
-  return new Map([
-    [configName, initialConfig],
-    ['catalog.yaml', initialCatalog],
-  ])
-}
-
-const initialConfig = `# Configuration of this Writ. Paths are relative to this file; docs/config.md explains every key.
-
-# What may be asked for: targets, credentials, intents.
-catalog: catalog.yaml
-# Ledger, artifacts, sockets. Back it up together with the keys.
-data: .writ
-# Signing keys of the receipts, made by "writ init".
-keys: keys
-# Credential values, encrypted; set with "writ credentials set NAME".
-credentials: credentials
-
-# Policy packs. A guard only refuses and narrows; a grant pack lets things be. Without any, nothing runs.
-policies:
-  - { pack: org, layer: org, kind: guard, path: policies/org }
-  - { pack: starter, layer: team, kind: grant, path: policies/starter }
-
-# Whoever can open the local socket acts as this subject. Roles mean what the policies say.
-local:
-  subject: local-user
-  roles: [developer, operator]
-
-# People who may answer approvals. "writ approvals enroll NAME" makes a key and prints the entry for here.
-approvers: []
-`
-
-const initialCatalog = `# What callers may name. They see names, meanings and intents; never URLs, images or values.
-# docs/catalog.md explains every key.
-
-targets:
-  # The starter policy allows this one at once.
-  sandbox:
-    about: A closed sandbox for JavaScript and TypeScript, without network
-    labels: { env: sandbox }
-    executor: isolate
-    intents: [run_script]
-
-  # The organisation policy asks a second person before anything runs here: "env: production" is what it looks at.
-  production:
-    about: The same sandbox under the rules of production
-    labels: { env: production }
-    executor: isolate
-    intents: [run_script]
-
-# A service with a token. The code sees a base URL and a placeholder; the gateway holds the URL and the value.
-#
-#  orders:
-#    about: The orders API of staging
-#    labels: { env: staging }
-#    executor: isolate
-#    intents: [run_script]
-#    services:
-#      orders: { url: "https://orders.staging.example", about: Orders API, credential: orders-token }
-#    environment:
-#      ORDERS_URL: { service: orders }
-#      ORDERS_TOKEN: { placeholder: orders-token }
-#    limits: { wall_s: 120 }
-#
-# credentials:
-#   orders-token:
-#     source: { file: orders-token }      # set the value with: writ credentials set orders-token
-#     inject: { bearer: true }
-`
 
 function readConfig(full: string, name: string): string {
   let bytes: Buffer

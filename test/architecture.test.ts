@@ -33,6 +33,7 @@ const composition = new Set([
   'web.ts',
   'start.ts',
   'folder.ts',
+  'initial.ts',
   'relay.ts',
 ])
 

@@ -2,7 +2,8 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import { parse } from 'yaml'
 import { expect, test } from 'vitest'
-import { initialFiles, schemas } from '../src/config.ts'
+import { schemas } from '../src/config.ts'
+import { initialFiles } from '../src/initial.ts'
 
 const folder = new URL('../docs/schema/', import.meta.url)
 
@@ -17,7 +18,7 @@ test('docs/schema holds the JSON Schemas of this source, and nothing else of the
 
 test('an editor that uses them takes what init writes, and marks an unknown key', () => {
   const ajv = new Ajv2020({ strict: false })
-  for (const [name, text] of initialFiles()) {
+  for (const [name, text] of [...initialFiles(), ...initialFiles(true)]) {
     const schema = schemas().get(name.replace('.yaml', '.json'))
     const validate = ajv.compile(schema ?? false)
     const value = parse(text) as object

@@ -3,12 +3,12 @@ package writ.pack.starter
 # Phase execution: what may run. Phase approval: whose verdict counts. Phase egress: what a run may call.
 
 # METADATA
-# title: Developers run what an isolate can hold
+# title: Developers run what an isolate or a container can hold
 # custom: {id: STA-020}
 grant contains {"rule": rego.metadata.rule()} if {
 	input.phase == "execution"
 	"developer" in roles
-	input.context.plan.executor == "isolate"
+	input.context.plan.executor in {"isolate", "docker"}
 }
 
 # METADATA

@@ -148,8 +148,10 @@ test_operators_read_everything_of_the_tenant if {
 	granted(request(["operator"], "get_result", elsewhere)) == set()
 }
 
-test_developers_run_isolates if {
+test_developers_run_isolates_and_containers if {
 	granted(running("execution", ["developer"], {})) == {"STA-020"}
+	granted(running("execution", ["developer"], {"plan": {"executor": "docker", "isolation": "container"}})) == {"STA-020"}
+	granted(running("execution", ["operator"], {"plan": {"executor": "docker", "isolation": "vm"}})) == set()
 	granted(running("execution", ["operator"], {})) == set()
 	granted(running("execution", ["developer"], {"plan": {"executor": "ssh"}})) == set()
 }

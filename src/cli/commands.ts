@@ -2,6 +2,7 @@ import { type Command, InvalidArgumentError } from 'commander'
 import type { ApproveOptions } from './answer.ts'
 import type { Context } from './context.ts'
 import type { EnrollOptions } from './enroll.ts'
+import type { InitOptions } from './init.ts'
 import type { RunOptions } from './run.ts'
 import type { TokenOptions } from './token.ts'
 import type { VerifyOptions } from './verify.ts'
@@ -31,12 +32,14 @@ type Leaf = (parent: Command, name: string, about: string) => Command
 type Action = (use: (...args: never[]) => Promise<Use>) => (...all: unknown[]) => Promise<void>
 
 function broker(program: Command, leaf: Leaf, action: Action): void {
-  leaf(program, 'init [dir]', 'write a first configuration, policies and keys; overwrites nothing').action(
-    action(async (dir: string | undefined) => {
-      const { init } = await import('./init.ts')
-      return async (context) => await init(context, dir)
-    }),
-  )
+  leaf(program, 'init [dir]', 'write a first configuration, policies and keys; overwrites nothing')
+    .option('--with <part>', '"docker" for targets that run in containers, also where there is a catalog', collect, [])
+    .action(
+      action(async (dir: string | undefined, options: InitOptions) => {
+        const { init } = await import('./init.ts')
+        return async (context) => await init(context, dir, options)
+      }),
+    )
   // Both are started by main.ts before the command line is; they stand here for --help.
   program
     .command('mcp')
