@@ -1,11 +1,18 @@
 import { once } from 'node:events'
 import type { ServerResponse } from 'node:http'
 
+/** A response that is nothing but JSON: it is sent without being made a web object first. */
+export interface Json {
+  readonly status: number
+  readonly json: string
+}
+
 /**
  * Sends a response. A body is read only as fast as the client takes it, and is cancelled when the client goes; a body that
  * fails ends the connection, so that half an answer never looks whole. Never rejects.
  */
-export async function sendResponse(response: Response, outgoing: ServerResponse): Promise<void> {
+export async function sendResponse(response: Response | Json, outgoing: ServerResponse): Promise<void> {
+  if (!(response instanceof Response)) return sendJson(response, outgoing)
   const { body } = response
   try {
     if (outgoing.destroyed) {
@@ -32,6 +39,14 @@ export async function sendResponse(response: Response, outgoing: ServerResponse)
     await body?.cancel().catch(() => undefined)
     outgoing.destroy()
   }
+}
+
+function sendJson({ status, json }: Json, outgoing: ServerResponse): void {
+  if (outgoing.destroyed) return
+  outgoing.setHeader('content-type', 'application/json')
+  outgoing.setHeader('content-length', Buffer.byteLength(json))
+  outgoing.statusCode = status
+  outgoing.end(json)
 }
 
 async function pipe(reader: ReadableStreamDefaultReader<Uint8Array>, outgoing: ServerResponse): Promise<void> {

@@ -150,6 +150,8 @@ export async function serveHttp(options: {
       const status = outgoing.writableFinished ? outgoing.statusCode : 499
       metrics.answered(route, status, (performance.now() - began) / 1000)
     })
+    const exchange = { incoming, outgoing, head, gone }
+    if (route === 'mcp') return await sendResponse(await routes.mcp(exchange), outgoing)
     const begin = (): void => {
       if (asksFirst) outgoing.writeContinue()
     }
@@ -163,8 +165,7 @@ export async function serveHttp(options: {
         ? { body: streamBody(incoming, begin), duplex: 'half' as const }
         : {}),
     })
-    const response = await routes.fetch(request, { incoming, outgoing, head, gone })
-    await sendResponse(response, outgoing)
+    await sendResponse(await routes.fetch(request, exchange), outgoing)
   }
 
   const listener = (incoming: IncomingMessage, outgoing: ServerResponse, asksFirst = false): void => {

@@ -3,17 +3,12 @@ import { type Context, Hono } from 'hono'
 import type { Logger } from 'pino'
 import type { JsonObject } from '../digest.ts'
 import type { Authenticate, Authenticated, Caller } from '../request/caller.ts'
+import type { Json } from './answer.ts'
 import { drainBody, readBody } from './body.ts'
 import type { Caps } from './caps.ts'
 import type { Head } from './head.ts'
 import type { Metrics, Route } from './metrics.ts'
 import { type HttpSettings, isLoopback } from './settings.ts'
-
-/** A response that is nothing but JSON: it is sent without being made a web object first. */
-export interface Json {
-  readonly status: number
-  readonly json: string
-}
 
 /** MCP as this edge sees it: a request whose sender is known in, a response out. */
 export interface McpEndpoint {
@@ -49,6 +44,13 @@ export function routeOf(path: string): Route {
   return 'other'
 }
 
+/** Where a request goes once its head was read; neither rejects. */
+interface Routes {
+  fetch(request: Request, exchange: Bindings): Promise<Response>
+  /** All of `/mcp`: what most requests are for, so none of them is made a web object before it has to be. */
+  mcp(exchange: Bindings): Promise<Response | Json>
+}
+
 export function makeRoutes(options: {
   readonly settings: HttpSettings
   readonly authenticate: Authenticate
@@ -63,11 +65,10 @@ export function makeRoutes(options: {
   readonly bodyMs: number
   readonly origin: () => string
   readonly stopping: () => boolean
-}): Hono<Env> {
+}): Routes {
   const { settings, caps, log } = options
   const app = new Hono<Env>()
 
-  app.all('/mcp', async (c) => await serveMcp(c))
   app.get('/healthz', () => Response.json({ ok: true }))
   app.get('/readyz', async () =>
     options.stopping() ? refusal(503, 'this Writ is stopping') : Response.json(await options.ready()),
@@ -91,46 +92,55 @@ export function makeRoutes(options: {
   })
   for (const path of ['/healthz', '/readyz', '/metrics', '/.well-known/*'])
     app.all(path, () => refusal(405, 'this is for reading', { allow: 'GET, HEAD' }))
-  app.notFound(async (c) => await unread(c, missing()))
-  app.onError(async (error, c) => {
-    log.error({ err: error }, 'an HTTP request failed')
-    return await unread(c, refusal(500, 'Internal error'))
-  })
+  app.notFound(async (c) => await unread(c.env, missing()))
+  app.onError(async (error, c) => await failed(error, c.env))
 
-  async function serveMcp(c: Context<Env>): Promise<Response> {
-    const { incoming, head, gone } = c.env
+  async function failed(error: unknown, exchange: Bindings): Promise<Response> {
+    log.error({ err: error }, 'an HTTP request failed')
+    return await unread(exchange, refusal(500, 'Internal error'))
+  }
+
+  async function serveMcp(exchange: Bindings): Promise<Response | Json> {
+    const { incoming, outgoing, head, gone } = exchange
     const method = incoming.method
     if (method !== 'POST' && method !== 'GET' && method !== 'DELETE')
-      return await unread(c, refusal(405, 'MCP is spoken by POST, GET and DELETE', { allow: 'GET, POST, DELETE' }))
+      return await unread(
+        exchange,
+        refusal(405, 'MCP is spoken by POST, GET and DELETE', { allow: 'GET, POST, DELETE' }),
+      )
     const who = await options.authenticate({ headers: head.headers, resource: `${options.origin()}/mcp` })
     if (!who.ok) {
       options.metrics.unauthenticated(who.code, incoming.socket.remoteAddress ?? '')
-      return await unread(c, challenge(who))
+      return await unread(exchange, challenge(who))
     }
     const place = caps.take(who.key, incoming.socket, mayHold(incoming))
     if (!(Symbol.dispose in place)) {
       options.metrics.refused('busy')
-      return await unread(c, refusal(place.status, `you have too many ${place.what} open`, { 'retry-after': '1' }))
+      return await unread(
+        exchange,
+        refusal(place.status, `you have too many ${place.what} open`, { 'retry-after': '1' }),
+      )
     }
-    c.env.outgoing.once('close', () => place[Symbol.dispose]())
-    endWith(who, c.env)
+    outgoing.once('close', () => place[Symbol.dispose]())
+    endWith(who, exchange)
     const body =
       method === 'POST'
         ? await readBody(incoming, { maxBytes: maxMessageBytes, withinMs: options.bodyMs })
         : ({ ok: true, bytes: none } as const)
-    if (!body.ok) return await unread(c, bodyRefusal(body.status))
+    if (!body.ok) return await unread(exchange, bodyRefusal(body.status))
     place.resize(body.bytes.length)
-    const answer = await options.mcp.handle({
+    return await options.mcp.handle({
       method,
       headers: head.headers,
       body: body.bytes,
       caller: who.caller,
       signal: gone.signal,
     })
-    if (answer instanceof Response) return answer
-    return new Response(answer.json, { status: answer.status, headers: { 'content-type': 'application/json' } })
   }
-  return app
+  return {
+    fetch: async (request, exchange) => await app.fetch(request, exchange),
+    mcp: async (exchange) => await serveMcp(exchange).catch(async (error: unknown) => await failed(error, exchange)),
+  }
 }
 
 /** A stream or a wait lives no longer than the token it was opened with: the connection ends, and says nothing more. */
@@ -179,8 +189,7 @@ function bodyRefusal(status: 400 | 408 | 413): Response {
 }
 
 /** An answer to a request whose body was not read: read and forgotten within bounds, else the connection ends. */
-async function unread(c: Context<Env>, response: Response): Promise<Response> {
-  const { incoming, outgoing } = c.env
+async function unread({ incoming, outgoing }: Bindings, response: Response): Promise<Response> {
   if (!(await drainBody(incoming, { maxBytes: 2 * maxMessageBytes, withinMs: 2000 })))
     outgoing.setHeader('connection', 'close')
   return response

@@ -202,7 +202,8 @@ function sayTests(it: Anything, say: Say, block: (title: string, text: string) =
   const { tests } = it
   if (tests === undefined) return
   const took = tests.duration_ms === null ? '' : `, ${tests.duration_ms} ms`
-  const counts = it.state === 'succeeded' || it.state === undefined ? '' : `; what counts is how the run ended: ${it.state}`
+  const counts =
+    it.state === 'succeeded' || it.state === undefined ? '' : `; what counts is how the run ended: ${it.state}`
   say(
     `tests, as the workload reported them (${tests.source}): ${countsText(tests)}, ${tests.total} in all${took}${counts}`,
   )

@@ -61,10 +61,15 @@ export function tokenHash(text: string): Digest | null {
   return checksum(secret) === text.slice(prefix.length + secretLength) ? digestOf(text) : null
 }
 
+/** Where two hashes are compared; made once, for it is done at each request. */
+const compared = [Buffer.alloc('sha256:'.length + 64), Buffer.alloc('sha256:'.length + 64)] as const
+
 /** Whether two hashes are the same, in a time that does not tell where they differ. */
 export function sameHash(a: Digest, b: Digest): boolean {
-  const [left, right] = [Buffer.from(a, 'latin1'), Buffer.from(b, 'latin1')]
-  return left.length === right.length && timingSafeEqual(left, right)
+  if (a.length !== compared[0].length || b.length !== compared[1].length) return false
+  compared[0].write(a, 'latin1')
+  compared[1].write(b, 'latin1')
+  return timingSafeEqual(...compared)
 }
 
 function checksum(secret: string): string {
