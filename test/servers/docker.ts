@@ -116,9 +116,13 @@ async function launch(folder: string): Promise<number> {
 function argumentsFor(folder: string): readonly string[] {
   const program = runsc()
   const wrapper = join(folder, 'runsc')
-  // Never --ignore-cgroups: the memory limit is not held then. --platform=kvm hangs on nested machines.
+  // Never --ignore-cgroups: the memory limit is not held then. Without --oci-seccomp the profile is passed over. KVM hangs on
+  // machines that are virtual themselves.
   if (program !== null) {
-    writeFileSync(wrapper, `#!/bin/sh\nexec ${program} --network=none --platform=systrap --host-uds=open "$@"\n`)
+    writeFileSync(
+      wrapper,
+      `#!/bin/sh\nexec ${program} --network=none --platform=systrap --host-uds=open --oci-seccomp "$@"\n`,
+    )
     chmodSync(wrapper, 0o755)
   }
   return [

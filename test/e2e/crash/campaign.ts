@@ -7,7 +7,19 @@ import { type Effects, openEffects } from './effects.ts'
 import { type Acknowledged, breaches, viewsAreTheSteps } from './invariants.ts'
 import { type Line, openLine, Unanswered } from './line.ts'
 import { makePlace, type Place } from './place.ts'
-import { alive, brokerOf, type Family, familyOf, groupsOf, kill, type Process } from './processes.ts'
+import {
+  below,
+  familyNow,
+  gone,
+  groupPrefix,
+  leftovers,
+  orphansGone,
+  ownerOf,
+  sandboxesGone,
+  until,
+} from './leftovers.ts'
+import { type Family, groupsOf, kill, type Process } from './processes.ts'
+import { isolates, type Sandbox } from './sandbox.ts'
 
 /** Where on the path the kill falls: while the named thing is being done, or just after. */
 export const moments = [
@@ -39,12 +51,12 @@ export interface Report {
   readonly seconds: number
 }
 
-function target(name: string, env: string, port: number): string {
+function target(name: string, env: string, port: number, sandbox: readonly string[]): string {
   return `
   ${name}:
     about: A target with a service that remembers
     labels: { env: ${env} }
-    executor: isolate
+    ${sandbox.join('\n    ')}
     intents: [run_script]
     services:
       effects: { url: "http://127.0.0.1:${String(port)}", about: Remembers lines, credential: effects-token, addresses: ["127.0.0.1/32"] }
@@ -77,15 +89,25 @@ export async function campaign(options: {
   readonly seed: number
   readonly kills: number
   readonly withinMs?: number
+  /** Isolates unless told. */
+  readonly sandbox?: Sandbox
   readonly say?: (text: string) => void
 }): Promise<Report> {
   const begun = performance.now()
   const random = dice(options.seed)
   const token = `crash-token-${options.seed}-0123456789abcdef`
   const effects = await openEffects(token)
+  const sandbox = options.sandbox ?? isolates
   const place = makePlace({
     name: 'writ-crash-',
-    targets: target('effects', 'staging', effects.port) + target('guarded', 'production', effects.port),
+    config: sandbox.config,
+    targets: sandbox.targets
+      .map(
+        (lines, at) =>
+          target(`effects-${String(at)}`, 'staging', effects.port, lines) +
+          target(`guarded-${String(at)}`, 'production', effects.port, lines),
+      )
+      .join(''),
     credentials: '  effects-token:\n    source: { file: effects-token }\n    inject: { bearer: true }',
     secrets: { 'effects-token': token },
   })
@@ -98,12 +120,35 @@ export async function campaign(options: {
   let rounds = 0
   let whole = false
 
-  const world: World = { place, effects, line, told, random, lost: () => unanswered++, family: null, dead: [] }
-  const strike = (moment: Moment, victim: Victim): void => {
+  const world: World = {
+    place,
+    effects,
+    line,
+    told,
+    random,
+    sandbox,
+    lost: () => unanswered++,
+    family: null,
+    dead: [],
+    orphans: [],
+  }
+  const strike = async (moment: Moment, victim: Victim): Promise<void> => {
     const family = familyNow(place)
     if (family === null) return
+    const living = await sandbox.living(ownerOf(place) ?? '')
+    const key = `${moment}, ${victim}`
+    if (victim === 'worker' && living.length > 0) {
+      const killed = await Promise.all(living.map(async (id) => await sandbox.kill(id)))
+      const count = killed.filter(Boolean).length
+      if (count === 0) return
+      world.orphans.push(...living)
+      total++
+      kills[key] = (kills[key] ?? 0) + 1
+      return
+    }
     const hit = victimsOf(family, victim).filter((one) => kill(one))
     if (hit.length === 0) return
+    world.orphans.push(...living)
     world.dead.push(
       ...hit,
       ...(hit.includes(family.broker)
@@ -113,7 +158,6 @@ export async function campaign(options: {
           : []),
     )
     total += hit.length
-    const key = `${moment}, ${victim}`
     kills[key] = (kills[key] ?? 0) + 1
   }
 
@@ -131,10 +175,15 @@ export async function campaign(options: {
         victims[Math.floor(random() * 10)] ?? (random() < 0.5 ? 'broker' : random() < 0.6 ? 'run host' : 'worker')
       rounds++
       world.dead = []
+      world.orphans = []
       const from = performance.now()
       const tasks = await walk(world, moment, () => strike(moment, victim), rounds)
       const walked = performance.now()
-      for (const breach of [...breaches(place, told, effects, tasks), ...(await leftovers(place, world.dead, prefix))])
+      for (const breach of [
+        ...breaches(place, told, effects, tasks),
+        ...(await leftovers(place, world.dead, prefix)),
+        ...(await orphansGone(place, sandbox, world.orphans)),
+      ])
         found.push(`round ${rounds} (${moment}, ${victim}): ${breach}`)
       if (rounds % wholeLookEvery === 0) found.push(...wholeLook(world))
       options.say?.(
@@ -148,6 +197,7 @@ export async function campaign(options: {
     const last = familyNow(place)
     await askBroker(place.folder.controlSocket, 'stop')
     if (last !== null) found.push(...(await gone([last.broker, ...below(last)])))
+    found.push(...(await sandboxesGone(sandbox, prefix.split('-')[1] ?? '')))
     const groups = await until(() => (groupsOf(prefix).length === 0 ? [] : null), 3000)
     if (groups === null) found.push(`control groups are left after the stop: ${groupsOf(prefix).join(' ')}`)
     whole = found.length === 0
@@ -173,6 +223,7 @@ export async function campaign(options: {
 
 interface World {
   readonly place: Place
+  readonly sandbox: Sandbox
   readonly effects: Effects
   readonly line: Line
   readonly told: Acknowledged
@@ -181,15 +232,8 @@ interface World {
   family: Family | null
   /** Processes that were killed in this round, and those that lived by them. */
   dead: Process[]
-}
-
-function familyNow(place: Place): Family | null {
-  const broker = brokerOf(place.configFile)
-  return broker === null ? null : familyOf(broker)
-}
-
-function below(family: Family): readonly Process[] {
-  return [...(family.host === null ? [] : [family.host]), ...family.workers]
+  /** Containers that lost their run host in this round, or were killed. */
+  orphans: string[]
 }
 
 function victimsOf(family: Family, victim: Victim): readonly Process[] {
@@ -204,42 +248,6 @@ function victimsOf(family: Family, victim: Victim): readonly Process[] {
     case 'broker and run host':
       return [family.broker, ...host]
   }
-}
-
-/** Control groups carry the owner the run host was given. */
-function groupPrefix(place: Place): string {
-  const owner = /"owner":"([a-z0-9]+)"/.exec(familyNow(place)?.host?.command ?? '')?.[1]
-  if (owner === undefined) throw new Error('the run host has no owner')
-  return `writ-${owner}-`
-}
-
-async function until<T>(look: () => T | null, ms: number): Promise<T | null> {
-  const end = performance.now() + ms
-  for (;;) {
-    const seen = look()
-    if (seen !== null || performance.now() > end) return seen
-    await pause(20)
-  }
-}
-
-async function gone(processes: readonly Process[]): Promise<readonly string[]> {
-  const left = await until(() => (processes.some(alive) ? null : []), 5000)
-  return left === null
-    ? processes.filter(alive).map(({ pid, command }) => `process ${String(pid)} is left: ${command.slice(0, 160)}`)
-    : []
-}
-
-/** What a killed process had below it is gone, and only groups of the run host that lives are there. */
-async function leftovers(place: Place, dead: readonly Process[], prefix: string): Promise<readonly string[]> {
-  const left = await gone(dead)
-  const stale = (): readonly string[] => {
-    const host = familyNow(place)?.host
-    return groupsOf(prefix).filter(
-      (name) => host === undefined || host === null || !name.startsWith(`${prefix}${String(host.pid)}-`),
-    )
-  }
-  const clean = await until(() => (stale().length === 0 ? true : null), 5000)
-  return clean === null ? [...left, `control groups are left: ${stale().join(' ')}`] : left
 }
 
 function wholeLook(world: World): readonly string[] {
@@ -262,8 +270,8 @@ function countEnds(told: Acknowledged): Readonly<Record<string, number>> {
 /** A task of one round, with what makes its calls repeatable. */
 interface Job {
   readonly mark: string
-  readonly target: 'effects' | 'guarded'
-  readonly script: string
+  readonly target: string
+  readonly script: { readonly path: string; readonly content: string }
   task: string | null
   execution: string | null
   approval: string | null
@@ -271,17 +279,10 @@ interface Job {
 
 let marks = 0
 
-function job(world: World, target: Job['target'], kind: 'call' | 'slow' = 'call'): Job {
+function job(world: World, name: 'effects' | 'guarded', kind: 'call' | 'slow' = 'call'): Job {
   const mark = `line-${String(++marks)}-${Math.floor(world.random() * 1e9).toString(36)}`
-  const wait =
-    kind === 'slow'
-      ? "for (let n = 0; n < 20; n++) { console.log('tick', n); await new Promise((resolve) => setTimeout(resolve, 10)) }\n"
-      : ''
-  const script = `${wait}const { env } = writ
-const answer = await fetch(env.EFFECTS + '/', { method: 'POST', headers: { authorization: 'Bearer ' + env.TOKEN }, body: '${mark}' })
-console.log(answer.status, await answer.text())
-writ.writeFile('/out/seen.txt', '${mark}')
-`
+  const target = `${name}-${String(marks % world.sandbox.targets.length)}`
+  const script = world.sandbox.script(mark, kind === 'slow')
   return { mark, target, script, task: null, execution: null, approval: null }
 }
 
@@ -308,8 +309,8 @@ async function submit(world: World, one: Job): Promise<void> {
     goal: 'Write one line',
     target_ref: one.target,
     execution_intent: 'run_script',
-    inputs: { script: 'main.js' },
-    files: [{ path: 'main.js', content: one.script }],
+    inputs: { script: one.script.path },
+    files: [one.script],
     idempotency_key: `submit-${one.mark}`,
   })
   const task = answer?.['task_id']
@@ -347,7 +348,7 @@ async function approve(world: World, one: Job, verdict: 'approve' | 'reject'): P
 }
 
 /** Does `work` and kills `ms` after it was begun; resolves when both are done. */
-async function during(work: Promise<unknown>, ms: number, strike: () => void): Promise<void> {
+async function during(work: Promise<unknown>, ms: number, strike: () => Promise<void>): Promise<void> {
   await Promise.all([work, pause(ms).then(strike)])
 }
 
@@ -357,7 +358,12 @@ async function revive(world: World): Promise<void> {
 }
 
 /** One round: walks to the moment, kills, and brings everything to its end with the calls any client would make. */
-async function walk(world: World, moment: Moment, strike: () => void, round: number): Promise<readonly string[]> {
+async function walk(
+  world: World,
+  moment: Moment,
+  strike: () => Promise<void>,
+  round: number,
+): Promise<readonly string[]> {
   const { random, effects } = world
   const guarded = moment === 'ask' || moment === 'approve' || random() < 0.2
   const one = job(world, guarded ? 'guarded' : 'effects', moment === 'running' ? 'slow' : 'call')
@@ -391,21 +397,21 @@ async function walk(world: World, moment: Moment, strike: () => void, round: num
       jobs.push(...holders)
       await go()
       await pause(random() * 10)
-      strike()
+      await strike()
       for (const holder of holders) effects.release(holder.mark)
       break
     }
     case 'running':
       await go()
       await pause(random() * 250)
-      strike()
+      await strike()
       break
     case 'service': {
       const arrived = effects.hold(one.mark)
       await go()
       await Promise.race([arrived, pause(5000)])
       await pause(random() * 5)
-      strike()
+      await strike()
       effects.release(one.mark)
       break
     }
@@ -415,7 +421,7 @@ async function walk(world: World, moment: Moment, strike: () => void, round: num
       await Promise.race([arrived, pause(5000)])
       effects.release(one.mark)
       await pause(random() * 40)
-      strike()
+      await strike()
       break
     }
     case 'recover': {

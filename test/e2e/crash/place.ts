@@ -31,6 +31,8 @@ export interface PlaceOptions {
   /** Values of the file credentials. */
   readonly secrets?: Readonly<Record<string, string>>
   readonly env?: Readonly<Record<string, string>>
+  /** Lines of writ.yaml beside those `writ init` writes. */
+  readonly config?: string
   /** `data:` of writ.yaml. */
   readonly data?: string
 }
@@ -59,7 +61,7 @@ export function makePlace(options: PlaceOptions): Place {
         .join('\n')}`,
     )
     .replace('data: .writ', `data: ${options.data ?? '.writ'}`)
-  writeFileSync(configFile, config)
+  writeFileSync(configFile, `${config}\n${options.config ?? ''}`)
   const catalogFile = join(root, 'catalog.yaml')
   const [targets = ''] = readFileSync(catalogFile, 'utf8').split('# A service with a token.')
   const credentials = options.credentials === undefined ? '' : `\ncredentials:\n${options.credentials}\n`
