@@ -3,6 +3,8 @@
 package main
 
 import (
+	"os"
+	"os/signal"
 	"runtime"
 	"strings"
 	"sync"
@@ -90,10 +92,12 @@ func ignoreSignals() {
 		restorer uintptr
 		mask     uint64
 	}
+	// Not handled by the runtime, these would stop the agent in a kernel that does not protect the first process.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU)
 	for number := uintptr(1); number <= highestSignal; number++ {
-		signal := syscall.Signal(number)
+		one := syscall.Signal(number)
 		// The runtime interrupts its own threads with SIGURG.
-		if signal == syscall.SIGKILL || signal == syscall.SIGSTOP || signal == syscall.SIGURG {
+		if one == syscall.SIGKILL || one == syscall.SIGSTOP || one == syscall.SIGURG {
 			continue
 		}
 		var old action
@@ -103,7 +107,7 @@ func ignoreSignals() {
 		}
 		// Ignored, SIGCHLD would reap children behind the agent's back.
 		want := action{handler: signalIgnore}
-		if signal == syscall.SIGCHLD {
+		if one == syscall.SIGCHLD {
 			want.handler = signalDefault
 		}
 		_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, number, uintptr(unsafe.Pointer(&want)), 0, 8, 0, 0)

@@ -70,6 +70,9 @@ func main() {
 	runtime.GOMAXPROCS(2)
 	debug.SetMemoryLimit(24 << 20)
 	startThreads()
+	if guard() != nil {
+		os.Exit(exitBroken)
+	}
 	in, out, err := ownStreams()
 	if err != nil {
 		os.Exit(exitBroken)
@@ -136,11 +139,7 @@ func (a *agent) fail(code string, step *int) {
 }
 
 func (a *agent) say(kind byte, content any) {
-	payload, err := json.Marshal(content)
-	if err != nil {
-		end(exitBroken)
-	}
-	a.out.send(kind, channelControl, payload)
+	a.sayOf(kind, channelControl, content)
 }
 
 func (a *agent) sayOf(kind byte, channel uint32, content any) {
