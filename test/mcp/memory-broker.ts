@@ -169,6 +169,17 @@ export function memoryBroker(
         ran: true,
         steps: [{ title: 'run main.js', exit: 3, ms: 41 }],
         tail: hostileOutput,
+        tests: {
+          source: 'junit',
+          asserted: true,
+          total: 9,
+          passed: 7,
+          failed: 1,
+          skipped: 1,
+          duration_ms: 52,
+          failures: [{ name: 'test_renew', message: hostileOutput }],
+          more: true,
+        },
         files: [
           {
             path: 'out.txt',
