@@ -90,7 +90,7 @@ it('get the same answers from a second verifier that shares no code [G-independe
   ]
   const mine = Object.fromEntries(
     cases.map((one) => {
-      const { verdict, code } = verifyCase({ ...one, trust } as Parameters<typeof verifyCase>[0])
+      const { verdict, code } = verifyCase({ ...one, trust })
       return [one.title, { verdict, code }]
     }),
   )
