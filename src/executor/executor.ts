@@ -19,6 +19,8 @@ export interface RunIo {
    * run host that dies never leaves a run behind that is called not started and was.
    */
   started(step: number): Promise<void>
+  /** What isolation this run was seen to have, where that may be another than the executor's own. */
+  applied?(isolation: Isolation): void
 }
 
 /** Redacts, numbers, counts and stores. `write` never throws; past the limit it drops and says so. */
@@ -31,6 +33,8 @@ export interface OutputSink {
 /** Takes one file of `$WRIT_OUT`; bytes are redacted, or withheld where they are binary and hold a secret. Never rejects. */
 export interface ArtifactSink {
   put(path: string, bytes: Uint8Array): Promise<void>
+  /** Counts files that a sandbox had and did not hand over: links, special files, what is beyond its limits. */
+  withhold?(count: number): void
 }
 
 /** One kind of sandbox. Lives in the run host; one folder per implementation, one contract suite over all. */

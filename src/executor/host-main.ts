@@ -21,7 +21,7 @@ import { notStarted, runJob } from './run.ts'
  */
 
 const settings = JSON.parse(process.argv[2] ?? '{}') as HostSettings
-const executors = openExecutors(settings)
+const executors = await openExecutors(settings)
 const runs = new Map<ExecutionId, AbortController>()
 /** Every execution this process was ever given: none is taken twice. */
 const taken = new Set<ExecutionId>()

@@ -59,6 +59,7 @@ export async function runJob(
   signal.addEventListener('abort', cancel)
   const deadline = setTimeout(() => stop.abort('time'), limits.wall_s * 1000)
   let told = false
+  let isolation = executor.isolation
   try {
     const outcome = await executor
       .run(job, {
@@ -71,6 +72,9 @@ export async function runJob(
           if (step > 0) output.flush()
           await ports.started(step)
           told = true
+        },
+        applied(seen) {
+          isolation = seen
         },
       })
       .catch((error: unknown): Outcome => {
@@ -85,7 +89,7 @@ export async function runJob(
       outcome: lostFile ? withoutFiles(outcome) : outcome,
       counts: {
         egress: egress.counts(),
-        isolation_applied: executor.isolation,
+        isolation_applied: isolation,
         withheld_files: artifacts.withheld,
         redactions: output.redactions + artifacts.redactions,
         dropped_bytes: output.dropped,

@@ -11,6 +11,7 @@ export interface OutputCounter extends OutputSink {
 }
 
 export interface ArtifactCounter extends ArtifactSink {
+  withhold(count: number): void
   readonly redactions: number
   readonly withheld: number
 }
@@ -98,6 +99,9 @@ export function openArtifacts(
       left -= kept.length
       names.add(name.toLowerCase())
       await send(name, kept)
+    },
+    withhold(count) {
+      withheld += count
     },
     get redactions() {
       return redactions

@@ -1,0 +1,300 @@
+import { setTimeout as pause } from 'node:timers/promises'
+import type { Clock } from '../../clock.ts'
+import { systemClock } from '../../clock.ts'
+import type { CheckFinding } from '../../credential/credential.ts'
+import type { DockerSettings } from '../../execution/engine.ts'
+import type { StepExit } from '../../execution/execution.ts'
+import type { Job, Outcome } from '../../execution/job.ts'
+import type { ExecutionId } from '../../id.ts'
+import type { PlanImage } from '../../plan/plan.ts'
+import type { Executor, RunIo } from '../executor.ts'
+import { ownerLabel, plannedContainer } from './body.ts'
+import type { Planned } from './body.ts'
+import { findingsOf, unreachable } from './check.ts'
+import { EngineError, openClient } from './client.ts'
+import type { EngineClient, EngineInfo, EngineVersion } from './client.ts'
+import { asUnavailable, containerName, startContainer, unavailable } from './container.ts'
+import type { Container, Seen } from './container.ts'
+import { agentJobOf, converse } from './conversation.ts'
+import type { Told } from './conversation.ts'
+import { encodeFrame } from './frame.ts'
+import { lookInside } from './inside.ts'
+import { openPool } from './pool.ts'
+import { reach } from './reach.ts'
+
+export interface DockerOptions {
+  readonly settings: DockerSettings
+  /** The whole environment of a program that is started to reach the engine. */
+  readonly env: Readonly<Record<string, string>>
+  /** Labels what is this broker's, so that only it is swept. Letters, digits and `-`. */
+  readonly owner: string
+  readonly clock?: Clock
+  /** Milliseconds between looks at what waits too long. */
+  readonly tendMs?: number
+}
+
+export interface DockerExecutor extends Executor {
+  facts: NonNullable<Executor['facts']>
+  /** Ids of the containers that wait for a run. */
+  readonly waiting: readonly string[]
+  /** Resolves once what ended is removed, or left to the next sweep, and what is to wait does. */
+  settled(): Promise<void>
+}
+
+/** An agent that was told everything ends in milliseconds; one that went away by itself is on its way out. */
+const doneMs = 3000
+const goneMs = 300
+/** A pause before a taken container is replaced, so that its start does not compete with what ends the run. */
+const refillMs = 50
+const refillLateMs = 1000
+const againMs = 5000
+/** Starts at once: more make an engine slower for everybody. */
+const mostStarts = 8
+
+/**
+ * Runs in single-use containers of a Docker Engine, with nothing mounted, no network and an agent that is the container's
+ * first process. A container is seen not to run any more before its outcome is told; it is removed right after.
+ */
+export function createDockerExecutor(options: DockerOptions): DockerExecutor {
+  const { settings, env, owner } = options
+  /** Names of the containers that are in use: everything else with this owner's label is a leftover. */
+  const mine = new Set<string>()
+  const running = new Map<ExecutionId, Container>()
+  const work = new Set<Promise<unknown>>()
+  let opening: Promise<EngineClient | null> | null = null
+  let machine: Promise<{ readonly version: EngineVersion; readonly info: EngineInfo }> | null = null
+  let sweepAgain: NodeJS.Timeout | null = null
+  let open = true
+  const starts = openGate(mostStarts)
+
+  const images = lookInside(owner, hold)
+  const pool = openPool({
+    size: settings.warm,
+    clock: options.clock ?? systemClock,
+    tendMs: options.tendMs ?? 30_000,
+    start: async (planned) => {
+      const starting = starts(async () => await start(planned))
+      follow(starting)
+      return await starting
+    },
+    discard,
+  })
+
+  function hold(): { readonly name: string; readonly release: () => void } {
+    const name = containerName(owner)
+    mine.add(name)
+    return { name, release: () => void mine.delete(name) }
+  }
+
+  /** Keeps what goes on beside the runs in sight of `settled`. */
+  function follow(task: Promise<unknown>): void {
+    const followed = task.catch(() => undefined).finally(() => work.delete(followed))
+    work.add(followed)
+  }
+
+  async function connect(): Promise<EngineClient> {
+    opening ??= openClient(settings, env)
+    const client = await opening
+    if (client === null) throw unavailable('the container engine may not be reached as it is configured')
+    return client
+  }
+
+  async function learn(client: EngineClient): Promise<{ readonly version: EngineVersion; readonly info: EngineInfo }> {
+    machine ??= Promise.all([client.version(), client.info()]).then(([version, info]) => ({ version, info }))
+    machine.catch(() => (machine = null))
+    return await machine
+  }
+
+  async function start(planned: Planned): Promise<Container> {
+    if (!open) throw unavailable('the sandbox is shutting down')
+    const client = await connect()
+    const { info } = await learn(client)
+    const { name, release } = hold()
+    try {
+      return await startContainer({ client, owner, planned, name, hostKernel: info.KernelVersion ?? null })
+    } catch (error) {
+      release()
+      lost()
+      throw error
+    }
+  }
+
+  /** Ends what nobody wants an outcome of. */
+  function discard(container: Container): void {
+    follow(container.end(0).then(() => remove(container)))
+  }
+
+  async function remove(container: Container): Promise<void> {
+    const client = await connect()
+    await client.remove(container.id).catch(lost)
+    mine.delete(container.name)
+  }
+
+  /** Something may be left that only a sweep can find. What was learned of the engine may be of another by then. */
+  function lost(): void {
+    machine = null
+    if (!open || sweepAgain !== null) return
+    sweepAgain = setTimeout(() => {
+      sweepAgain = null
+      follow(sweep())
+    }, againMs)
+    sweepAgain.unref()
+  }
+
+  async function sweep(): Promise<void> {
+    try {
+      const client = await connect()
+      const left = await client.list(`${ownerLabel}=${owner}`)
+      await Promise.all(
+        left
+          .filter(({ names }) => !names.some((name) => mine.has(name)))
+          .map(async ({ id }) => await client.remove(id)),
+      )
+    } catch {
+      lost()
+    }
+  }
+
+  /** What was checked once of an engine holds until it is lost. */
+  async function admit(client: EngineClient): Promise<void> {
+    const { version, info } = await learn(client)
+    if (findingsOf(settings, version, info).some(({ level }) => level === 'problem'))
+      throw unavailable('the container engine cannot hold a sandbox as it has to be held')
+  }
+
+  async function prepare(job: Job, io: RunIo) {
+    const planned = plannedContainer(job.plan)
+    if (job.plan.hosts.length > 0) throw unavailable('a container reaches services only')
+    const contents = await Promise.all(job.plan.files.map(async (file) => await io.files.read(file.sha256)))
+    try {
+      const client = await connect()
+      await admit(client)
+      const inside = await images.inside(client, planned.image.id)
+      if (inside === null || inside.agent !== planned.image.agent)
+        throw unavailable('the image that was planned with cannot be run any more')
+      const agentJob = agentJobOf(job, inside.path)
+      // What cannot be sent is found out before anything starts.
+      encodeFrame({ type: 'job', job: agentJob })
+      return { planned, contents, agentJob }
+    } catch (error) {
+      if (error instanceof EngineError && error.kind === 'silent') lost()
+      throw error instanceof EngineError ? asUnavailable(error) : error
+    }
+  }
+
+  /** A container, or null where the run was stopped before there was one; it is ended when it comes. */
+  async function takeFor(planned: Planned, signal: AbortSignal): Promise<Container | null> {
+    if (signal.aborted) return null
+    const taking = pool.take(planned)
+    const { promise: aborted, resolve } = Promise.withResolvers<null>()
+    const onAbort = (): void => resolve(null)
+    signal.addEventListener('abort', onAbort)
+    const taken = await Promise.race([taking, aborted]).finally(() => signal.removeEventListener('abort', onAbort))
+    if (taken === null) follow(taking.then(discard))
+    return taken
+  }
+
+  follow(sweep())
+  return {
+    kind: 'docker',
+    isolation: 'container',
+    get waiting() {
+      return pool.waiting
+    },
+    async check() {
+      const way = reach(settings, env)
+      if ('refused' in way) return [{ level: 'problem', what: way.refused, fix: way.fix }] satisfies CheckFinding[]
+      way.close()
+      try {
+        machine = null
+        const { version, info } = await learn(await connect())
+        return findingsOf(settings, version, info)
+      } catch {
+        lost()
+        return [unreachable(settings)]
+      }
+    },
+    async facts(names) {
+      const client = await connect()
+      const { info } = await learn(client)
+      const found = new Map<string, PlanImage>()
+      for (const name of new Set(names)) {
+        const image = await images.named(client, info, name)
+        if (image !== null) found.set(name, image)
+      }
+      return { images: found, runtimes: new Set(['', ...Object.keys(info.Runtimes)]) }
+    },
+    async run(job, io) {
+      const { planned, contents, agentJob } = await prepare(job, io)
+      const container = await takeFor(planned, io.signal)
+      if (container === null || io.signal.aborted) {
+        if (container !== null) discard(container)
+        return { end: 'stopped', by: io.signal.reason === 'time' ? 'time' : 'cancel', steps: [] }
+      }
+      running.set(job.execution, container)
+      const late = setTimeout(() => pool.refill(planned), refillLateMs)
+      try {
+        io.applied?.(container.isolation)
+        await io.started(0)
+        const told = await converse(container, job, io, agentJob, contents)
+        const patience = told.complete ? doneMs : told.reason === null ? 0 : goneMs
+        return outcomeOf(job, told, await container.end(patience))
+      } finally {
+        clearTimeout(late)
+        running.delete(job.execution)
+        discard(container)
+        follow(pause(refillMs, null, { ref: false }).then(() => pool.refill(planned)))
+      }
+    },
+    async reap(live) {
+      const ended = [...running].filter(([execution]) => !live.has(execution))
+      for (const [, container] of ended) mine.delete(container.name)
+      await sweep()
+      return ended.map(([execution]) => execution)
+    },
+    async settled() {
+      while (work.size > 0) await Promise.all(work)
+    },
+    async close() {
+      open = false
+      if (sweepAgain !== null) clearTimeout(sweepAgain)
+      await pool.close()
+      await this.settled()
+      const client = await opening?.catch(() => null)
+      client?.close()
+    },
+  }
+}
+
+/** What Writ saw: the agent's word for what steps did, the engine's for whether the container is gone and how. */
+function outcomeOf(job: Job, told: Told, seen: Seen | null): Outcome {
+  const steps: readonly StepExit[] = told.cut === null ? told.steps : [...told.steps, told.cut]
+  if (seen === null) return { end: 'unknown', steps }
+  if (told.stopped !== null) return { end: 'stopped', by: told.stopped, steps }
+  const last = told.steps.at(-1)
+  const success = job.plan.steps[told.steps.length - 1]?.success ?? []
+  const failed = !told.complete || last?.exit === null || last === undefined || !success.includes(last.exit)
+  // True as well where only a child died of it, and its parent went on and did well (T27).
+  if (seen.outOfMemory && failed) {
+    const ended = steps.map((step, at) => (at === steps.length - 1 ? { ...step, exit: null } : step))
+    return { end: 'stopped', by: 'memory', steps: ended }
+  }
+  return { end: 'exited', steps, reason: told.complete ? null : (told.reason ?? 'sandbox_crash') }
+}
+
+/** Runs at most so many at once, the rest in the order they came. */
+function openGate(most: number): <T>(task: () => Promise<T>) => Promise<T> {
+  const waiting: (() => void)[] = []
+  let free = most
+  return async (task) => {
+    if (free === 0) await new Promise<void>((resolve) => waiting.push(resolve))
+    else free--
+    try {
+      return await task()
+    } finally {
+      const next = waiting.shift()
+      if (next === undefined) free++
+      else next()
+    }
+  }
+}
