@@ -36,7 +36,12 @@ export interface Config {
   readonly oauth: OAuthSettings | null
   readonly limits: LimitSettings
   /** What each tenant may have of the disk and of one-time URLs. */
-  readonly quotas: { readonly stored_mb: number; readonly tickets: number; readonly transfers: number }
+  readonly quotas: {
+    readonly stored_mb: number
+    readonly tickets: number
+    readonly transfers: number
+    readonly executions: number
+  }
   /** How the container engine is reached. */
   readonly docker: DockerSettings
   /** What remote clients are served; null where the file has no such section and nobody asked for an address. */
@@ -104,9 +109,10 @@ const configSchema = z.strictObject({
     .describe('What a target gets that says nothing, and what none may pass'),
   quotas: z
     .strictObject({
-      stored_mb: z.int().min(1).max(1_073_741_824).optional().describe('Megabytes of files; 10,240 unless told'),
+      stored_mb: z.int().min(1).max(1_073_741_824).optional().describe('Megabytes kept; 10,240 unless told'),
       tickets: z.int().min(1).max(10_000).optional().describe('One-time URLs that live at once; 100 unless told'),
       transfers: z.int().min(1).max(1000).optional().describe('Uploads and downloads at once; 8 unless told'),
+      executions: z.int().min(1).max(100_000).optional().describe('Executions that run or wait; 250 unless told'),
     })
     .optional()
     .describe('What each tenant may have'),
@@ -198,6 +204,7 @@ export function loadConfig(file: string, listen: Listen | null = null): Config {
       stored_mb: value.quotas?.stored_mb ?? 10_240,
       tickets: value.quotas?.tickets ?? 100,
       transfers: value.quotas?.transfers ?? 8,
+      executions: value.quotas?.executions ?? 250,
     },
     docker: dockerSettings(value.docker ?? {}, (given) => resolve(folder, given)),
     http:

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { lstatSync, mkdirSync } from 'node:fs'
+import { closeSync, fsyncSync, lstatSync, mkdirSync, openSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { WritError } from './error.ts'
@@ -13,6 +13,8 @@ export interface Folder {
   /** Compiled packs, and every module that ever decided, for replay. */
   readonly policy: string
   readonly log: string
+  /** What each tenant stores, as of some step: saves reading the steps before it. */
+  readonly holdings: string
   readonly mcpSocket: string
   readonly controlSocket: string
 }
@@ -32,6 +34,7 @@ export function folderOf(data: string, uid: number = process.getuid?.() ?? 0): F
     outputs: join(data, 'output'),
     policy: join(data, 'policy'),
     log: join(data, 'broker.log'),
+    holdings: join(data, 'holdings.txt'),
     mcpSocket: join(sockets, 'mcp.sock'),
     controlSocket: join(sockets, 'control.sock'),
   }
@@ -47,4 +50,27 @@ export function makeFolder(folder: Folder): void {
     throw new WritError('invalid_config', 'the folder for the sockets is not a private folder of this user', {
       remedy: 'Give the data folder mode 0700 and this user, or choose another with "data:" in writ.yaml.',
     })
+}
+
+/** A text that can be made again, or null where there is none or it cannot be read. */
+export function readKept(path: string): string | null {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch {
+    // It only saves work.
+    return null
+  }
+}
+
+/** Puts a text in the place of an earlier one, whole or not at all. */
+export function keep(path: string, text: string): void {
+  const next = `${path}.next`
+  const file = openSync(next, 'w', 0o600)
+  try {
+    writeFileSync(file, text)
+    fsyncSync(file)
+  } finally {
+    closeSync(file)
+  }
+  renameSync(next, path)
 }

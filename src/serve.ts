@@ -9,7 +9,7 @@ import { openSources } from './credential/sources.ts'
 import { digestOf, type Json, type JsonObject } from './digest.ts'
 import { openOutputStore } from './execution/output.ts'
 import { startRunHost } from './execution/host.ts'
-import { type Folder, folderOf, makeFolder } from './folder.ts'
+import { type Folder, folderOf, keep, makeFolder, readKept } from './folder.ts'
 import { openIdentity } from './http/identity/identity.ts'
 import { tokenMethods } from './http/identity/operate.ts'
 import { openLoopback } from './http/loopback.ts'
@@ -26,6 +26,7 @@ import { openBroker } from './path/open.ts'
 import type { Parts } from './path/parts.ts'
 import { openRefusals } from './path/refusals.ts'
 import { openRunner } from './path/run.ts'
+import { openStorage } from './path/storage.ts'
 import { openTransfers } from './path/transfer.ts'
 import { inTurn } from './path/turn.ts'
 import { openEngine } from './policy/engine.ts'
@@ -131,6 +132,7 @@ export async function serve(
     env: options.env,
     file: { dir: config.credentials, identityFile: join(config.keys, 'credentials.age') },
   })
+  const storage = openStorage(ledger, () => live.config().quotas, readKept(folder.holdings))
   const parts: Parts = {
     clock: systemClock,
     ledger,
@@ -148,6 +150,7 @@ export async function serve(
     },
     origin: signer.origin,
     maxRunning: 4,
+    storage,
     changes: openChanges(),
     availability: openAvailability(host, systemClock, () => [
       ...new Set([...live.catalog().targets.values()].flatMap((target) => target.image ?? [])),
@@ -159,7 +162,6 @@ export async function serve(
   const refusals = openRefusals(parts)
   const loopback = openLoopback((): Transfers => transferAnswers)
   const transfers = openTransfers(parts, refusals, {
-    quotas: () => live.config().quotas,
     place: {
       url: async () => (http === null ? await loopback.url() : (config.http?.url ?? http.url)),
       release: () => loopback.release(),
@@ -241,6 +243,7 @@ export async function serve(
         .catch((failure: unknown) => log.error({ err: failure }, 'refusals could not be accounted for'))
       await host.close()
       await engine.close()
+      await keepHoldings()
       ledger.close()
       lock.release()
       done.resolve()
@@ -271,8 +274,16 @@ export async function serve(
     try {
       const removed = await transfers.sweep(before)
       if (removed > 0) log.info({ removed }, 'artifacts that belong to nobody were removed')
+      await keepHoldings()
     } catch (failure) {
       if (stopping === null) log.error({ err: failure }, 'the artifacts could not be swept')
+    }
+  }
+  async function keepHoldings(): Promise<void> {
+    try {
+      keep(folder.holdings, await storage.save())
+    } catch (failure) {
+      log.warn({ err: failure }, 'what each tenant stores could not be noted down: the next start reads all steps')
     }
   }
   const ticker = setInterval(() => {

@@ -2,6 +2,7 @@ import type { Permit } from '../approval/permit.ts'
 import type { Lease } from '../credential/credential.ts'
 import { endLease, leaseCredentials } from '../credential/lease.ts'
 import { newPlaceholder } from '../credential/placeholder.ts'
+import { digestOf } from '../digest.ts'
 import { WritError } from '../error.ts'
 import { type FinalState, isFinal, type OutputFile, type RunReport } from '../execution/execution.ts'
 import type { Outcome, RunEnd } from '../execution/job.ts'
@@ -13,6 +14,7 @@ import type { Plan } from '../plan/plan.ts'
 import type { Decision, Generation, PolicyInput, Reason } from '../policy/policy.ts'
 import { outcomeOf } from './close.ts'
 import { type Parts, reasonOf } from './parts.ts'
+import type { RunShare } from './storage.ts'
 import { bytesOf } from './submit.ts'
 
 /** What the final decision was made of: its input, and the generation that phase `egress` is asked of too. */
@@ -23,20 +25,36 @@ interface DecidedBy {
 
 /** Steps 3 to 6 of the order of effects. Whatever happens in between, an outcome receipt is committed before any result is. */
 export async function execute(parts: Parts, permit: Permit, by: DecidedBy, cancelled: AbortSignal): Promise<void> {
+  const kept: Kept = { files: [], noRoom: 0, share: null }
+  try {
+    await carryOut(parts, permit, by, cancelled, kept)
+  } finally {
+    kept.share?.end()
+  }
+}
+
+async function carryOut(
+  parts: Parts,
+  permit: Permit,
+  by: DecidedBy,
+  cancelled: AbortSignal,
+  kept: Kept,
+): Promise<void> {
   const { execution, plan, decision } = permit
-  const files: OutputFile[] = []
+  const mostPrinted = plan.limits.output_kb * 1024
   let writer: OutputWriter | null = null
   let lease: Lease | null = null
   let sent = false
   let end: RunEnd
   try {
-    writer = parts.outputs.writer(execution, plan.limits.output_kb * 1024)
+    kept.share = await parts.storage.begin(plan.tenant)
+    writer = parts.outputs.writer(execution, Math.min(mostPrinted, kept.share.left))
     lease = await leaseFor(parts, permit)
     if (cancelled.aborted) {
       end = { outcome: { end: 'stopped', by: 'cancel', steps: [] }, counts: nothingCounted }
     } else {
       sent = true
-      end = await dispatch(parts, permit, by, lease, writer, files)
+      end = await dispatch(parts, permit, by, lease, writer, kept)
     }
   } catch (failure) {
     const error =
@@ -48,11 +66,12 @@ export async function execute(parts: Parts, permit: Permit, by: DecidedBy, cance
   const output = await closed(parts, execution, writer)
   const revocation = lease === null ? null : await endLease(lease)
   const outcome = end.outcome
-  const state = stateOf(outcome, plan)
+  const overQuota = kept.noRoom > 0 || (output.dropped_bytes > 0 && (kept.share?.left ?? 0) < mostPrinted)
+  const state = stateOf(outcome, plan, overQuota)
   const ran = sent && outcome.end !== 'not_started'
   const report: RunReport = {
     steps: outcome.end === 'not_started' ? [] : outcome.steps,
-    files: files.toSorted((a, b) => (a.path < b.path ? -1 : 1)),
+    files: kept.files.toSorted((a, b) => (a.path < b.path ? -1 : 1)),
     output: {
       bytes: output.bytes,
       dropped_bytes: output.dropped_bytes + end.counts.dropped_bytes,
@@ -61,8 +80,8 @@ export async function execute(parts: Parts, permit: Permit, by: DecidedBy, cance
     },
     egress: end.counts.egress,
     isolation_applied: end.counts.isolation_applied,
-    reason: reasonCode(outcome, state),
-    withheld_files: end.counts.withheld_files,
+    reason: reasonCode(outcome, state, overQuota),
+    withheld_files: end.counts.withheld_files + kept.noRoom,
     tests: end.tests ?? null,
   }
   const row = parts.ledger.views.execution(execution)
@@ -70,7 +89,7 @@ export async function execute(parts: Parts, permit: Permit, by: DecidedBy, cance
   await committed(parts, [
     ...(lease === null ? [] : [{ kind: 'lease_ended' as const, lease: lease.id, revocation: revocation ?? 'pending' }]),
     { kind: 'outcome', execution, report },
-    { kind: 'state', execution, state, ran, reasons: reasonsOf(parts, outcome, decision) },
+    { kind: 'state', execution, state, ran, reasons: reasonsOf(parts, outcome, decision, overQuota) },
     {
       kind: 'sign',
       execution,
@@ -78,6 +97,13 @@ export async function execute(parts: Parts, permit: Permit, by: DecidedBy, cance
     },
   ])
   parts.changes.wake(execution)
+}
+
+/** What a run leaves: the files there was room for, and how many there was none for. */
+interface Kept {
+  readonly files: OutputFile[]
+  noRoom: number
+  share: RunShare | null
 }
 
 const nothingCounted: RunEnd['counts'] = {
@@ -132,7 +158,7 @@ async function dispatch(
   { input, generation }: DecidedBy,
   lease: Lease | null,
   writer: OutputWriter,
-  files: OutputFile[],
+  kept: Kept,
 ): Promise<RunEnd> {
   const { execution, plan, digest, decision } = permit
   const placeholders = Object.fromEntries((lease?.secrets ?? []).map((secret) => [secret.name, newPlaceholder()]))
@@ -158,8 +184,12 @@ async function dispatch(
         parts.changes.wake(execution)
       },
       async file(path, bytes) {
+        if (kept.share?.take(digestOf(bytes), bytes.length) === false) {
+          kept.noRoom++
+          return
+        }
         const stored = await parts.artifacts.put(chunk(bytes), limits.artifact_kb * 1024)
-        files.push({ path, sha256: stored.sha256, size: stored.size })
+        kept.files.push({ path, sha256: stored.sha256, size: stored.size })
       },
     },
   )
@@ -171,7 +201,7 @@ async function* chunk(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
 }
 
 /** Outcome → state, as contracts/execution.md has it: what ended a run is what Writ saw. */
-function stateOf(outcome: Outcome, plan: Plan): FinalState {
+function stateOf(outcome: Outcome, plan: Plan, overQuota: boolean): FinalState {
   switch (outcome.end) {
     case 'not_started':
       return 'failed'
@@ -180,7 +210,7 @@ function stateOf(outcome: Outcome, plan: Plan): FinalState {
       const good = outcome.steps.every(
         (step, at) => step.exit !== null && (plan.steps[at]?.success ?? []).includes(step.exit),
       )
-      return all && good ? 'succeeded' : 'failed'
+      return all && good && !overQuota ? 'succeeded' : 'failed'
     }
     case 'stopped':
       return outcome.by === 'time' ? 'timed_out' : outcome.by === 'cancel' ? 'cancelled' : 'failed'
@@ -189,12 +219,12 @@ function stateOf(outcome: Outcome, plan: Plan): FinalState {
   }
 }
 
-function reasonCode(outcome: Outcome, state: FinalState): string | null {
+function reasonCode(outcome: Outcome, state: FinalState, overQuota: boolean): string | null {
   switch (outcome.end) {
     case 'not_started':
       return outcome.error.code
     case 'exited':
-      return state === 'succeeded' ? null : (outcome.reason ?? 'exit_status')
+      return state === 'succeeded' ? null : overQuota ? 'quota_exceeded' : (outcome.reason ?? 'exit_status')
     case 'stopped':
       return outcome.by
     case 'unknown':
@@ -202,12 +232,12 @@ function reasonCode(outcome: Outcome, state: FinalState): string | null {
   }
 }
 
-function reasonsOf(parts: Parts, outcome: Outcome, decision: Decision): readonly Reason[] {
+function reasonsOf(parts: Parts, outcome: Outcome, decision: Decision, overQuota: boolean): readonly Reason[] {
   switch (outcome.end) {
     case 'not_started':
       return [reasonOf(parts, outcome.error)]
     case 'exited':
-      return []
+      return overQuota ? [noRoom(parts, decision)] : []
     case 'stopped':
       return [
         {
@@ -235,6 +265,14 @@ function reasonsOf(parts: Parts, outcome: Outcome, decision: Decision): readonly
         },
       ]
   }
+}
+
+function noRoom(parts: Parts, decision: Decision): Reason {
+  const error = new WritError(
+    'quota_exceeded',
+    `What this run left is more than its tenant has room for in its ${parts.storage.quotas().stored_mb} MB: some of it was not kept.`,
+  )
+  return { code: error.code, message: error.message, remedy: error.remedy, ref: decision.id }
 }
 
 /** No receipt, no result: an outcome that cannot be written now is tried again until it can be. */

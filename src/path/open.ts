@@ -31,7 +31,7 @@ export function openBroker(parts: Parts, runner: Runner, refusals: Refusals, tra
     readonly [T in ToolName]: (caller: Caller, args: Arguments[T], waiting: Waiting) => Promise<Results[T]>
   } = {
     list_targets: async (caller, args) => await listTargets(parts, caller, args),
-    submit_task: async (caller, args) => await submitTask(parts, transfers, caller, args),
+    submit_task: async (caller, args) => await submitTask(parts, caller, args),
     upload_artifact: async (caller, args) => await uploadArtifact(parts, transfers, caller, args),
     start_execution: async (caller, args, waiting) => await start(parts, runner, caller, args, waiting),
     get_status: async (caller, args, waiting) => await getStatus(parts, caller, args, waiting),

@@ -15,6 +15,7 @@ import type { Caller } from '../request/caller.ts'
 import type { Availability } from '../plan/available.ts'
 import type { Changes } from './changes.ts'
 import type { Pace } from './pace.ts'
+import type { Storage } from './storage.ts'
 
 /** What the path is made of. Everything that can be exchanged is an interface of the folder it comes from. */
 export interface Parts {
@@ -32,7 +33,9 @@ export interface Parts {
   readonly rolesOf: (tenant: string, subject: string, agent?: string) => readonly string[]
   /** `iss` of the receipts; stands in approval statements. */
   readonly origin: string
+  /** Runs at once; a tenant of which none runs is given a place beyond them, up to as many again. */
   readonly maxRunning: number
+  readonly storage: Storage
   readonly changes: Changes
   readonly availability: () => Promise<Availability>
   readonly deniedPace: Pace

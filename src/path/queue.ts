@@ -3,8 +3,14 @@ import type { ExecutionId } from '../id.ts'
 /** What waits for a place to run. First come, first served within a tenant; between tenants, whoever has least running. */
 export interface Queue {
   push(execution: ExecutionId, tenant: string): void
-  /** The next one, or null; `running` holds the tenant of each place that is taken. */
-  next(running: Iterable<string>): { readonly execution: ExecutionId; readonly tenant: string } | null
+  /**
+   * The next one, or null; `running` holds the tenant of each place that is taken.
+   * @param room whether there is a place for a tenant that has so many
+   */
+  next(
+    running: Iterable<string>,
+    room?: (has: number) => boolean,
+  ): { readonly execution: ExecutionId; readonly tenant: string } | null
   readonly length: number
 }
 
@@ -20,13 +26,13 @@ export function openQueue(): Queue {
       else line.push(execution)
       length++
     },
-    next(running) {
+    next(running, room = () => true) {
       const taken = new Map<string, number>()
       for (const tenant of running) taken.set(tenant, (taken.get(tenant) ?? 0) + 1)
       let least: string | null = null
       for (const tenant of waiting.keys())
         if (least === null || (taken.get(tenant) ?? 0) < (taken.get(least) ?? 0)) least = tenant
-      if (least === null) return null
+      if (least === null || !room(taken.get(least) ?? 0)) return null
       const line = waiting.get(least) ?? []
       const execution = line.shift()
       waiting.delete(least)

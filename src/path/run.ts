@@ -44,13 +44,17 @@ export function openRunner(parts: Parts): Runner {
   let starting = 0
   let stopped = false
 
-  const room = (): boolean => !stopped && live.size + starting < parts.maxRunning
+  /** One tenant's long runs make another wait for its first place only where many tenants run at once. */
+  const room = (has: number): boolean =>
+    !stopped && live.size + starting < (has === 0 ? 2 * parts.maxRunning : parts.maxRunning)
+  const placesOf = (tenant: string): number => [...places.values()].filter((one) => one === tenant).length
   /** Policy and catalog are edited while a decision is waited for: null where what it stands on is in force no more. */
   const inForce = ({ plan, decision }: Permit): Generation | null => {
     const { generation } = parts.policy
     return generation?.digest === decision.policy && !usedEntriesChanged(plan, parts.catalog()) ? generation : null
   }
-  const free = (permit: Permit): boolean => room() && queue.length === 0 && inForce(permit) !== null
+  const free = (permit: Permit): boolean =>
+    room(placesOf(permit.plan.tenant)) && queue.length === 0 && inForce(permit) !== null
 
   /** It stands in the ledger as queued, so it is owed another try: a full disk may have room by then. */
   const again = (id: ExecutionId): void => {
@@ -66,8 +70,8 @@ export function openRunner(parts: Parts): Runner {
   }
 
   const pump = (): void => {
-    while (room()) {
-      const found = queue.next(places.values())
+    for (;;) {
+      const found = queue.next(places.values(), room)
       if (found === null) return
       const next = found.execution
       places.set(next, found.tenant)

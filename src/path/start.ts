@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { answerable, openApproval } from '../approval/requirement.ts'
 import { canonical, digestJson, digestOf } from '../digest.ts'
 import { WritError } from '../error.ts'
-import { isFinal, type Execution } from '../execution/execution.ts'
+import { isFinal, liveStates, type Execution } from '../execution/execution.ts'
 import { type ExecutionId, newId, parseId } from '../id.ts'
 import type { Entry } from '../ledger/ledger.ts'
 import type { Resolution } from '../plan/plan.ts'
@@ -95,6 +95,8 @@ async function begin(
     throw new WritError('rate_limited', 'Too many denied executions in the last minute.')
   if (parts.ledger.room() === 'low')
     throw new WritError('no_space', 'the data folder has no room for the records of another run')
+  await parts.storage.checkLeft(caller.tenant)
+  checkTenant(parts, caller.tenant)
   const execution = newId('exec')
   const nowMs = parts.clock.now()
   const input = buildInput({
@@ -179,6 +181,15 @@ async function begin(
 
 /** Executions of one subject that may wait, for people or for a place; more would only take room and others' turn. */
 const maxWaiting = 100
+
+/** Executions of one tenant that run or wait: what all its subjects together may put between others and their turn. */
+function checkTenant(parts: Parts, tenant: string): void {
+  const most = parts.storage.quotas().executions
+  if (parts.ledger.views.executions({ tenant, state: liveStates }, most).length < most) return
+  throw new WritError('quota_exceeded', `Your tenant has ${String(most)} executions that run or wait already.`, {
+    remedy: 'Wait until some have run, or cancel those nobody needs any more.',
+  })
+}
 
 function refuseCrowd(parts: Parts, caller: Caller): void {
   const mine = { tenant: caller.tenant, owner: caller.subject.id }

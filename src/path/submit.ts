@@ -23,7 +23,6 @@ import { inTurn } from './turn.ts'
 
 export async function submitTask(
   parts: Parts,
-  transfers: TransferDesk,
   caller: Caller,
   args: Arguments['submit_task'],
 ): Promise<Results['submit_task']> {
@@ -41,7 +40,7 @@ export async function submitTask(
       }
     }
     await checkTarget(parts, caller, args)
-    const put = putBytes(parts, await transfers.allowance(caller.tenant))
+    const put = putBytes(parts, await parts.storage.allowance(caller.tenant))
     const { files } = await applyFiles([], { files: args.files }, bytesOf(parts), put)
     const task = newTask(caller, args, { id: newId('task'), nowMs: parts.clock.now(), files })
     await parts.ledger.append(
@@ -92,7 +91,7 @@ export async function uploadArtifact(
       task.files,
       { files: args.files, remove: args.remove, unpacked, under: args.archive?.path },
       bytesOf(parts),
-      putBytes(parts, await transfers.allowance(caller.tenant)),
+      putBytes(parts, await parts.storage.allowance(caller.tenant)),
     )
     const revised = await revise(parts, task, files, changed)
     const described = { ...(await describe(parts, caller, revised)), changed }

@@ -8,22 +8,11 @@ import { applyFiles, maxCallBytes, maxUploadBytes, pathProblem, showPath } from 
 import type { Task } from '../request/task.ts'
 import { admit } from './admit.ts'
 import { type Body, checkRange, paced, stopped, verified } from './bytes.ts'
-import { openHoldings } from './holdings.ts'
 import type { Parts } from './parts.ts'
 import type { Refusals } from './refusals.ts'
 import { attachUpload } from './submit.ts'
 import { orphansBefore, sweepOrphans } from './sweep.ts'
 import { type DownloadTicket, openTickets, servingOf, type Ticket, type UploadTicket } from './ticket.ts'
-
-/** What one tenant may have of Writ's disk and connections. */
-export interface Quotas {
-  /** Megabytes of files of its tasks, plans and results, and of uploads that are still to come. */
-  readonly stored_mb: number
-  /** One-time URLs that live at once. */
-  readonly tickets: number
-  /** Uploads and downloads that move at once. */
-  readonly transfers: number
-}
 
 /** Where one-time URLs point: the public URL, or a listener on loopback that opens with the first ticket. */
 export interface Place {
@@ -34,7 +23,6 @@ export interface Place {
 }
 
 export interface TransferOptions {
-  readonly quotas: () => Quotas
   readonly place: Place
   /** Artifacts that are in use though no step names them. */
   readonly spared: (digest: Digest) => boolean
@@ -78,8 +66,6 @@ export interface TransferDesk {
    * @param ended called where they end before: the generator itself says so only when it is asked for more
    */
   send(token: string, from: number, to: number, ended: (why: WritError) => void): AsyncGenerator<Uint8Array>
-  /** Throws `quota_exceeded` as soon as the new bytes passed to it are more than the tenant has room for. */
-  allowance(tenant: string): Promise<(digest: Digest, size: number) => void>
   /** Removes artifacts that are nobody's, stored before the moment or, without one, before any request of now. */
   sweep(beforeMs?: number): Promise<number>
   tick(): Promise<void>
@@ -96,28 +82,13 @@ const maxServing = 4
 
 export function openTransfers(parts: Parts, refusals: Refusals, options: TransferOptions): TransferDesk {
   const tickets = openTickets(parts.clock)
-  const holdings = openHoldings(parts.ledger)
+  const { storage } = parts
   let closed = false
 
   const of = (tenant: string): readonly Ticket[] => tickets.live().filter((ticket) => ticket.caller.tenant === tenant)
   const moving = (tenant: string): number => of(tenant).reduce((sum, ticket) => sum + servingOf(ticket).length, 0)
 
-  /** @param but the ticket whose bytes are being counted and need no room kept for them any more */
-  async function allowance(tenant: string, but?: Ticket): Promise<(digest: Digest, size: number) => void> {
-    await holdings.refresh()
-    const quota = options.quotas().stored_mb
-    const fresh = new Set<Digest>()
-    let added = 0
-    return (digest, size) => {
-      if (holdings.holds(tenant, digest) || fresh.has(digest)) return
-      fresh.add(digest)
-      added += size
-      let used = holdings.bytesOf(tenant) + added
-      for (const ticket of of(tenant)) if (ticket.kind === 'upload' && ticket !== but) used += ticket.size
-      if (used > quota * 1_048_576)
-        throw new WritError('quota_exceeded', `The files of your tenant would be more than its ${quota} MB.`)
-    }
-  }
+  storage.count((tenant) => of(tenant).reduce((sum, one) => sum + (one.kind === 'upload' ? one.size : 0), 0))
 
   /** Waits for nothing: what `make` counted is still so when its ticket lives. */
   function give(base: string, make: () => Ticket): Given {
@@ -165,7 +136,7 @@ export function openTransfers(parts: Parts, refusals: Refusals, options: Transfe
     if (closed) throw new WritError('conflict', 'Writ is stopping.')
     if (servingOf(ticket).length >= (ticket.kind === 'upload' ? 1 : maxServing))
       throw new WritError('transfer_busy', 'Another request on this URL has not ended.')
-    if (moving(ticket.caller.tenant) >= options.quotas().transfers)
+    if (moving(ticket.caller.tenant) >= storage.quotas().transfers)
       throw new WritError('quota_exceeded', 'Your tenant has as many transfers at once as it may have.', {
         remedy: 'Try again when another transfer has ended.',
       })
@@ -249,7 +220,7 @@ export function openTransfers(parts: Parts, refusals: Refusals, options: Transfe
       if (stop.signal.aborted) throw stopped(stop.signal)
       // A gigabyte later, the answer may be another one.
       await decide(ticket)
-      const result = await attachUpload(parts, await allowance(ticket.caller.tenant, ticket), ticket)
+      const result = await attachUpload(parts, await storage.allowance(ticket.caller.tenant, ticket.size), ticket)
       await end(ticket, 'used')
       return result
     } catch (failure) {
@@ -275,10 +246,10 @@ export function openTransfers(parts: Parts, refusals: Refusals, options: Transfe
       } else await applyFiles(task.files, { stored: [{ path, sha256, size }] }, nothing, nothing)
       await replace({ kind: 'upload', caller, path, of: task.id })
       await checkDisk(size)
-      const allow = await allowance(caller.tenant)
+      const allow = await storage.allowance(caller.tenant)
       const base = await options.place.url()
       return give(base, () => {
-        const most = options.quotas().tickets
+        const most = storage.quotas().tickets
         if (of(caller.tenant).length >= most)
           throw new WritError('quota_exceeded', `Your tenant has ${most} one-time URLs already.`, {
             remedy: 'Use those you have, or wait until they expire.',
@@ -291,7 +262,7 @@ export function openTransfers(parts: Parts, refusals: Refusals, options: Transfe
     async issueDownload(caller, execution, { path, size, sha256 }) {
       await replace({ kind: 'download', caller, path, of: execution.id })
       const base = await options.place.url()
-      if (of(caller.tenant).length >= options.quotas().tickets) return null
+      if (of(caller.tenant).length >= storage.quotas().tickets) return null
       const bound = { caller, execution: execution.id, path, size, sha256 }
       return give(base, () => ({ kind: 'download', ...bound, serving: new Set() }))
     },
@@ -329,12 +300,11 @@ export function openTransfers(parts: Parts, refusals: Refusals, options: Transfe
         release()
       }
     },
-    allowance,
     async sweep(beforeMs) {
       const live = new Set(tickets.live().map((ticket) => ticket.sha256))
       return await sweepOrphans(
         parts.artifacts,
-        holdings,
+        storage.holdings,
         (digest) => live.has(digest) || options.spared(digest),
         beforeMs ?? orphansBefore(parts, parts.clock.now()),
       )

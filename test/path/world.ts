@@ -69,9 +69,13 @@ function target(name: string): string {
 `
 }
 
-export async function openWorld(options: { readonly rules?: string; readonly targets?: string } = {}): Promise<World> {
+export async function openWorld(
+  options: { readonly rules?: string; readonly targets?: string; readonly yaml?: string } = {},
+): Promise<World> {
   const ada = generateKey()
-  const folder = initialised(`\napprovers:\n  - { subject: ada, roles: [approver], key: ${ada.x} }\n`)
+  const folder = initialised(
+    `\napprovers:\n  - { subject: ada, roles: [approver], key: ${ada.x} }\n${options.yaml ?? ''}`,
+  )
   mkdirSync(join(folder, 'policies', 'extra'))
   writeFileSync(
     join(folder, 'policies', 'extra', 'extra.rego'),

@@ -56,8 +56,20 @@ it('an artifact of a task in force, a plan, a result or a ticket is never swept,
   await fc.assert(
     fc.asyncProperty(fc.array(act, { minLength: 3, maxLength: 40 }), async (acts) => {
       const steps: StoredStep[] = []
-      const add = (step: Step): void => void steps.push({ position: steps.length + 1, at_ms: 0, step })
-      const holdings = openHoldings({ steps: (after, limit) => steps.slice(after, after + limit) })
+      const records = new Map<string, number>()
+      const add = (tenant: string, step: Step): void => {
+        steps.push({ position: steps.length + 1, at_ms: 0, step })
+        const printed = step.kind === 'outcome' ? step.report.output.bytes : 0
+        records.set(tenant, (records.get(tenant) ?? 0) + JSON.stringify(step).length + printed)
+      }
+      let asked = 0
+      const ledger = {
+        steps(after: number, limit: number): readonly StoredStep[] {
+          asked++
+          return steps.slice(Math.max(0, after), Math.max(0, after) + limit)
+        },
+      }
+      const holdings = openHoldings(ledger)
       const tasks: Task[] = []
       const executions: { readonly id: ExecutionId; readonly tenant: string; done: boolean }[] = []
       // What the rule says, in other words than the code's: by looking at everything each time.
@@ -89,7 +101,7 @@ it('an artifact of a task in force, a plan, a result or a ticket is never swept,
                 : { ...old, files: chosen, revision: old.revision + 1 }
             if (old === undefined) tasks.push(task)
             else tasks[tasks.indexOf(old)] = task
-            add({ kind: 'task', task })
+            add(task.tenant, { kind: 'task', task })
             break
           }
           case 'plan': {
@@ -97,7 +109,7 @@ it('an artifact of a task in force, a plan, a result or a ticket is never swept,
             if (task === undefined) break
             const id = newId('exec')
             executions.push({ id, tenant: task.tenant, done: false })
-            add({ kind: 'planned', execution: id, ...samplePlan(task), key: null })
+            add(task.tenant, { kind: 'planned', execution: id, ...samplePlan(task), key: null })
             for (const file of task.files) kept.get(task.tenant)?.add(file.sha256)
             break
           }
@@ -106,12 +118,18 @@ it('an artifact of a task in force, a plan, a result or a ticket is never swept,
             if (execution === undefined || execution.done) break
             execution.done = true
             for (const at of one.files) await put(at)
-            add({
+            add(execution.tenant, {
               kind: 'outcome',
               execution: execution.id,
               report: sampleReport({ files: one.files.map(fileOf) }),
             })
-            add({ kind: 'state', execution: execution.id, state: 'succeeded', ran: true, reasons: [] })
+            add(execution.tenant, {
+              kind: 'state',
+              execution: execution.id,
+              state: 'succeeded',
+              ran: true,
+              reasons: [],
+            })
             for (const at of one.files) kept.get(execution.tenant)?.add(fileOf(at).sha256)
             break
           }
@@ -119,7 +137,7 @@ it('an artifact of a task in force, a plan, a result or a ticket is never swept,
             const execution = executions[one.execution]
             if (execution === undefined || execution.done) break
             execution.done = one.state !== 'running'
-            add({ kind: 'state', execution: execution.id, state: one.state, ran: true, reasons: [] })
+            add(execution.tenant, { kind: 'state', execution: execution.id, state: one.state, ran: true, reasons: [] })
             break
           }
           case 'store':
@@ -135,12 +153,20 @@ it('an artifact of a task in force, a plan, a result or a ticket is never swept,
             const there: Digest[] = []
             for await (const digest of store.list()) there.push(digest)
             expect(new Set(there)).toEqual(wanted)
+            await holdings.refresh()
             for (const tenant of tenants) {
               const bytes = names
                 .filter((name) => used(tenant).has(digestOf(name)))
                 .reduce((sum, name) => sum + name.length, 0)
-              expect(holdings.bytesOf(tenant)).toBe(bytes)
+              expect(holdings.bytesOf(tenant)).toBe(bytes + (records.get(tenant) ?? 0))
             }
+            // One that goes on from what was noted down knows the same, and reads no step again but the last.
+            const resumed = openHoldings(ledger, holdings.save())
+            expect(resumed.save()).toBe(holdings.save())
+            asked = 0
+            await resumed.refresh()
+            expect(asked).toBe(1)
+            expect(resumed.save()).toBe(holdings.save())
           }
         }
       }
@@ -166,4 +192,32 @@ it('what was stored or held since the moment stays, though nothing refers to it 
   utimesSync(place, 1, 1)
   expect(await sweepOrphans(store, holdings, () => false, moment)).toBe(1)
   expect(store.hold(sha256)).toBeNull()
+})
+
+it('what was noted down counts for nothing where it is damaged, or where the ledger is another', async () => {
+  const task = sampleTask({ tenant: 'acme', files: [fileOf(0)] })
+  const steps = (at_ms: number): readonly StoredStep[] => [{ position: 1, at_ms, step: { kind: 'task', task } }]
+  const ledger = (at_ms: number): { steps(after: number): readonly StoredStep[] } => ({
+    steps: (after) => (after < 1 ? steps(at_ms) : []),
+  })
+  const first = openHoldings(ledger(1))
+  await first.refresh()
+  const saved = first.save()
+  const bytesOf = (of: number, text: string): number => openHoldings(ledger(of), text).bytesOf('acme')
+  expect(bytesOf(1, saved)).toBe(first.bytesOf('acme'))
+  expect(bytesOf(2, saved)).toBe(0)
+  for (const bad of [
+    '',
+    '\n',
+    'null',
+    saved.slice(1),
+    saved.slice(0, -1),
+    saved.replace('"size":7', '"size":9'),
+    `${saved} `,
+  ])
+    expect(bytesOf(1, bad)).toBe(0)
+  // Read from the beginning then, and right.
+  const again = openHoldings(ledger(1), 'nothing of the kind')
+  await again.refresh()
+  expect(again.save()).toBe(saved)
 })

@@ -16,7 +16,8 @@ import { openTransferAnswers } from '../../src/http/transfer.ts'
 import type { Parts } from '../../src/path/parts.ts'
 import { openRefusals } from '../../src/path/refusals.ts'
 import { openTransfers } from '../../src/path/transfer.ts'
-import type { Quotas, TransferDesk } from '../../src/path/transfer.ts'
+import type { Quotas } from '../../src/path/storage.ts'
+import type { TransferDesk } from '../../src/path/transfer.ts'
 import { serve } from '../../src/serve.ts'
 import type { Served } from '../../src/serve.ts'
 
@@ -127,18 +128,18 @@ export function openDesk(
   options: {
     readonly paceMs?: number
     readonly bodyMs?: number
-    readonly quotas?: Quotas
+    readonly quotas?: Omit<Quotas, 'executions'>
     readonly parts?: Partial<Parts>
   } = {},
 ): { readonly desk: TransferDesk; readonly pass: (ms: number) => void; close(): Promise<void> } {
   let ahead = 0
   const clock = { now: () => Date.now() + ahead, monotonic: () => performance.now() + ahead }
-  const parts: Parts = { ...broker.served.parts, clock, ...options.parts }
-  const quotas = options.quotas ?? { stored_mb: 10_000, tickets: 100, transfers: 8 }
+  const quotas = { stored_mb: 10_000, tickets: 100, transfers: 8, executions: 250, ...options.quotas }
+  const storage = { ...broker.served.parts.storage, quotas: () => quotas }
+  const parts: Parts = { ...broker.served.parts, clock, storage, ...options.parts }
   const { paceMs = 30_000, bodyMs = 3_600_000 } = options
   const loopback = openLoopback(() => answers)
   const desk = openTransfers(parts, openRefusals(parts), {
-    quotas: () => quotas,
     place: loopback,
     spared: () => false,
     paceMs,
