@@ -2,6 +2,7 @@ import { type Command, InvalidArgumentError } from 'commander'
 import type { ApproveOptions } from './answer.ts'
 import type { Context } from './context.ts'
 import type { EnrollOptions } from './enroll.ts'
+import type { ImageOptions } from './images.ts'
 import type { InitOptions } from './init.ts'
 import type { RunOptions } from './run.ts'
 import type { TokenOptions } from './token.ts'
@@ -86,6 +87,37 @@ function work(program: Command, leaf: Leaf, action: Action): void {
   const targets = program.command('targets').description('what work can run on')
   leaf(targets, 'list', 'the targets of the catalog').action(
     action(async () => (await import('./targets.ts')).targetsList),
+  )
+
+  const images = program.command('images').description('what containers are made of')
+  leaf(
+    images,
+    'build [names...]',
+    'build images of Writ: base, python, node, go, shell; without names, those that the catalog uses',
+  )
+    .option('--base <image>', 'build on this image instead of Debian; what it has of a language goes before Debian’s')
+    .option('--tag <name>', 'name of the image, where one is built (else writ/NAME)')
+    .option('--network <mode>', '"host" where the engine has no network of its own for builds')
+    .action(
+      action(async (names: string[], options: ImageOptions) => {
+        const { imagesBuild } = await import('./images.ts')
+        return async (context) => await imagesBuild(context, names, options)
+      }),
+    )
+  leaf(
+    images,
+    'list',
+    'the images of the catalog and of Writ that the engine has, and whether their agent is right',
+  ).action(action(async () => (await import('./images.ts')).imagesList))
+  leaf(
+    images,
+    'verify [names...]',
+    'read the agent out of images and compare it with that of this Writ; exit 1 where one differs',
+  ).action(
+    action(async (names: string[]) => {
+      const { imagesVerify } = await import('./images.ts')
+      return async (context) => await imagesVerify(context, names)
+    }),
   )
 
   const credentials = program.command('credentials').description('values that runs use and never see')

@@ -4,14 +4,14 @@ import { askBroker } from '../control/control.ts'
 import type { CheckFinding } from '../credential/credential.ts'
 import { openSources } from '../credential/sources.ts'
 import { WritError } from '../error.ts'
-import { startRunHost } from '../execution/host.ts'
 import { folderOf } from '../folder.ts'
-import { loadCatalog } from '../plan/catalog.ts'
+import { type Catalog, loadCatalog } from '../plan/catalog.ts'
 import { checkPacks } from '../policy/tools.ts'
 import { openKeys } from '../receipt/keys.ts'
 import { findConfig, loadConfig, type Config } from '../config.ts'
 import { type Context, no, yes } from './context.ts'
 import { show } from './print.ts'
+import { probe } from './probe.ts'
 
 interface Area {
   readonly area: string
@@ -34,12 +34,7 @@ export async function doctor(context: Context): Promise<number> {
       ],
     })
   else areas.push(...(await configured(file)))
-  const host = startRunHost({ poolSize: 0 })
-  try {
-    for (const { executor, findings } of await host.check()) areas.push({ area: `executor ${executor}`, findings })
-  } finally {
-    await host.close()
-  }
+  areas.push(...(await sandboxes(file)))
   const problems = areas.flatMap((area) => area.findings).filter((finding) => finding.level === 'problem').length
   const mark = { ok: 'ok     ', warning: 'WARNING', problem: 'PROBLEM' } as const
   show(context, { areas, problems }, () =>
@@ -55,6 +50,42 @@ export async function doctor(context: Context): Promise<number> {
     ].join('\n'),
   )
   return problems === 0 ? yes : no
+}
+
+/** What the executors say of this machine, and whether each target of the catalog can be run on. */
+async function sandboxes(file: string | null): Promise<Area[]> {
+  const read = file === null ? null : readable(file)
+  const { checked, missing } = await probe(read?.config ?? null, read?.catalog ?? null)
+  const targets = [...(read?.catalog.targets.values() ?? [])]
+  return [
+    ...checked.map(({ executor, findings }) => ({ area: `executor ${executor}`, findings })),
+    ...(targets.length === 0
+      ? []
+      : [
+          {
+            area: 'targets',
+            findings:
+              missing.length === 0
+                ? [{ level: 'ok' as const, what: `all ${String(targets.length)} can be run on`, fix: null }]
+                : missing.map(({ target, why, fix }) => ({
+                    level: 'warning' as const,
+                    what: `target "${target}" is not available: ${why}`,
+                    fix,
+                  })),
+          },
+        ]),
+  ]
+}
+
+/** Null where either cannot be read; the configuration's own findings say why. */
+function readable(file: string): { readonly config: Config; readonly catalog: Catalog } | null {
+  try {
+    const config = loadConfig(file)
+    return { config, catalog: loadCatalog(config.catalog, config.limits) }
+  } catch (failure) {
+    if (failure instanceof WritError) return null
+    throw failure
+  }
 }
 
 function runtime(): CheckFinding[] {

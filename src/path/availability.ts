@@ -1,38 +1,74 @@
 import type { Clock } from '../clock.ts'
-import type { RunHost } from '../execution/job.ts'
-import type { Facts } from '../plan/plan.ts'
+import type { Checked, RunHost } from '../execution/job.ts'
+import { targetState } from '../plan/available.ts'
 import type { Availability } from '../plan/available.ts'
+import type { Catalog } from '../plan/catalog.ts'
+import type { Facts } from '../plan/plan.ts'
 
 const freshMs = 60_000
+/** As long as something is missing that an operator may just be making. */
+const soonMs = 5_000
+
+/** What the executors found, in the words of plans. */
+export function availabilityOf(checked: readonly Checked[]): Availability {
+  const able = new Map<string, { available: boolean; why: string; facts: Facts | null }>()
+  for (const { executor, findings, facts } of checked) {
+    const problem = findings.find((finding) => finding.level === 'problem')
+    able.set(executor, { available: problem === undefined, why: problem?.what ?? '', facts })
+  }
+  return able
+}
+
+/** Images that targets run in, each once. */
+export function imagesOf(catalog: Catalog): readonly string[] {
+  return [...new Set([...catalog.targets.values()].flatMap((target) => target.image ?? []))]
+}
+
+/** The targets that cannot be run on now, and what an operator does about each. */
+export function unavailableTargets(
+  catalog: Catalog,
+  able: Availability,
+): readonly { readonly target: string; readonly why: string; readonly fix: string }[] {
+  return [...catalog.targets.values()].flatMap((target) => {
+    const state = targetState(target, able)
+    return state.available ? [] : [{ target: target.ref, why: state.why, fix: state.fix }]
+  })
+}
 
 /**
- * Which executors this machine has, by their own checks; one question at a time, and its answer holds for a minute. A run
- * host that dies over the question is followed by another, which is asked once more; a failure is not remembered.
+ * Which executors this machine has, by their own checks; one question at a time, and its answer holds for a minute, or
+ * for seconds where an image was not there, or until other images are asked for. A run host that dies over the question
+ * is followed by another, which is asked once more; a failure is not remembered.
  */
 export function openAvailability(
   host: RunHost,
   clock: Clock,
   images: () => readonly string[],
 ): () => Promise<Availability> {
-  let asked: { readonly at: number; readonly answer: Promise<Availability> } | null = null
-  const ask = async (): Promise<Availability> => {
-    const able = new Map<string, { available: boolean; why: string; facts: Facts | null }>()
-    const names = images()
-    for (const { executor, findings, facts } of await host.check(names).catch(() => host.check(names))) {
-      const problem = findings.find((finding) => finding.level === 'problem')
-      able.set(executor, { available: problem === undefined, why: problem?.what ?? '', facts })
-    }
-    return able
-  }
+  let asked: { readonly until: number; readonly of: string; readonly answer: Promise<Availability> } | null = null
+  const ask = async (names: readonly string[]): Promise<Availability> =>
+    availabilityOf(await host.check(names).catch(() => host.check(names)))
   return async () => {
+    const names = images()
+    const of = JSON.stringify(names)
     const now = clock.monotonic()
-    if (asked === null || now - asked.at > freshMs) {
-      const mine = { at: now, answer: ask() }
+    if (asked === null || now > asked.until || of !== asked.of) {
+      const mine = { until: now + freshMs, of, answer: ask(names) }
       asked = mine
-      mine.answer.catch(() => {
-        if (asked === mine) asked = null
-      })
+      mine.answer.then(
+        (able) => {
+          if (asked === mine && !names.every((name) => has(able, name)))
+            asked = { ...mine, until: Math.min(mine.until, clock.monotonic() + soonMs) }
+        },
+        () => {
+          if (asked === mine) asked = null
+        },
+      )
     }
     return await asked.answer
   }
+}
+
+function has(able: Availability, image: string): boolean {
+  return [...able.values()].some((one) => one.facts?.images.has(image) === true)
 }

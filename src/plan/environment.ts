@@ -26,18 +26,6 @@ export interface Packages {
 
 export const noPackages: Packages = { pip: null, npm: null, go: null }
 
-/** What a run sees of a value: text, the way to a service, or its placeholder. */
-export function environmentText(value: EnvironmentValue, placeholders: Readonly<Record<string, string>>): string {
-  switch (value.kind) {
-    case 'literal':
-      return value.value
-    case 'service':
-      return `http://127.0.0.1:3128/${value.service}${value.path === undefined ? '' : `/${value.path}`}`
-    case 'placeholder':
-      return placeholders[value.credential] ?? ''
-  }
-}
-
 export function readPackages(
   given: TargetFile,
   at: Path,

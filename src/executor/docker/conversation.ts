@@ -1,5 +1,6 @@
 import type { StepExit } from '../../execution/execution.ts'
 import type { Job } from '../../execution/job.ts'
+import { environmentText } from '../../plan/value.ts'
 import type { RunIo } from '../executor.ts'
 import type { Container } from './container.ts'
 import { openConnections } from './egress.ts'
@@ -181,7 +182,7 @@ async function keep(outputs: ReturnType<typeof gather>, io: RunIo): Promise<bool
   return true
 }
 
-/** What a sandbox sees of the plan's environment: text, the way to a service, a placeholder; never a value. */
+/** A job in the words of the agent. */
 export function agentJobOf(job: Job, path: string): AgentJob {
   const { plan, placeholders } = job
   const env = new Map<string, string>([
@@ -189,11 +190,7 @@ export function agentJobOf(job: Job, path: string): AgentJob {
     ['HOME', '/work/home'],
     ['LANG', 'C.UTF-8'],
   ])
-  for (const { name, value } of plan.environment) {
-    if (value.kind === 'literal') env.set(name, value.value)
-    else if (value.kind === 'service') env.set(name, `http://127.0.0.1:3128/${value.service}`)
-    else env.set(name, Object.hasOwn(placeholders, value.credential) ? (placeholders[value.credential] ?? '') : '')
-  }
+  for (const { name, value } of plan.environment) env.set(name, environmentText(value, placeholders))
   env.set('WRIT_OUT', '/out')
   return {
     env: Object.fromEntries(env),

@@ -69,18 +69,18 @@ export function lookInside(owner: string, hold: Hold): Images {
   }
 }
 
-function architectureOf(image: EngineImage): 'amd64' | 'arm64' | null {
+export function architectureOf(image: EngineImage): 'amd64' | 'arm64' | null {
   if (image.Os !== 'linux') return null
   return image.Architecture === 'amd64' || image.Architecture === 'arm64' ? image.Architecture : null
 }
 
-function storeOf(info: EngineInfo): PlanImage['store'] {
+export function storeOf(info: EngineInfo): PlanImage['store'] {
   const driver = (info.DriverStatus ?? []).find(([name]) => name === 'driver-type')?.[1]
   return driver?.startsWith('io.containerd.snapshotter') === true ? 'containerd' : 'graphdriver'
 }
 
 /** The digest that the registry knows the image of this name by, or null where it came from none. */
-function manifestOf(image: EngineImage, name: string): string | null {
+export function manifestOf(image: EngineImage, name: string): string | null {
   const repository = name.replace(/@.*$/, '').replace(/:[\w.-]+$/, '')
   const found = (image.RepoDigests ?? []).find((entry) => entry.startsWith(`${repository}@`))
   const digest = found?.slice(found.indexOf('@') + 1) ?? ''
@@ -91,7 +91,7 @@ function manifestOf(image: EngineImage, name: string): string | null {
  * The digest of the agent that an image really has: read out of a container that is made for that and never started. A
  * label could say anything. Null where there is none that root alone could have put there to be run.
  */
-async function readAgent(client: EngineClient, owner: string, hold: Hold, id: string): Promise<Digest | null> {
+export async function readAgent(client: EngineClient, owner: string, hold: Hold, id: string): Promise<Digest | null> {
   const held = hold()
   let container: string | null = null
   try {

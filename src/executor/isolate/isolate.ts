@@ -3,6 +3,7 @@ import type { CheckFinding } from '../../credential/credential.ts'
 import { WritError } from '../../error.ts'
 import type { StepExit } from '../../execution/execution.ts'
 import type { Job, Outcome } from '../../execution/job.ts'
+import { environmentText } from '../../plan/value.ts'
 import type { Executor, RunIo } from '../executor.ts'
 import { findCage } from './cage.ts'
 import type { CageMaker } from './cage.ts'
@@ -187,11 +188,7 @@ function workerJob(job: Job): WorkerJob {
   const put = (name: string, value: string): void => {
     Object.defineProperty(env, name, { value, enumerable: true, configurable: true, writable: true })
   }
-  for (const { name, value } of plan.environment) {
-    if (value.kind === 'literal') put(name, value.value)
-    else if (value.kind === 'service') put(name, `http://127.0.0.1:3128/${value.service}`)
-    else put(name, job.placeholders[value.credential] ?? '')
-  }
+  for (const { name, value } of plan.environment) put(name, environmentText(value, job.placeholders))
   put('WRIT_OUT', '/out')
   return { steps: plan.steps, env, stdin: plan.stdin ?? '', inputs: plan.task.inputs, limits: plan.limits }
 }
