@@ -41,7 +41,7 @@ def test_names_outside_the_role_are_refused(client):
     assert refused.value.status == 400
 
 
-def test_another_token_is_refused(client):
+def test_an_unknown_role_is_refused():
     with pytest.raises(VaultError) as refused:
-        Client(client.address, "not-the-token").issue("web.staging.example")
-    assert refused.value.status == 403
+        Client.from_environment(role="database").issue("web.staging.example")
+    assert refused.value.status == 404
