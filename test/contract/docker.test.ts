@@ -1,6 +1,7 @@
-import { describe, test } from 'vitest'
+import { test } from 'vitest'
 import type { Executor } from '../../src/executor/executor.ts'
 import { contained, newOwner, place } from '../executor/docker/place.ts'
+import type { Place } from '../executor/docker/place.ts'
 import { executorContract } from './executor.ts'
 import type { Program } from './executor.ts'
 
@@ -12,10 +13,15 @@ import type { Program } from './executor.ts'
 for (const runtime of [null, 'runsc']) {
   const name = `docker, ${runtime ?? 'the default runtime'}`
   const found = await place({ runsc: runtime !== null })
-  if ('lacking' in found) {
-    describe(name, () => test('keeps the contract of every executor', (ctx) => ctx.skip(found.lacking)))
-    continue
-  }
+  if ('lacking' in found) without(found.lacking)
+  else contract(name, runtime, found)
+}
+
+function without(why: string): void {
+  test('keeps the contract of every executor in containers', (ctx) => ctx.skip(why))
+}
+
+function contract(name: string, runtime: string | null, found: Place): void {
   executorContract(name, () => {
     const owner = newOwner()
     const inner = found.open({ owner, set: { warm: 1 } })

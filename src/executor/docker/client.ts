@@ -107,13 +107,21 @@ interface Signal {
   readonly abortSignal: AbortSignal
 }
 
-const quickMs = 5000
-const longMs = 30_000
+/** Milliseconds. */
+export interface EngineTimes {
+  /** For what an engine knows without doing much. */
+  readonly quick: number
+  /** For what it has to do. */
+  readonly long: number
+}
+
+const usualTimes: EngineTimes = { quick: 5000, long: 30_000 }
 
 /** Loads dockerode, dials nothing yet. Null where the settings do not allow the engine to be dialled. */
 export async function openClient(
   settings: DockerSettings,
   env: Readonly<Record<string, string>>,
+  times: EngineTimes = usualTimes,
 ): Promise<EngineClient | null> {
   const way = reach(settings, env)
   if ('refused' in way) return null
@@ -139,11 +147,11 @@ export async function openClient(
 
   return {
     version: async () =>
-      await ask(quickMs, async (abortSignal) => version.parse(await docker.version({ abortSignal }))),
-    info: async () => await ask(quickMs, async (abortSignal) => info.parse(await docker.info({ abortSignal }))),
-    image: async (name) => await ask(quickMs, async () => image.parse(await docker.getImage(name).inspect())),
+      await ask(times.quick, async (abortSignal) => version.parse(await docker.version({ abortSignal }))),
+    info: async () => await ask(times.quick, async (abortSignal) => info.parse(await docker.info({ abortSignal }))),
+    image: async (name) => await ask(times.quick, async () => image.parse(await docker.getImage(name).inspect())),
     create: async (name, body) =>
-      await ask(longMs, async (abortSignal) => {
+      await ask(times.long, async (abortSignal) => {
         const made = await docker.createContainer({ _query: { name }, _body: body, abortSignal })
         return z
           .string()
@@ -151,12 +159,12 @@ export async function openClient(
           .parse(made.id)
       }),
     attach: async (id) =>
-      await ask(quickMs, async (abortSignal) => {
+      await ask(times.quick, async (abortSignal) => {
         const streams = { stream: true, stdin: true, stdout: true, stderr: true, hijack: true } as const
         return await docker.getContainer(id).attach({ ...streams, abortSignal })
       }),
     start: async (id) =>
-      await ask(longMs, async (abortSignal) => void (await docker.getContainer(id).start({ abortSignal }))),
+      await ask(times.long, async (abortSignal) => void (await docker.getContainer(id).start({ abortSignal }))),
     async stopped(id, abortSignal) {
       try {
         await docker.getContainer(id).wait({ condition: 'not-running', abortSignal })
@@ -166,7 +174,7 @@ export async function openClient(
       }
     },
     kill: async (id) =>
-      await ask(quickMs, async (abortSignal) => {
+      await ask(times.quick, async (abortSignal) => {
         try {
           await docker.getContainer(id).kill({ signal: 'SIGKILL', abortSignal })
         } catch (error) {
@@ -176,11 +184,11 @@ export async function openClient(
         }
       }),
     inspect: async (id) =>
-      await ask(quickMs, async (abortSignal) =>
+      await ask(times.quick, async (abortSignal) =>
         container.parse(await docker.getContainer(id).inspect({ abortSignal })),
       ),
     remove: async (id) =>
-      await ask(longMs, async (abortSignal) => {
+      await ask(times.long, async (abortSignal) => {
         try {
           await docker.getContainer(id).remove({ force: true, v: true, abortSignal })
         } catch (error) {
@@ -190,12 +198,12 @@ export async function openClient(
         }
       }),
     list: async (label) =>
-      await ask(quickMs, async (abortSignal) => {
+      await ask(times.quick, async (abortSignal) => {
         const found = listed.parse(await docker.listContainers({ all: true, filters: { label: [label] }, abortSignal }))
         return found.map(({ Id, Names }) => ({ id: Id, names: (Names ?? []).map((name) => name.replace(/^\//, '')) }))
       }),
     archive: async (id, path, limit) =>
-      await ask(longMs, async (abortSignal) => {
+      await ask(times.long, async (abortSignal) => {
         const stream = await docker.getContainer(id).getArchive({ path, abortSignal })
         const chunks: Buffer[] = []
         let size = 0

@@ -14,11 +14,6 @@ import type { AgentFrame, HostFrame, Ready } from './frame.ts'
 import { splitStreams } from './streams.ts'
 import { openWire } from './wire.ts'
 
-/** How a container was when it was seen not to run any more. */
-export interface Seen {
-  readonly outOfMemory: boolean
-}
-
 /** A container whose agent waits for a job, or has one. It serves one run. */
 export interface Container {
   readonly id: string
@@ -35,10 +30,14 @@ export interface Container {
   /** Resolves when nothing comes of the agent any more, or what came was not to be believed. */
   readonly closed: Promise<void>
   /**
-   * Resolves once it is seen to run no more; null where that could not be learned because the engine is silent. Killed
-   * after so many milliseconds, at once for 0.
+   * Resolves once it is seen to run no more, which is true; false where that could not be learned because the engine is
+   * silent. It is killed after so many milliseconds, at once for 0.
    */
-  end(patienceMs: number): Promise<Seen | null>
+  end(patienceMs: number): Promise<boolean>
+  /** Whether something in it was killed for want of memory. Told once it runs no more. */
+  outOfMemory(): Promise<boolean>
+  /** Lets go of its streams, which its agent takes for the end. */
+  leave(): void
 }
 
 export interface StartOptions {
@@ -49,11 +48,17 @@ export interface StartOptions {
   readonly name: string
   /** The kernel of the engine's machine, or null where it is not told. */
   readonly hostKernel: string | null
+  readonly times: ContainerTimes
 }
 
-const readyMs = 30_000
-/** As long as an end that matters to somebody is tried to be learned. */
-const confirmMs = 10_000
+/** Milliseconds. */
+export interface ContainerTimes {
+  /** From the start to the agent's first word. */
+  readonly ready: number
+  /** As long as an end is tried to be learned. */
+  readonly confirm: number
+}
+
 const againMs = 200
 const nobody = (): void => undefined
 
@@ -120,7 +125,21 @@ async function begin(options: StartOptions, id: string, stream: Duplex): Promise
     },
     async end(patienceMs) {
       if (patienceMs === 0) shut()
-      return await ended(patienceMs)
+      try {
+        if (patienceMs > 0) await Promise.race([stopped, pause(patienceMs)])
+        return await confirm()
+      } finally {
+        waiting.abort()
+        shut()
+      }
+    },
+    async outOfMemory() {
+      const seen = await client.inspect(id).catch(() => null)
+      return seen?.State.OOMKilled === true
+    },
+    leave() {
+      waiting.abort()
+      shut()
     },
   }
 
@@ -150,33 +169,22 @@ async function begin(options: StartOptions, id: string, stream: Duplex): Promise
     () => false,
   )
 
-  async function ended(patienceMs: number): Promise<Seen | null> {
-    try {
-      if (patienceMs > 0) await Promise.race([stopped, pause(patienceMs)])
-      for (const until = performance.now() + confirmMs; ; await pause(againMs)) {
-        try {
-          if (!(await known())) {
-            await client.kill(id)
-            await Promise.race([stopped, pause(againMs)])
-          }
-          const { State } = await client.inspect(id)
-          if (!State.Running) return { outOfMemory: State.OOMKilled }
-        } catch (error) {
-          if (error instanceof EngineError && error.kind === 'missing') return { outOfMemory: false }
-        }
-        if (performance.now() > until) return null
+  async function confirm(): Promise<boolean> {
+    for (const until = performance.now() + options.times.confirm; ; await pause(againMs)) {
+      if (await Promise.race([stopped, Promise.resolve(false)])) return true
+      try {
+        await client.kill(id)
+        if (await Promise.race([stopped, pause(againMs, false)])) return true
+        const { State } = await client.inspect(id)
+        if (!State.Running) return true
+      } catch (error) {
+        if (error instanceof EngineError && error.kind === 'missing') return true
       }
-    } finally {
-      waiting.abort()
-      shut()
+      if (performance.now() > until) return false
     }
   }
-  /** Whether it is known already that it runs no more. */
-  async function known(): Promise<boolean> {
-    return await Promise.race([stopped, Promise.resolve(false)])
-  }
 
-  const late = setTimeout(shut, readyMs)
+  const late = setTimeout(shut, options.times.ready)
   try {
     container.isolation = await ready
     // Nothing was asked yet.

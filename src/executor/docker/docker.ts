@@ -12,9 +12,9 @@ import { ownerLabel, plannedContainer } from './body.ts'
 import type { Planned } from './body.ts'
 import { findingsOf, unreachable } from './check.ts'
 import { EngineError, openClient } from './client.ts'
-import type { EngineClient, EngineInfo, EngineVersion } from './client.ts'
+import type { EngineClient, EngineInfo, EngineTimes, EngineVersion } from './client.ts'
 import { asUnavailable, containerName, startContainer, unavailable } from './container.ts'
-import type { Container, Seen } from './container.ts'
+import type { Container, ContainerTimes } from './container.ts'
 import { agentJobOf, converse } from './conversation.ts'
 import type { Told } from './conversation.ts'
 import { encodeFrame } from './frame.ts'
@@ -31,6 +31,13 @@ export interface DockerOptions {
   readonly clock?: Clock
   /** Milliseconds between looks at what waits too long. */
   readonly tendMs?: number
+  readonly times?: DockerTimes
+}
+
+/** How long is waited for an engine, in milliseconds. */
+export interface DockerTimes extends EngineTimes, ContainerTimes {
+  /** Between sweeps, where one did not succeed. */
+  readonly again: number
 }
 
 export interface DockerExecutor extends Executor {
@@ -47,7 +54,7 @@ const goneMs = 300
 /** A pause before a taken container is replaced, so that its start does not compete with what ends the run. */
 const refillMs = 50
 const refillLateMs = 1000
-const againMs = 5000
+const usualTimes: DockerTimes = { quick: 5000, long: 30_000, ready: 30_000, confirm: 10_000, again: 5000 }
 /** Starts at once: more make an engine slower for everybody. */
 const mostStarts = 8
 
@@ -56,7 +63,7 @@ const mostStarts = 8
  * first process. A container is seen not to run any more before its outcome is told; it is removed right after.
  */
 export function createDockerExecutor(options: DockerOptions): DockerExecutor {
-  const { settings, env, owner } = options
+  const { settings, env, owner, times = usualTimes } = options
   /** Names of the containers that are in use: everything else with this owner's label is a leftover. */
   const mine = new Set<string>()
   const running = new Map<ExecutionId, Container>()
@@ -93,7 +100,7 @@ export function createDockerExecutor(options: DockerOptions): DockerExecutor {
   }
 
   async function connect(): Promise<EngineClient> {
-    opening ??= openClient(settings, env)
+    opening ??= openClient(settings, env, times)
     const client = await opening
     if (client === null) throw unavailable('the container engine may not be reached as it is configured')
     return client
@@ -111,7 +118,7 @@ export function createDockerExecutor(options: DockerOptions): DockerExecutor {
     const { info } = await learn(client)
     const { name, release } = hold()
     try {
-      return await startContainer({ client, owner, planned, name, hostKernel: info.KernelVersion ?? null })
+      return await startContainer({ client, owner, planned, name, times, hostKernel: info.KernelVersion ?? null })
     } catch (error) {
       release()
       lost()
@@ -121,7 +128,8 @@ export function createDockerExecutor(options: DockerOptions): DockerExecutor {
 
   /** Ends what nobody wants an outcome of. */
   function discard(container: Container): void {
-    follow(container.end(0).then(() => remove(container)))
+    container.leave()
+    follow(remove(container))
   }
 
   async function remove(container: Container): Promise<void> {
@@ -137,7 +145,7 @@ export function createDockerExecutor(options: DockerOptions): DockerExecutor {
     sweepAgain = setTimeout(() => {
       sweepAgain = null
       follow(sweep())
-    }, againMs)
+    }, times.again)
     sweepAgain.unref()
   }
 
@@ -208,6 +216,7 @@ export function createDockerExecutor(options: DockerOptions): DockerExecutor {
       try {
         machine = null
         const { version, info } = await learn(await connect())
+        follow(sweep())
         return findingsOf(settings, version, info)
       } catch {
         lost()
@@ -238,7 +247,9 @@ export function createDockerExecutor(options: DockerOptions): DockerExecutor {
         await io.started(0)
         const told = await converse(container, job, io, agentJob, contents)
         const patience = told.complete ? doneMs : told.reason === null ? 0 : goneMs
-        return outcomeOf(job, told, await container.end(patience))
+        const gone = await container.end(patience)
+        if (!gone) lost()
+        return await outcomeOf(job, told, gone, container)
       } finally {
         clearTimeout(late)
         running.delete(job.execution)
@@ -267,15 +278,15 @@ export function createDockerExecutor(options: DockerOptions): DockerExecutor {
 }
 
 /** What Writ saw: the agent's word for what steps did, the engine's for whether the container is gone and how. */
-function outcomeOf(job: Job, told: Told, seen: Seen | null): Outcome {
+async function outcomeOf(job: Job, told: Told, gone: boolean, container: Container): Promise<Outcome> {
   const steps: readonly StepExit[] = told.cut === null ? told.steps : [...told.steps, told.cut]
-  if (seen === null) return { end: 'unknown', steps }
+  if (!gone) return { end: 'unknown', steps }
   if (told.stopped !== null) return { end: 'stopped', by: told.stopped, steps }
   const last = told.steps.at(-1)
   const success = job.plan.steps[told.steps.length - 1]?.success ?? []
-  const failed = !told.complete || last?.exit === null || last === undefined || !success.includes(last.exit)
-  // True as well where only a child died of it, and its parent went on and did well (T27).
-  if (seen.outOfMemory && failed) {
+  const failed = !told.complete || last === undefined || last.exit === null || !success.includes(last.exit)
+  // Where all did well, a child that died of it is the workload's own affair (T27).
+  if (failed && (await container.outOfMemory())) {
     const ended = steps.map((step, at) => (at === steps.length - 1 ? { ...step, exit: null } : step))
     return { end: 'stopped', by: 'memory', steps: ended }
   }

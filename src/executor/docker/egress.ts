@@ -31,6 +31,8 @@ export interface Connections {
 
 /** More than the gateway takes, so that it is the gateway that refuses. */
 const mostBodyBytes = 1_048_576 + 65_536
+/** Requests whose bytes and answers are held at once: a run that reads none of its answers holds no more of the run host. */
+const mostAnswers = 8
 /** Bytes that are read before the agent is told that it may send as much again. */
 const tellAt = windowBytes / 4
 const origin = 'http://127.0.0.1:3128'
@@ -53,9 +55,25 @@ export function openConnections(port: EgressPort, send: ConnectionFrames): Conne
     else stream.destroy()
   })
 
+  let answering = 0
+  const queue: (() => void)[] = []
+  /** Waits for its turn to hold a request and an answer, and holds them until the connection has taken the answer. */
+  async function turn(response: ServerResponse): Promise<void> {
+    if (answering >= mostAnswers) await new Promise<void>((resolve) => queue.push(resolve))
+    else answering++
+    const over = (): void => {
+      const next = queue.shift()
+      if (next === undefined) answering--
+      else next()
+    }
+    if (response.closed) over()
+    else response.once('close', over)
+  }
+
   async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const gone = new AbortController()
     response.once('close', () => gone.abort())
+    await turn(response)
     const body = await bodyOf(request)
     if (body === null) {
       response.writeHead(413, { connection: 'close' }).end()

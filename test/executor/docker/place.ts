@@ -1,6 +1,6 @@
 import Docker from 'dockerode'
 import { pack } from 'tar-stream'
-import type { Digest, JsonObject } from '../../../src/digest.ts'
+import type { JsonObject } from '../../../src/digest.ts'
 import { agentFor } from '../../../src/executor/docker/binary.ts'
 import { createDockerExecutor } from '../../../src/executor/docker/docker.ts'
 import type { DockerExecutor, DockerOptions } from '../../../src/executor/docker/docker.ts'
@@ -64,7 +64,7 @@ export function contained(
   change: (create: JsonObject) => JsonObject = (create) => create,
 ): Prepared {
   const { plan } = prepared.job
-  const create = containerBody({ image, limits: plan.limits, container, seccomp: seccompDigest as Digest })
+  const create = containerBody({ image, limits: plan.limits, container, seccomp: seccompDigest })
   const engine = { ...plan.engine, create: change(create), agent: image.agent, protocol: 'writ-frame/1' }
   return {
     ...prepared,
