@@ -1,0 +1,264 @@
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { createHash, randomBytes } from 'node:crypto'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { request } from 'node:https'
+import { createServer } from 'node:net'
+import type { AddressInfo, LookupFunction } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Readable } from 'node:stream'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { JsonObject } from '../../src/digest.ts'
+import { newAuthority } from '../egress/certificate.ts'
+import { client2, type HttpClient, sdk1 } from '../http/clients.ts'
+import { type HttpWorld, openHttpWorld } from '../http/world.ts'
+import { until } from '../transfer/broker.ts'
+import { script } from './world.ts'
+
+const page = readFileSync(join(import.meta.dirname, '..', '..', 'docs', 'remote.md'), 'utf8')
+const found = spawnSync('nginx', ['-v']).error === undefined
+const why = 'nginx is missing: install it with the package manager of the system'
+
+const authority = newAuthority()
+const folder = mkdtempSync(join(tmpdir(), 'writ-nginx-'))
+let nginx: ChildProcess
+let http: HttpWorld
+let port = 0
+let origin = ''
+
+/** The server block of the page with other ports and files, in the least of a configuration around it. */
+function configuration(upstream: string): string {
+  const block = /```nginx\n([^]*?)```/.exec(page)?.[1] ?? ''
+  expect(block.match(/127\.0\.0\.1:8720/g)?.length).toBe(2)
+  const server = block
+    .replace('listen 443 ssl', `listen 127.0.0.1:${String(port)} ssl`)
+    .replace(/\/etc\/letsencrypt\S*fullchain\.pem/, join(folder, 'tls.crt'))
+    .replace(/\/etc\/letsencrypt\S*privkey\.pem/, join(folder, 'tls.key'))
+    .replaceAll('127.0.0.1:8720', upstream)
+  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']
+    .map((name) => `${name}_temp_path ${join(folder, name)};`)
+    .join('\n')
+  return `${process.getuid?.() === 0 ? 'user root;' : ''}
+daemon off; worker_processes 1; pid ${join(folder, 'pid')}; error_log ${join(folder, 'error.log')};
+events { worker_connections 512; }
+http { access_log ${join(folder, 'access.log')};
+${temporary}
+${server} }`
+}
+
+const here = ((_name, options, given) => {
+  if (typeof options === 'object' && options.all === true) given(null, [{ address: '127.0.0.1', family: 4 }])
+  else given(null, '127.0.0.1', 4)
+}) as LookupFunction
+
+/** `fetch` that finds writ.example on this machine and trusts its authority, as a system that has both would. */
+async function fetchHere(input: string | URL | Request, init: RequestInit = {}): Promise<Response> {
+  const url = new URL(input instanceof Request ? input.url : input)
+  return await new Promise((resolve, reject) => {
+    const asked = request(
+      url,
+      {
+        method: init.method ?? 'GET',
+        headers: Object.fromEntries(new Headers(init.headers)),
+        ca: authority.ca,
+        servername: url.hostname,
+        lookup: here,
+        agent: false,
+        ...(init.signal ? { signal: init.signal } : {}),
+      },
+      (answer) => {
+        const headers = new Headers()
+        for (const [name, values] of Object.entries(answer.headersDistinct))
+          for (const value of values ?? []) headers.append(name, value)
+        const status = answer.statusCode ?? 0
+        const body = status === 204 || status === 202 ? null : (Readable.toWeb(answer) as ReadableStream<Uint8Array>)
+        if (body === null) answer.resume()
+        resolve(new Response(body, { status, headers }))
+      },
+    )
+    asked.on('error', reject)
+    asked.end(typeof init.body === 'string' || init.body instanceof Uint8Array ? init.body : undefined)
+  })
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port: free } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return free
+}
+
+beforeAll(async () => {
+  if (!found) return
+  port = await freePort()
+  origin = `https://writ.example:${String(port)}`
+  http = await openHttpWorld({
+    http: `  url: ${origin}
+  oauth:
+    scopes: [writ]
+    issuers:
+      - name: corp
+        issuer: https://login.example
+        claims: { tenant: { value: acme } }`,
+  })
+  http.world.enrol()
+  const tls = authority.issue({ dns: ['writ.example'] })
+  writeFileSync(join(folder, 'tls.crt'), tls.cert)
+  writeFileSync(join(folder, 'tls.key'), tls.key, { mode: 0o600 })
+  const file = join(folder, 'nginx.conf')
+  writeFileSync(file, configuration(new URL(http.url).host))
+  nginx = spawn('nginx', ['-c', file, '-p', folder], { stdio: ['ignore', 'ignore', 'inherit'] })
+  await until(
+    async () =>
+      await fetchHere(`${origin}/healthz`).then(
+        () => true,
+        () => false,
+      ),
+  )
+}, 60_000)
+
+afterAll(async () => {
+  if (found) {
+    const ended = once(nginx, 'exit')
+    nginx.kill('SIGTERM')
+    await Promise.all([ended, http.close()])
+  }
+  rmSync(folder, { recursive: true, force: true })
+})
+
+function missing(ctx: { skip(note: string): never }): void {
+  if (!found) ctx.skip(why)
+}
+
+const clients: readonly (readonly [string, (token: string) => Promise<HttpClient>])[] = [
+  [
+    '@modelcontextprotocol/client 2 in the stateless revision',
+    async (token) => await client2('auto', { url: origin, token, fetch: fetchHere }),
+  ],
+  [
+    '@modelcontextprotocol/sdk 1 in a session of 2025',
+    async (token) => await sdk1({ url: origin, token, fetch: fetchHere }),
+  ],
+]
+
+describe('Writ behind nginx, configured as the page says', () => {
+  it.for(clients)(
+    'is used by %s for the whole path: files by curl, approval by a person, a wait that ends on the change, a download',
+    { timeout: 60_000 },
+    async ([name, open], ctx) => {
+      missing(ctx)
+      const client = await open(http.token(`carol-${String(name.length)}`))
+      const submitted = await client.call('submit_task', {
+        project_name: 'nginx',
+        goal: 'Through a proxy',
+        target_ref: 'production',
+        execution_intent: 'run_script',
+        ...script(
+          'p.js',
+          `import { readBytes, writeFile } from 'writ'
+console.log(readBytes('data.bin').length)
+writeFile('/out/copy.bin', readBytes('data.bin'))`,
+        ),
+      })
+      const task_id = String(submitted.structured['task_id'])
+      const bytes = randomBytes(4_000_000)
+      const data = join(folder, 'data.bin')
+      writeFileSync(data, bytes)
+      const sha256 = createHash('sha256').update(bytes).digest('hex')
+      const asked = await client.call('upload_artifact', {
+        task_id,
+        upload: { path: 'data.bin', size: bytes.length, sha256 },
+      })
+      const url = String(asked.structured['upload_url'])
+      expect(url.startsWith(`${origin}/transfer/`)).toBe(true)
+      expect(await curl('-T', data, url)).toMatchObject({
+        code: 0,
+        out: expect.stringContaining('"state":"ready"') as string,
+      })
+      const started = await client.call('start_execution', { task_id })
+      const id = String(started.structured['execution_id'])
+      const waiting = client.call('get_status', { execution_id: id, wait_ms: 40_000 })
+      const approval = started.structured['approval'] as JsonObject
+      await new Promise((resolve) => setTimeout(resolve, 300))
+      expect(http.world.approve(String(approval['approval_id']))).toMatchObject({ code: 0 })
+      const approved = performance.now()
+      await waiting
+      expect(performance.now() - approved).toBeLessThan(5000)
+      let status: JsonObject = {}
+      for (let tries = 0; tries < 10 && status['final'] !== true; tries++)
+        status = (await client.call('get_status', { execution_id: id, wait_ms: 10_000 })).structured
+      expect(status).toMatchObject({ state: 'succeeded' })
+      const part = await client.call('get_result', { execution_id: id, file: 'copy.bin' })
+      const { download_url } = part.structured['file'] as { readonly download_url: string }
+      const copy = join(folder, 'copy.bin')
+      expect(await curl('-o', copy, download_url)).toMatchObject({ code: 0 })
+      expect(readFileSync(copy).equals(bytes)).toBe(true)
+      const range = await fetchHere(download_url, { headers: { range: 'bytes=10-19' } })
+      expect([range.status, Buffer.from(await range.arrayBuffer())]).toEqual([206, bytes.subarray(10, 20)])
+      await client.close()
+      // What is a secret in a path is not written down.
+      expect(readFileSync(join(folder, 'access.log'), 'utf8')).not.toContain('/transfer/')
+    },
+  )
+
+  it('says how far a run is while the client waits, not after', { timeout: 30_000 }, async (ctx) => {
+    missing(ctx)
+    const client = await client2('auto', { url: origin, token: http.token('slow'), fetch: fetchHere })
+    const submitted = await client.call('submit_task', {
+      project_name: 'nginx',
+      goal: 'Progress',
+      target_ref: 'sandbox',
+      execution_intent: 'run_script',
+      ...script('s.js', 'await new Promise((done) => setTimeout(done, 7500))'),
+    })
+    const began = performance.now()
+    const told: number[] = []
+    const ran = await client.call(
+      'start_execution',
+      { task_id: submitted.structured['task_id'] as string, wait_ms: 20_000 },
+      { progress: () => told.push(performance.now() - began) },
+    )
+    expect(ran.structured).toMatchObject({ state: 'succeeded' })
+    const whole = performance.now() - began
+    expect(told.length).toBeGreaterThan(0)
+    expect(told[0] ?? whole).toBeLessThan(whole - 1500)
+  })
+
+  it('tells clients its public name where to sign in, and nobody from outside its metrics', async (ctx) => {
+    missing(ctx)
+    const body = '{"jsonrpc":"2.0","id":1,"method":"ping"}'
+    const headers = { 'content-type': 'application/json', accept: 'application/json, text/event-stream' }
+    const refused = await fetchHere(`${origin}/mcp`, { method: 'POST', headers, body })
+    expect(refused.status).toBe(401)
+    const metadata = `${origin}/.well-known/oauth-protected-resource/mcp`
+    expect(refused.headers.get('www-authenticate')).toContain(`resource_metadata="${metadata}"`)
+    expect(await (await fetchHere(metadata)).json()).toMatchObject({
+      resource: `${origin}/mcp`,
+      authorization_servers: ['https://login.example'],
+      scopes_supported: ['writ'],
+    })
+    expect((await fetchHere(`${origin}/metrics`)).status).toBe(404)
+    expect((await fetchHere(`${origin}/healthz`)).status).toBe(200)
+    const other = await fetchHere(`${origin}/mcp`, {
+      method: 'POST',
+      headers: { ...headers, host: 'evil.example' },
+      body,
+    })
+    expect(other.status).toBe(403)
+  })
+})
+
+async function curl(...args: readonly string[]): Promise<{ readonly code: number | null; readonly out: string }> {
+  writeFileSync(join(folder, 'ca.pem'), authority.ca)
+  const resolved = ['--resolve', `writ.example:${String(port)}:127.0.0.1`, '--cacert', join(folder, 'ca.pem')]
+  const child = spawn('curl', ['-sS', '--fail-with-body', ...resolved, ...args], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  let out = ''
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (out += text))
+  const [code] = (await once(child, 'close')) as [number | null]
+  return { code, out }
+}
