@@ -1,12 +1,13 @@
-// npm run demo: a broker in a temporary folder, a real MCP client, and the five things Writ is for.
+// npm run demo: a broker in a temporary folder, a real MCP client, and the things Writ is for, one step each.
 import { spawnSync } from 'node:child_process'
-import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { appendFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { Client } from '@modelcontextprotocol/client'
 import { StdioClientTransport } from '@modelcontextprotocol/client/stdio'
+import { startVaultStaging } from './vault-staging.ts'
 
 const root = join(import.meta.dirname, '..')
 const writ = join(root, 'bin', 'writ')
@@ -73,8 +74,39 @@ async function runTask(
   return { started, result: await call(client, 'get_result', { execution_id: started['execution_id'] }) }
 }
 
+async function ended(client: Client, execution: unknown): Promise<Fields> {
+  let status: Fields = {}
+  while (status['final'] !== true)
+    status = await call(client, 'get_status', { execution_id: execution, wait_ms: 20_000 })
+  return await call(client, 'get_result', { execution_id: execution })
+}
+
+/** Why no container can be started here, with what to do; null where one can. */
+function containersMissing(): string | null {
+  if (cli(['images', 'verify', 'writ/python'], { quiet: true }).code === 0) return null
+  return 'It takes a Docker Engine and the image "writ/python": install Docker, then once\n  writ init ~/writ --with docker\n  cd ~/writ\n  writ images build python\nand run the demo again. An engine elsewhere: DOCKER_HOST=unix:///PATH'
+}
+
+/** The example project as an agent sends it. */
+function project(): Fields[] {
+  const from = join(root, 'examples', 'vault-cert-client')
+  return readdirSync(from, { recursive: true, encoding: 'utf8' })
+    .filter((path) => /(?:\.py|^requirements\.txt)$/.test(path))
+    .map((path) => ({ path, content: readFileSync(join(from, path), 'utf8') }))
+}
+
 function tail(result: Fields | null): string {
   return typeof result?.['tail'] === 'string' ? result['tail'] : ''
+}
+
+/** What the workload reported, as it stands in a result. */
+function tests(result: Fields): string {
+  const report = (result['tests'] ?? {}) as Fields
+  const failures = (report['failures'] ?? []) as Fields[]
+  return [
+    `${String(report['passed'])} passed, ${String(report['failed'])} failed`,
+    ...failures.map(({ name, message }) => `       ${String(name)}: ${String(message).split('\n')[0] ?? ''}`),
+  ].join('\n')
 }
 
 async function staging(token: string): Promise<Server> {
@@ -106,7 +138,9 @@ async function inForce(before: unknown): Promise<number> {
 
 async function main(): Promise<void> {
   const token = `staging-token-${crypto.randomUUID()}`
+  const vaultToken = `hvs.${crypto.randomUUID()}`
   const upstream = await staging(token)
+  const vault = await startVaultStaging(vaultToken)
   const address = upstream.address()
   must(address !== null && typeof address === 'object', 'a port of the staging service')
 
@@ -130,14 +164,33 @@ async function main(): Promise<void> {
     environment:
       ORDERS_URL: { service: orders }
       ORDERS_TOKEN: { placeholder: orders-token }
+  vault-staging:
+    about: Test bench of the Vault staging cluster
+    labels: { env: staging, system: vault }
+    executor: docker
+    image: writ/python
+    intents: [run_script, install_and_test]
+    services:
+      vault: { url: "${vault.url}", about: Vault's HTTP API, credential: vault-token, addresses: ["127.0.0.1/32"] }
+    environment:
+      VAULT_ADDR: { service: vault }
+      VAULT_TOKEN: { placeholder: vault-token }
+    limits: { wall_s: 120, cpu_s: 120, memory_mb: 512 }
 
 credentials:
   orders-token:
     source: { file: orders-token }
     inject: { bearer: true }
+  vault-token:
+    source: { file: vault-token }
+    inject: { header: X-Vault-Token }
 `,
   )
+  const engine = process.env['DOCKER_HOST'] ?? ''
+  if (engine.startsWith('unix:///'))
+    appendFileSync(join(folder, 'writ.yaml'), `\ndocker: { host: ${JSON.stringify(engine)} }\n`)
   must(cli(['credentials', 'set', 'orders-token'], { input: token }).code === 0, 'the credential to be stored')
+  must(cli(['credentials', 'set', 'vault-token'], { input: vaultToken }).code === 0, 'the other one to be stored')
   say(dim('  An agent connects over MCP (stdio); the broker starts by itself.'))
   const client = new Client({ name: 'writ-demo', version: '1' }, { versionNegotiation: { mode: 'auto' } })
   await client.connect(
@@ -199,11 +252,9 @@ credentials:
   say(dim(indent(approved.out.split('\n').slice(0, 18).join('\n'))))
   say(indent('…'))
   const execution = String(second.started['execution_id'])
-  let status = await call(client, 'get_status', { execution_id: execution, wait_ms: 20_000 })
-  while (status['final'] !== true)
-    status = await call(client, 'get_status', { execution_id: execution, wait_ms: 20_000 })
-  must(status['state'] === 'succeeded', `success after approval, not ${JSON.stringify(status)}`)
-  say(indent(`state  succeeded\noutput ${tail(await call(client, 'get_result', { execution_id: execution })).trim()}`))
+  const rotated = await ended(client, execution)
+  must(rotated['state'] === 'succeeded', `success after approval, not ${JSON.stringify(rotated)}`)
+  say(indent(`state  succeeded\noutput ${tail(rotated).trim()}`))
 
   step('3. A denied request: a rule of your own, live without a restart')
   const before = generation()
@@ -271,7 +322,41 @@ deny contains {"rule": rego.metadata.rule()} if {
   say(indent(tail(fourth.result)))
   say(indent('The service saw the real token; the script, its output and the agent only ever saw a placeholder.'))
 
-  step('5. Anyone can check the receipts, offline')
+  step('5. A Python project in a container: its tests fail, the agent edits, they pass')
+  const missing = containersMissing()
+  if (missing !== null) say(indent(missing))
+  else {
+    const submitted = await call(client, 'submit_task', {
+      project_name: 'vault-cert-client',
+      goal: 'Test Python client against staging',
+      target_ref: 'vault-staging',
+      execution_intent: 'install_and_test',
+      files: project(),
+    })
+    must(submitted['state'] === 'ready', `a task that is ready, not ${JSON.stringify(submitted)}`)
+    const task_id = submitted['task_id']
+    const start = async (): Promise<Fields> =>
+      await ended(client, (await call(client, 'start_execution', { task_id }))['execution_id'])
+    const failing = await start()
+    must(failing['state'] === 'failed', `a failing test, not ${JSON.stringify(failing)}`)
+    say(indent(`state  failed\ntests  ${tests(failing)}`))
+    const edit = {
+      old: 'return at >= self.issued_at + self.lifetime',
+      new: 'return at >= self.issued_at + self.lifetime * 2 / 3',
+    }
+    await call(client, 'upload_artifact', {
+      task_id,
+      files: [{ path: 'vault_cert_client/certificate.py', edits: [edit] }],
+    })
+    say(dim(`  the agent edits certificate.py:\n    - ${edit.old}\n    + ${edit.new}`))
+    const passing = await start()
+    must(passing['state'] === 'succeeded', `success after the edit, not ${JSON.stringify(passing)}`)
+    must(!JSON.stringify([failing, passing]).includes(vaultToken), 'the token to be nowhere in the results')
+    say(indent(`state  succeeded\ntests  ${tests(passing)}`))
+    say(indent(`The staging service was asked ${String(vault.served.length)} times with the real token.`))
+  }
+
+  step('6. Anyone can check the receipts, offline')
   const fingerprint = cli(['keys', '--fingerprint'], { quiet: true }).out.trim()
   const verified = cli(['verify', '--root', fingerprint])
   must(verified.code === 0, `the log to verify: ${verified.out}`)
@@ -290,6 +375,7 @@ deny contains {"rule": rego.metadata.rule()} if {
   await client.close()
   cli(['stop'], { quiet: true })
   upstream.close()
+  await vault.close()
   say(`\n${dim(`Done in ${((performance.now() - begun) / 1000).toFixed(1)} s. Nothing is left behind.`)}`)
   say(
     `What to do next, with Claude Code, Claude Desktop, VS Code or OpenClaw: ${pathToFileURL(join(root, 'README.md')).href}#first-use`,
