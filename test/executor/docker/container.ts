@@ -1,0 +1,81 @@
+import { randomBytes } from 'node:crypto'
+import type { Duplex } from 'node:stream'
+import Docker from 'dockerode'
+import { agentFor } from '../../../src/executor/docker/binary.ts'
+import { createBody } from '../../../src/executor/docker/body.ts'
+import { openImages } from '../../../src/executor/docker/builds.ts'
+import { splitStreams } from '../../../src/executor/docker/streams.ts'
+import { containerBody } from '../../../src/plan/container.ts'
+import { defaultLimits } from '../../../src/plan/limits.ts'
+import type { PlanImage } from '../../../src/plan/plan.ts'
+import { seccompDigest } from '../../../src/plan/seccomp.ts'
+import type { Engine } from '../../servers/engine.ts'
+import { architecture, converse } from './agent.ts'
+import type { Agent } from './agent.ts'
+
+/** The agent over a base of the test engine's; remove it when done. */
+export async function agentImage(engine: Engine, base: string): Promise<PlanImage & { remove(): Promise<void> }> {
+  const name = `writ-test-agent-${randomBytes(6).toString('hex')}:latest`
+  const desk = await openImages({ host: engine.host, tls: null, warm: 0, strict: false }, {})
+  await desk.build(
+    {
+      dockerfile: Buffer.from(`FROM ${base}\nCOPY writ-agent /writ-agent\n`),
+      tag: name,
+      base: null,
+      network: null,
+    },
+    () => undefined,
+  )
+  desk.close()
+  const docker = reach(engine)
+  const { Id: id } = await docker.getImage(name).inspect()
+  return {
+    name,
+    id,
+    store: 'graphdriver',
+    digest: null,
+    arch: architecture,
+    agent: agentFor(architecture).digest,
+    remove: async () => void (await docker.getImage(name).remove({ force: true })),
+  }
+}
+
+function reach(engine: Engine): Docker {
+  return new Docker({ socketPath: engine.host.replace('unix://', '') })
+}
+
+/** An agent in a container as Writ creates them, of that image and under that runtime; says `ready` before it resolves. */
+export async function agentInContainer(engine: Engine, image: PlanImage, runtime: string | null): Promise<Agent> {
+  const settings = { oci_runtime: runtime, cpus_m: 1000 }
+  const limits = { ...defaultLimits, memory_mb: 256 }
+  const body = containerBody({ image, limits, container: settings, seccomp: seccompDigest })
+  const created = createBody({ image, container: settings, body, key: '' }, `test${randomBytes(4).toString('hex')}`)
+  const container = await reach(engine).createContainer({
+    ...created,
+    name: `writ-test-${randomBytes(6).toString('hex')}`,
+  })
+  const stream: Duplex = Object.assign(
+    await container.attach({ stream: true, stdin: true, stdout: true, stderr: true, hijack: true }),
+  ) as Duplex
+  const ended = container.wait().then(({ StatusCode }: { StatusCode: number }) => ({ code: StatusCode }))
+  const talk = converse(stream, ended)
+  stream.on(
+    'data',
+    splitStreams((name, bytes) => {
+      if (name === 'stdout') talk.take(bytes)
+    }),
+  )
+  await container.start()
+  await talk.next('ready')
+  const { State } = await container.inspect()
+  return Object.assign(talk, {
+    ended,
+    pid: State.Pid,
+    others: () => [],
+    memory: () => 0,
+    async stop() {
+      stream.destroy()
+      await container.remove({ force: true, v: true })
+    },
+  })
+}
