@@ -32,12 +32,7 @@ ${settings}`,
 /** What `--with docker` puts under `targets`, by name: text two spaces deep. */
 export const dockerTargets: ReadonlyMap<string, string> = new Map([
   target('python', 'Python with pytest', 'python, shell', '    limits: { wall_s: 300, cpu_s: 120, memory_mb: 512 }\n'),
-  target(
-    'node',
-    'Node with npm',
-    'javascript, typescript, shell',
-    '    limits: { wall_s: 300, cpu_s: 120, memory_mb: 768 }\n',
-  ),
+  target('node', 'Node with npm', 'javascript, shell', '    limits: { wall_s: 300, cpu_s: 120, memory_mb: 768 }\n'),
   target(
     'go',
     'Go',

@@ -1,9 +1,39 @@
 import { member, readJson } from '../detect.ts'
 import type { PlanStep } from '../plan.ts'
 import type { Project, Recipe } from './recipe.ts'
-import { folderWith, inRoot, noTests, step } from './recipe.ts'
+import { folderWith, inRoot, lackingPackages, noTests, step } from './recipe.ts'
 
 const testName = /(?:^|\/)(?:[^/]+[._-]test|test-[^/]+|test)\.[cm]?[jt]s$|(?:^|\/)test\/(?:.*\/)?[^/]+\.[cm]?[jt]s$/
+
+/**
+ * Package managers take a tarball from where the registry's answer or a lock file says, which is a host that no container
+ * reaches. What stands between them and the mirror while they install says of each that it is there.
+ */
+const throughMirror = [
+  'const http = require("node:http"), { spawn } = require("node:child_process");',
+  'const mirror = process.env.npm_config_registry.replace(/\\/$/, "");',
+  'let own;',
+  'const local = (text) => text.replace(/"tarball":\\s*"[^"]*?\\/((?:@[^"\\/]+\\/)?[^"\\/]+\\/-\\/[^"]+)"/g, (_, path) => JSON.stringify("tarball") + ":" + JSON.stringify(own + "/" + path));',
+  'const server = http.createServer((asked, answer) => {',
+  '  const file = /\\/((?:@[^\\/]+\\/)?[^\\/]+\\/-\\/[^\\/?]+\\.tgz)$/.exec(asked.url);',
+  '  const headers = asked.headers.accept === undefined ? {} : { accept: asked.headers.accept };',
+  '  http.get(mirror + (file === null ? asked.url : "/" + file[1]), { headers }, (got) => {',
+  '    const type = got.headers["content-type"] || "application/octet-stream";',
+  '    if (!type.includes("json")) { answer.writeHead(got.statusCode, { "content-type": type }); got.pipe(answer); return }',
+  '    const parts = [];',
+  '    got.on("data", (part) => parts.push(part));',
+  '    got.on("end", () => { answer.writeHead(got.statusCode, { "content-type": type }); answer.end(local(Buffer.concat(parts).toString())) });',
+  '  }).on("error", () => answer.writeHead(502).end());',
+  '});',
+  'server.listen(0, "127.0.0.1", () => {',
+  '  own = "http://127.0.0.1:" + server.address().port;',
+  '  const env = { ...process.env, npm_config_registry: own + "/", YARN_NPM_REGISTRY_SERVER: own, YARN_UNSAFE_HTTP_WHITELIST: "127.0.0.1" };',
+  '  const [program, ...args] = process.argv.slice(1);',
+  '  const child = spawn(program, args, { stdio: "inherit", env });',
+  '  child.on("error", () => { console.error(program + ": not found in the image"); process.exit(127) });',
+  '  child.on("exit", (code) => process.exit(code === null ? 1 : code));',
+  '});',
+].join('\n')
 
 /** Installing and testing, or building, a project with a package.json, or lone test files. */
 export function nodeRecipe(project: Project): Recipe {
@@ -15,7 +45,9 @@ export function nodeRecipe(project: Project): Recipe {
       : { steps: [runner(args)] }
   const scripts = member(manifest, 'scripts')
   const script = scripts[intent === 'build' ? 'build' : 'test']
-  const install = installSteps(project)
+  const installing = installSteps(project)
+  if ('missing' in installing) return installing
+  const install = installing.steps
   if (typeof script === 'string' && !script.includes('no test specified'))
     return { steps: [...install, intent === 'build' ? buildStep(project) : testStep(project, script)] }
   if (intent === 'install_and_test' && paths.some((path) => testName.test(path)))
@@ -55,26 +87,27 @@ function testStep({ kind, args }: Project, script: string): PlanStep {
 }
 
 /** Vendored modules need no installing; an offline cache in the project serves like a mirror. */
-function installSteps({ kind, paths, contents, packages }: Project): readonly PlanStep[] {
+function installSteps({ kind, paths, contents, packages }: Project): Recipe {
   const manifest = readJson(contents, 'package.json')
-  const asked = ['dependencies', 'devDependencies', 'optionalDependencies'].some(
-    (name) => Object.keys(member(manifest, name)).length > 0,
+  const asked = ['dependencies', 'devDependencies', 'optionalDependencies'].flatMap((name) =>
+    Object.entries(member(manifest, name)),
   )
   const workspaces = manifest !== null && Object.hasOwn(manifest, 'workspaces')
-  if ((manifest !== null && !asked && !workspaces) || paths.some((path) => path.startsWith('node_modules/'))) return []
+  if (
+    (manifest !== null && asked.length === 0 && !workspaces) ||
+    paths.some((path) => path.startsWith('node_modules/'))
+  )
+    return { steps: [] }
   const tool = kind.tool ?? 'npm'
-  if (tool !== 'npm') {
-    const [argv] = kind.install
-    return argv === undefined ? [] : [step(`Install dependencies with ${tool}`, ...argv)]
-  }
-  const cache = folderWith(paths, ['npm-cache', '.npm-cache'], /^_cacache\//)
   const locked = inRoot(paths, 'package-lock.json') || inRoot(paths, 'npm-shrinkwrap.json')
-  return [
-    step(
-      'Install dependencies with npm',
-      'npm',
-      locked ? 'ci' : 'install',
-      ...(cache === null ? [] : ['--cache', cache, packages.npm === null ? '--offline' : '--prefer-offline']),
-    ),
-  ]
+  const argv = tool === 'npm' ? ['npm', locked ? 'ci' : 'install'] : (kind.install[0] ?? [tool, 'install'])
+  const title = `Install dependencies with ${tool}`
+  if (packages.npm !== null) return { steps: [step(title, 'node', '-e', throughMirror, ...argv)] }
+  const cache = tool === 'npm' ? folderWith(paths, ['npm-cache', '.npm-cache'], /^_cacache\//) : null
+  if (cache !== null) return { steps: [step(title, ...argv, '--offline', '--cache', cache)] }
+  const away = asked.flatMap(([name, version]) =>
+    typeof version === 'string' && !/^(?:file|link|workspace|portal):/.test(version) ? [`${name}@${version}`] : [],
+  )
+  if (away.length > 0) return lackingPackages(away, 'node_modules/')
+  return { steps: [step(title, ...argv)] }
 }

@@ -1,3 +1,4 @@
+import { showPath } from '../../request/files.ts'
 import type { Detected } from '../detect.ts'
 import type { Packages } from '../environment.ts'
 import type { Missing, PlanStep } from '../plan.ts'
@@ -57,4 +58,22 @@ export function noBuild(what: string): Recipe {
       },
     ],
   }
+}
+
+/** Where neither a mirror nor the project has what it asks for, and no image could. */
+export function lackingPackages(names: readonly string[], folder: string): Recipe {
+  const shown = names.slice(0, 10).map(visible).join(', ')
+  return {
+    missing: [
+      {
+        what: `packages: this target has no mirror to install ${shown}${names.length > 10 ? ` and ${names.length - 10} more` : ''} from`,
+        fix: `Upload them in ${folder}, or ask the operator of this Writ for a target with a package mirror.`,
+      },
+    ],
+  }
+}
+
+/** Names of packages are the caller's text. */
+function visible(name: string): string {
+  return showPath(name).slice(1, -1).slice(0, 100)
 }
