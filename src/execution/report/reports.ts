@@ -82,6 +82,7 @@ interface Stream {
 }
 
 const brace = 0x7b
+const capitalT = 0x54
 
 /** What one step prints, for the two formats that are printed. */
 function openStream(clean: Clean): Stream {
@@ -89,13 +90,16 @@ function openStream(clean: Clean): Stream {
   const tap = openTap(clean, { versioned: true })
   let tapBegun = false
   const readers: readonly LineReader[] = [go, tap]
-  const lines = openLines((line) => {
-    if (line[0] === brace) go.line(line.toString('utf8'))
-    else if (tapBegun || (line.length < 32 && line.subarray(0, 11).toString('latin1') === 'TAP version')) {
-      tapBegun = true
-      tap.line(line.toString('utf8'))
-    }
-  })
+  const lines = openLines(
+    (line) => {
+      if (line[0] === brace) go.line(line.toString('utf8'))
+      else if (tapBegun || (line.length < 32 && line.subarray(0, 11).toString('latin1') === 'TAP version')) {
+        tapBegun = true
+        tap.line(line.toString('utf8'))
+      }
+    },
+    (first) => tapBegun || first === brace || first === capitalT,
+  )
   return {
     write: (bytes) => lines.write(bytes),
     end() {
@@ -110,8 +114,11 @@ interface Lines {
   end(): void
 }
 
-/** Cuts a stream into lines without their ends; keeps at most one unfinished line. */
-function openLines(take: (line: Buffer) => void): Lines {
+/**
+ * Cuts a stream into lines without their ends; keeps at most one unfinished line. Whole lines that begin with a byte
+ * that is not `wanted` are passed over: most of what runs print is no report.
+ */
+function openLines(take: (line: Buffer) => void, wanted: (first: number) => boolean = () => true): Lines {
   let held: Buffer[] = []
   let size = 0
   let tooLong = false
@@ -136,8 +143,10 @@ function openLines(take: (line: Buffer) => void): Lines {
       const given = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
       let from = 0
       for (let end = given.indexOf(0x0a); end >= 0; end = given.indexOf(0x0a, from)) {
-        add(given.subarray(from, end))
-        finish()
+        if (size > 0 || wanted(given[from] ?? 0)) {
+          add(given.subarray(from, end))
+          finish()
+        }
         from = end + 1
       }
       // A copy: the sender may use its buffer again.
