@@ -9,31 +9,29 @@ const testName = /(?:^|\/)(?:[^/]+[._-]test|test-[^/]+|test)\.[cm]?[jt]s$|(?:^|\
  * Package managers take a tarball from where the registry's answer or a lock file says, which is a host that no container
  * reaches. What stands between them and the mirror while they install says of each that it is there.
  */
-const throughMirror = [
-  'const http = require("node:http"), { spawn } = require("node:child_process");',
-  'const mirror = process.env.npm_config_registry.replace(/\\/$/, "");',
-  'let own;',
-  'const local = (text) => text.replace(/"tarball":\\s*"[^"]*?\\/((?:@[^"\\/]+\\/)?[^"\\/]+\\/-\\/[^"]+)"/g, (_, path) => JSON.stringify("tarball") + ":" + JSON.stringify(own + "/" + path));',
-  'const server = http.createServer((asked, answer) => {',
-  '  const file = /\\/((?:@[^\\/]+\\/)?[^\\/]+\\/-\\/[^\\/?]+\\.tgz)$/.exec(asked.url);',
-  '  const headers = asked.headers.accept === undefined ? {} : { accept: asked.headers.accept };',
-  '  http.get(mirror + (file === null ? asked.url : "/" + file[1]), { headers }, (got) => {',
-  '    const type = got.headers["content-type"] || "application/octet-stream";',
-  '    if (!type.includes("json")) { answer.writeHead(got.statusCode, { "content-type": type }); got.pipe(answer); return }',
-  '    const parts = [];',
-  '    got.on("data", (part) => parts.push(part));',
-  '    got.on("end", () => { answer.writeHead(got.statusCode, { "content-type": type }); answer.end(local(Buffer.concat(parts).toString())) });',
-  '  }).on("error", () => answer.writeHead(502).end());',
-  '});',
-  'server.listen(0, "127.0.0.1", () => {',
-  '  own = "http://127.0.0.1:" + server.address().port;',
-  '  const env = { ...process.env, npm_config_registry: own + "/", YARN_NPM_REGISTRY_SERVER: own, YARN_UNSAFE_HTTP_WHITELIST: "127.0.0.1" };',
-  '  const [program, ...args] = process.argv.slice(1);',
-  '  const child = spawn(program, args, { stdio: "inherit", env });',
-  '  child.on("error", () => { console.error(program + ": not found in the image"); process.exit(127) });',
-  '  child.on("exit", (code) => process.exit(code === null ? 1 : code));',
-  '});',
-].join('\n')
+const throughMirror = String.raw`const http = require("node:http"), { spawn } = require("node:child_process");
+const mirror = process.env.npm_config_registry.replace(/\/$/, "");
+let own;
+const local = (text) => text.replace(/"tarball":\s*"[^"]*?\/((?:@[^"\/]+\/)?[^"\/]+\/-\/[^"]+)"/g, (_, path) => JSON.stringify("tarball") + ":" + JSON.stringify(own + "/" + path));
+const server = http.createServer((asked, answer) => {
+  const file = /\/((?:@[^\/]+\/)?[^\/]+\/-\/[^\/?]+\.tgz)$/.exec(asked.url);
+  const headers = asked.headers.accept === undefined ? {} : { accept: asked.headers.accept };
+  http.get(mirror + (file === null ? asked.url.replace(/%2f/i, "/") : "/" + file[1]), { headers }, (got) => {
+    const type = got.headers["content-type"] || "application/octet-stream";
+    if (!type.includes("json")) { answer.writeHead(got.statusCode, { "content-type": type }); got.pipe(answer); return }
+    const parts = [];
+    got.on("data", (part) => parts.push(part));
+    got.on("end", () => { answer.writeHead(got.statusCode, { "content-type": type }); answer.end(local(Buffer.concat(parts).toString())) });
+  }).on("error", () => answer.writeHead(502).end());
+});
+server.listen(0, "127.0.0.1", () => {
+  own = "http://127.0.0.1:" + server.address().port;
+  const env = { ...process.env, npm_config_registry: own + "/", YARN_NPM_REGISTRY_SERVER: own, YARN_UNSAFE_HTTP_WHITELIST: "127.0.0.1" };
+  const [program, ...args] = process.argv.slice(1);
+  const child = spawn(program, args, { stdio: "inherit", env });
+  child.on("error", () => { console.error(program + ": not found in the image"); process.exit(127) });
+  child.on("exit", (code) => process.exit(code === null ? 1 : code));
+});`
 
 /** Installing and testing, or building, a project with a package.json, or lone test files. */
 export function nodeRecipe(project: Project): Recipe {

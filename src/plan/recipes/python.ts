@@ -21,37 +21,37 @@ const testRequirements = [
 const testGroups = ['test', 'tests', 'testing', 'dev']
 
 /** Without uv or poetry: their lock files name each version, which is all that pip needs to take the same. */
-const pins = [
-  'import sys, tomllib',
-  'with open(sys.argv[1], "rb") as lock: packages = tomllib.load(lock).get("package", [])',
-  'names = [p["name"] + "==" + p["version"] for p in packages if "version" in p and not {"editable", "virtual", "directory", "path"} & set(p.get("source", {}))]',
-  'with open(sys.argv[2], "w") as out: out.write("\\n".join(names) + "\\n")',
-  'print(len(names), "versions taken from", sys.argv[1])',
-].join('\n')
+const pins = String.raw`import sys
+try: import tomllib
+except ImportError: from pip._vendor import tomli as tomllib
+with open(sys.argv[1], "rb") as lock: packages = tomllib.load(lock).get("package", [])
+names = [p["name"] + "==" + p["version"] for p in packages if "version" in p and not {"editable", "virtual", "directory", "path"} & set(p.get("source", {}))]
+with open(sys.argv[2], "w") as out: out.write("\n".join(names) + "\n")
+print(len(names), "versions taken from", sys.argv[1])`
 
 /** Says of everything at once what pip would say of the first only. */
-const lacking = [
-  'import sys, re, importlib.metadata as installed',
-  'from pip._vendor.packaging.requirements import Requirement, InvalidRequirement',
-  'def lines(path):',
-  '    for line in open(path, encoding="utf-8"):',
-  '        line = re.sub(r"(^|\\s)#.*", "", line).strip()',
-  '        if line.startswith(("-r ", "--requirement ")): yield from lines(line.split(None, 1)[1])',
-  '        elif line and not line.startswith("-"): yield line.split(" --hash")[0].rstrip("\\\\ ")',
-  'wanted = [line for arg in sys.argv[1:] for line in (lines(arg[1:]) if arg.startswith("@") else [arg])]',
-  'missing = []',
-  'for text in wanted:',
-  '    try: one = Requirement(text)',
-  '    except InvalidRequirement: continue',
-  '    if one.marker is not None and not one.marker.evaluate({"extra": ""}): continue',
-  '    try: have = installed.version(one.name)',
-  '    except installed.PackageNotFoundError: missing.append(f"{text}: the image has no {one.name}")',
-  '    else:',
-  '        if not one.specifier.contains(have, prereleases=True): missing.append(f"{text}: the image has {one.name} {have}")',
-  'for line in missing: print("missing package", line, file=sys.stderr)',
-  'if missing: print("There is no package mirror and no vendored file for these. Change what the project asks for, vendor wheels in wheelhouse/, or ask the operator for a target with a mirror or another image.", file=sys.stderr)',
-  'sys.exit(1 if missing else 0)',
-].join('\n')
+const lacking = String.raw`import sys, re, importlib.metadata as installed
+from pip._vendor.packaging.requirements import Requirement, InvalidRequirement
+def lines(path):
+    try: text = open(path, encoding="utf-8").read()
+    except OSError: return
+    for line in text.splitlines():
+        line = re.sub(r"(^|\s)#.*", "", line).strip()
+        if line.startswith(("-r ", "--requirement ")): yield from lines(line.split(None, 1)[1])
+        elif line and not line.startswith("-"): yield line.split(" --hash")[0].rstrip("\\ ")
+wanted = [line for arg in sys.argv[1:] for line in (lines(arg[1:]) if arg.startswith("@") else [arg])]
+missing = []
+for text in wanted:
+    try: one = Requirement(text)
+    except InvalidRequirement: continue
+    if one.marker is not None and not one.marker.evaluate({"extra": ""}): continue
+    try: have = installed.version(one.name)
+    except installed.PackageNotFoundError: missing.append(f"{text}: the image has no {one.name}")
+    else:
+        if not one.specifier.contains(have, prereleases=True): missing.append(f"{text}: the image has {one.name} {have}")
+for line in missing: print("missing package", line, file=sys.stderr)
+if missing: print("There is no package mirror and no vendored file for these. Change what the project asks for, vendor wheels in wheelhouse/, or ask the operator for a target with a mirror or another image.", file=sys.stderr)
+sys.exit(1 if missing else 0)`
 
 /** pytest where the image or the project brings it, else what Python has. */
 const eitherRunner =
@@ -69,12 +69,7 @@ interface Needs {
 export function pythonRecipe(project: Project): Recipe {
   const { kind, intent, paths, contents, args } = project
   const manifest = readToml(contents, 'pyproject.toml')
-  const packaged =
-    inRoot(paths, 'setup.py') ||
-    (manifest !== null &&
-      (Object.hasOwn(manifest, 'build-system') ||
-        Object.hasOwn(manifest, 'project') ||
-        Object.hasOwn(member(manifest, 'tool'), 'poetry')))
+  const packaged = isPackage(paths, manifest)
   const source = sourceOf(project)
   if (intent === 'build') {
     if (!packaged) return noBuild('Python')
@@ -142,6 +137,19 @@ export function pythonRecipe(project: Project): Recipe {
   return { steps }
 }
 
+/** Whether the project itself is something to install; a table of dependencies alone is not. */
+function isPackage(paths: readonly string[], manifest: JsonObject | null): boolean {
+  if (inRoot(paths, 'setup.py')) return true
+  if (manifest === null) return false
+  const poetry = member(member(manifest, 'tool'), 'poetry')
+  if (poetry['package-mode'] === false) return false
+  return (
+    Object.hasOwn(manifest, 'build-system') ||
+    Object.keys(poetry).length > 0 ||
+    (Object.hasOwn(manifest, 'project') && paths.some((path) => path.startsWith('src/') && path.endsWith('.py')))
+  )
+}
+
 /** Where pip finds packages: vendored files first; a mirror by the environment; else only what the image holds. */
 function sourceOf({ paths, packages }: Project): readonly string[] {
   const folder = wheels(paths)
@@ -168,22 +176,29 @@ function needsOf({ paths, contents }: Project, manifest: JsonObject | null, pack
   const extras = testGroups.filter((name) => Object.hasOwn(optional, name))
   const declared = member(manifest, 'project')
   const own = packaged ? [extras.length === 0 ? '.' : `.[${extras.join(',')}]`] : []
+  const named = packaged
+    ? []
+    : [
+        ...strings(declared.dependencies),
+        ...extras.flatMap((name) => strings(optional[name])),
+        ...Object.keys(member(poetry, 'dependencies')).filter((name) => name !== 'python'),
+      ]
   // A file that asks for nothing needs no installing; one too long to be read may.
   const asking = files.filter((name) => {
     const text = contents.get(name)
     return text === undefined || /^[ \t]*[^#\s]/m.test(text)
   })
   return {
-    arguments: [...asking.flatMap((name) => ['-r', name]), ...own, ...grouped],
+    arguments: [...asking.flatMap((name) => ['-r', name]), ...own, ...named, ...grouped],
     names: [
       ...asking.map((name) => `@${asPath(name)}`),
-      ...(packaged ? strings(declared.dependencies) : []),
-      ...extras.flatMap((name) => strings(optional[name])),
+      ...(packaged ? [...strings(declared.dependencies), ...extras.flatMap((name) => strings(optional[name]))] : named),
       ...grouped,
     ],
     what: [
       ...asking,
       ...(own.length > 0 ? ['the project'] : []),
+      ...(named.length > 0 ? ['its dependencies'] : []),
       ...(grouped.length > 0 ? ['its test dependencies'] : []),
     ],
   }
