@@ -195,7 +195,9 @@ export async function agentInNamespaces(): Promise<Agent> {
       return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0)
     },
     async stop() {
+      // Hearing the end of its input it ends by itself; killed from outside, namespaces take a second longer to go.
       child.stdin.destroy()
+      await Promise.race([ended, pause(2000)])
       child.kill('SIGKILL')
       await ended
       for (let tries = 0; processesIn(namespace).length > 0 && tries < 200; tries++) await pause(10)

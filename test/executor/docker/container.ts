@@ -57,7 +57,9 @@ export async function agentInContainer(engine: Engine, image: PlanImage, runtime
   const stream: Duplex = Object.assign(
     await container.attach({ stream: true, stdin: true, stdout: true, stderr: true, hijack: true }),
   ) as Duplex
-  const ended = container.wait().then(({ StatusCode }: { StatusCode: number }) => ({ code: StatusCode }))
+  const ended = container
+    .wait({ condition: 'next-exit' })
+    .then(({ StatusCode }: { StatusCode: number }) => ({ code: StatusCode }))
   const talk = converse(stream, ended)
   stream.on(
     'data',

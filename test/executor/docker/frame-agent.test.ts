@@ -51,7 +51,7 @@ describe('a step', () => {
     )
     const lines = text.trim().split('\n')
     // The last of the first four is what the shell read the folder through.
-    expect(lines.slice(0, 3).every((line) => /^pipe:/.test(line))).toBe(true)
+    expect(lines.slice(0, 3).every((line) => line.startsWith('pipe:'))).toBe(true)
     expect(lines.filter((line) => /^(?:pipe|socket|anon_inode):/.test(line)).length).toBe(3)
     const [pid, sid, group] = (lines.find((line) => /^\s*\d+\s+\d+\s+\d+$/.test(line)) ?? '').trim().split(/\s+/)
     expect([sid, group]).toEqual([pid, pid])

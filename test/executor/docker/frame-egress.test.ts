@@ -150,7 +150,7 @@ describe('the listener of a step', () => {
       frame.writeUInt32BE(16, 5)
       return frame
     }
-    const over = await start(context, [`${idle}`])
+    const over = await start(context, [idle])
     over.send({ type: 'step', step: 1 })
     await over.next('egress_open')
     // The kernel's buffers take some of it; what the step does not read stays with the agent.

@@ -59,7 +59,7 @@ const data = (number: number, size: number): Buffer => agentBytes(0x88, number, 
 
 describe('what the host sends', () => {
   const cases: readonly (readonly [HostFrame, string])[] = [
-    [{ type: 'files', bytes: Buffer.from('ab') }, '000000070200000000' + '6162'],
+    [{ type: 'files', bytes: Buffer.from('ab') }, '0000000702000000006162'],
     [{ type: 'files_end' }, '000000050300000000'],
     [{ type: 'step', step: 258 }, '000000050400000102'],
     [{ type: 'window', channel: 4, bytes: 65_536 }, '00000009050000000400010000'],
