@@ -23,6 +23,8 @@ export interface IsolateOptions {
 
 const watchMs = 50
 const maxFetches = 64
+/** Bytes of files on their way to a worker beyond which it is waited for. */
+const sentAhead = 1024 * 1024
 
 /** JavaScript and TypeScript in isolated-vm: one worker process per run, ended and seen gone before the outcome is told. */
 export function createIsolateExecutor(options: IsolateOptions): Executor & { readonly waiting: readonly number[] } {
@@ -157,8 +159,11 @@ export function createIsolateExecutor(options: IsolateOptions): Executor & { rea
     }
 
     try {
-      for (const [path, bytes] of files) await worker.pipe.send({ t: 'file', path }, bytes)
-      await worker.pipe.send({ t: 'go', job: workerJob(job) })
+      for (const [path, bytes] of files) {
+        const sent = worker.pipe.send({ t: 'file', path }, bytes)
+        if (worker.pipe.backlog > sentAhead) await sent
+      }
+      void worker.pipe.send({ t: 'go', job: workerJob(job) })
       await Promise.all([worker.child.exited, worker.pipe.closed])
       if (ending === 'exited' && steps.length > 0) return { end: 'exited', steps, reason }
       const cut: StepExit = {

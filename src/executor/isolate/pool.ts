@@ -69,6 +69,10 @@ export function openPool(options: PoolOptions): Pool {
       process.execPath,
       '--no-node-snapshot',
       '--disable-proto=delete',
+      // Each thread has to be woken and ended before the worker is gone, and a run has little to share out among them.
+      '--v8-pool-size=1',
+      // Nor has anybody business with an inspector in there.
+      '--disable-sigusr1',
       '--disable-wasm-trap-handler',
       // What strips types is WebAssembly that runs once: compiling it well costs 20 MB of an idle worker.
       '--liftoff-only',
@@ -154,7 +158,7 @@ export function openPool(options: PoolOptions): Pool {
       if (tooSmall) worker.child.kill()
       if (tooSmall || !live.has(worker)) worker = await start()
       busy.add(worker)
-      worker.cage.limit(wanted + workerShareMb)
+      if (worker.memoryMb !== wanted) worker.cage.limit(wanted + workerShareMb)
       return worker
     },
     async end(worker) {
