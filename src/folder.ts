@@ -1,5 +1,18 @@
 import { createHash } from 'node:crypto'
-import { closeSync, fsyncSync, lstatSync, mkdirSync, openSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  copyFileSync,
+  fstatSync,
+  fsyncSync,
+  ftruncateSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { WritError } from './error.ts'
@@ -73,4 +86,25 @@ export function keep(path: string, text: string): void {
     closeSync(file)
   }
   renameSync(next, path)
+}
+
+/** Bytes after which a log is put aside, and how many of those are kept: `broker.log.1` is the newest. */
+const longestLog = 8 * 1024 * 1024
+const logsKept = 3
+
+/**
+ * Puts a log aside that has grown too long, where `written` is the descriptor it is written through, opened to append; a
+ * broker in the foreground writes elsewhere. It is copied and cut short, for whoever writes to it goes on through the same
+ * descriptor. True where it did so.
+ */
+export function turnLog(path: string, written: number, longest: number = longestLog): boolean {
+  const log = fstatSync(written)
+  const there = statSync(path, { throwIfNoEntry: false })
+  if (there?.ino !== log.ino || there.dev !== log.dev || log.size < longest) return false
+  for (let at = logsKept - 1; at > 0; at--)
+    if (statSync(`${path}.${String(at)}`, { throwIfNoEntry: false }) !== undefined)
+      renameSync(`${path}.${String(at)}`, `${path}.${String(at + 1)}`)
+  copyFileSync(path, `${path}.1`)
+  ftruncateSync(written, 0)
+  return true
 }

@@ -57,7 +57,8 @@ export async function recover(parts: Parts, runner: Runner): Promise<Recovered> 
       },
     )
   }
-  for (const lease of views.leases(['intended', 'leased'])) {
+  // A source that holds something of its own would have to be asked here; those there are give copies.
+  for (const lease of views.leases(['intended', 'leased', 'pending'])) {
     await parts.ledger.append({ kind: 'lease_ended', lease: lease.id, revocation: 'done' })
     leases++
   }

@@ -9,7 +9,7 @@ import { openSources } from './credential/sources.ts'
 import { digestOf, type Json, type JsonObject } from './digest.ts'
 import { openOutputStore } from './execution/output.ts'
 import { startRunHost } from './execution/host.ts'
-import { type Folder, folderOf, keep, makeFolder, readKept } from './folder.ts'
+import { type Folder, folderOf, keep, makeFolder, readKept, turnLog } from './folder.ts'
 import { openIdentity } from './http/identity/identity.ts'
 import { tokenMethods } from './http/identity/operate.ts'
 import { openLoopback } from './http/loopback.ts'
@@ -290,6 +290,8 @@ export async function serve(
     void tick().catch((failure: unknown) => log.error({ err: failure }, 'the broker’s clockwork failed'))
   }, 1000)
   async function tick(): Promise<void> {
+    // The log first: what fails below is written to it once a second. Standard output is the log of a detached broker.
+    turnLog(folder.log, 1)
     await expire(parts)
     if (engine.generation !== null) await noteGeneration(engine.generation)
     await live.settle()

@@ -97,6 +97,34 @@ async function carryOut(
     },
   ])
   parts.changes.wake(execution)
+  if (lease !== null && revocation === 'pending') void revokeAgain(parts, lease)
+}
+
+/** Milliseconds between two tries to give a lease back: the first pause, and the longest. */
+const [firstTryMs, longestTryMs] = [1000, 300_000]
+
+/** What a source did not confirm is asked of it until it does; a run waits for it no longer. */
+async function revokeAgain(parts: Parts, lease: Lease): Promise<void> {
+  for (let pause = firstTryMs; ; pause = Math.min(pause * 2, longestTryMs)) {
+    await new Promise((resolve) => setTimeout(resolve, pause).unref())
+    if ((await endLease(lease)) === 'pending') {
+      parts.log.warn(
+        { lease: lease.id, execution: lease.execution },
+        'a lease could not be given back; it is tried again',
+      )
+      continue
+    }
+    try {
+      await retried(
+        parts,
+        async () => await parts.ledger.append({ kind: 'lease_ended', lease: lease.id, revocation: 'done' }),
+      )
+    } catch (failure) {
+      // A broker that stops notes it at its next start.
+      parts.log.warn({ err: failure, lease: lease.id }, 'a lease that was given back could not be recorded as such')
+    }
+    return
+  }
 }
 
 /** What a run leaves: the files there was room for, and how many there was none for. */

@@ -70,7 +70,12 @@ function target(name: string): string {
 }
 
 export async function openWorld(
-  options: { readonly rules?: string; readonly targets?: string; readonly yaml?: string } = {},
+  options: {
+    readonly rules?: string
+    readonly targets?: string
+    readonly credentials?: string
+    readonly yaml?: string
+  } = {},
 ): Promise<World> {
   const ada = generateKey()
   const folder = initialised(
@@ -87,7 +92,9 @@ export async function openWorld(
       .replace('policies:\n', 'policies:\n  - { pack: extra, layer: org, kind: guard, path: policies/extra }\n'),
   )
   edit(join(folder, 'catalog.yaml'), (text) =>
-    text.replace('targets:\n', `targets:\n${target('chat')}${target('signed')}${options.targets ?? ''}`),
+    text
+      .replace('targets:\n', `targets:\n${target('chat')}${target('signed')}${options.targets ?? ''}`)
+      .concat(options.credentials ?? ''),
   )
   const broker = await openTestBroker({ folder })
   const { parts } = broker.served

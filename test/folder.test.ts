@@ -1,0 +1,54 @@
+import { appendFileSync, closeSync, existsSync, openSync, readFileSync, statSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
+import { expect, it } from 'vitest'
+import { turnLog } from '../src/folder.ts'
+import { useWorld } from './e2e/world.ts'
+import { folder } from './ledger/folder.ts'
+
+it('a log that has grown too long is put aside, the newest three are kept, and who writes to it goes on', () => {
+  const path = join(folder(), 'broker.log')
+  const written = openSync(path, 'a', 0o600)
+  const turns: boolean[] = []
+  for (const text of ['one\n', 'two\n', 'three\n', 'four\n', 'five\n']) {
+    writeSync(written, text)
+    turns.push(turnLog(path, written, 4))
+  }
+  writeSync(written, 'x')
+  expect(turnLog(path, written, 4)).toBe(false)
+  closeSync(written)
+  expect(turns).toEqual([true, true, true, true, true])
+  const texts = ['', '.1', '.2', '.3', '.4'].map((end) =>
+    existsSync(`${path}${end}`) ? readFileSync(`${path}${end}`, 'utf8') : null,
+  )
+  expect(texts).toEqual(['x', 'five\n', 'four\n', 'three\n', null])
+  expect(statSync(`${path}.1`).mode & 0o777).toBe(0o600)
+})
+
+it('a log that is written elsewhere, or is not there, is left alone', () => {
+  const at = folder()
+  const [path, other] = [join(at, 'broker.log'), join(at, 'other')]
+  const written = openSync(other, 'a', 0o600)
+  writeSync(written, 'long enough')
+  expect(turnLog(path, written, 4)).toBe(false)
+  appendFileSync(path, 'long enough')
+  expect(turnLog(path, written, 4)).toBe(false)
+  closeSync(written)
+  expect(readFileSync(path, 'utf8')).toBe('long enough')
+})
+
+const world = useWorld()
+
+it('a broker in the background does so with its own', { timeout: 40_000 }, async () => {
+  await world.client()
+  const log = join(world.folder, '.writ', 'broker.log')
+  appendFileSync(log, 'x'.repeat(8 * 1024 * 1024))
+  for (let tries = 0; tries < 100 && !existsSync(`${log}.1`); tries++) await pause(100)
+  expect(statSync(`${log}.1`).size).toBeGreaterThan(8 * 1024 * 1024)
+  expect(readFileSync(`${log}.1`, 'utf8')).toContain('"msg":"ready"')
+  expect(statSync(log).size).toBeLessThan(10_000)
+  // What it says from now on stands in the one of its old name.
+  appendFileSync(join(world.folder, 'policies', 'starter', 'request.rego'), '\nno policy at all {{{\n')
+  for (let tries = 0; tries < 150 && statSync(log).size === 0; tries++) await pause(100)
+  expect(readFileSync(log, 'utf8')).toMatch(/^\{.*a policy edit was refused.*\}\n/)
+})
