@@ -70,7 +70,7 @@ export interface EngineClient {
   stopped(id: string, signal: AbortSignal): Promise<void>
   /** Resolves where it does not run already, too. */
   kill(id: string): Promise<void>
-  inspect(id: string): Promise<EngineContainer>
+  inspect(id: string, patience?: keyof EngineTimes): Promise<EngineContainer>
   /** Resolves where it is not there any more, too. */
   remove(id: string): Promise<void>
   /** Containers with that label, running or not. */
@@ -115,7 +115,7 @@ export interface EngineTimes {
   readonly long: number
 }
 
-const usualTimes: EngineTimes = { quick: 5000, long: 30_000 }
+const usualTimes: EngineTimes = { quick: 10_000, long: 60_000 }
 
 /** Loads dockerode, dials nothing yet. Null where the settings do not allow the engine to be dialled. */
 export async function openClient(
@@ -159,7 +159,7 @@ export async function openClient(
           .parse(made.id)
       }),
     attach: async (id) =>
-      await ask(times.quick, async (abortSignal) => {
+      await ask(times.long, async (abortSignal) => {
         const streams = { stream: true, stdin: true, stdout: true, stderr: true, hijack: true } as const
         return await docker.getContainer(id).attach({ ...streams, abortSignal })
       }),
@@ -183,8 +183,8 @@ export async function openClient(
           if (status !== 404 && status !== 409) throw error
         }
       }),
-    inspect: async (id) =>
-      await ask(times.quick, async (abortSignal) =>
+    inspect: async (id, patience = 'quick') =>
+      await ask(times[patience], async (abortSignal) =>
         container.parse(await docker.getContainer(id).inspect({ abortSignal })),
       ),
     remove: async (id) =>

@@ -78,7 +78,7 @@ export async function startContainer(options: StartOptions): Promise<Container> 
   try {
     const body = createBody(planned, owner)
     id = await client.create(name, body)
-    const [made, attached] = await Promise.all([client.inspect(id), client.attach(id)])
+    const [made, attached] = await Promise.all([client.inspect(id, 'long'), client.attach(id)])
     stream = attached
     const other = difference(body, made)
     if (other !== null) throw unavailable(`the container engine made something else than it was asked for (${other})`)

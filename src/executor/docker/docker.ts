@@ -18,6 +18,7 @@ import type { Container, ContainerTimes } from './container.ts'
 import { agentJobOf, converse } from './conversation.ts'
 import type { Told } from './conversation.ts'
 import { encodeFrame } from './frame.ts'
+import type { AgentJob } from './frame.ts'
 import { lookInside } from './inside.ts'
 import { openPool } from './pool.ts'
 import { reach } from './reach.ts'
@@ -48,15 +49,23 @@ export interface DockerExecutor extends Executor {
   settled(): Promise<void>
 }
 
+/** What a run begins with. */
+interface Ready {
+  readonly planned: Planned
+  readonly contents: readonly Uint8Array[]
+  readonly agentJob: AgentJob
+  readonly container: Container
+}
+
 /** An agent that was told everything ends in milliseconds; one that went away by itself is on its way out. */
 const doneMs = 3000
 const goneMs = 300
 /** A pause before a taken container is replaced, so that its start does not compete with what ends the run. */
 const refillMs = 50
 const refillLateMs = 1000
-const usualTimes: DockerTimes = { quick: 5000, long: 30_000, ready: 30_000, confirm: 10_000, again: 5000 }
+const usualTimes: DockerTimes = { quick: 10_000, long: 60_000, ready: 60_000, confirm: 15_000, again: 5000 }
 /** Starts at once: more make an engine slower for everybody. */
-const mostStarts = 8
+const mostStarts = 4
 
 /**
  * Runs in single-use containers of a Docker Engine, with nothing mounted, no network and an agent that is the container's
@@ -170,7 +179,7 @@ export function createDockerExecutor(options: DockerOptions): DockerExecutor {
       throw unavailable('the container engine cannot hold a sandbox as it has to be held')
   }
 
-  async function prepare(job: Job, io: RunIo) {
+  async function prepare(job: Job, io: RunIo): Promise<Omit<Ready, 'container'>> {
     const planned = plannedContainer(job.plan)
     if (job.plan.hosts.length > 0) throw unavailable('a container reaches services only')
     const contents = await Promise.all(job.plan.files.map(async (file) => await io.files.read(file.sha256)))
@@ -190,16 +199,24 @@ export function createDockerExecutor(options: DockerOptions): DockerExecutor {
     }
   }
 
-  /** A container, or null where the run was stopped before there was one; it is ended when it comes. */
-  async function takeFor(planned: Planned, signal: AbortSignal): Promise<Container | null> {
+  /** All of a run but its start; null where it was stopped before, and then what comes of it is got rid of. */
+  async function ready(job: Job, io: RunIo): Promise<Ready | null> {
+    const { signal } = io
     if (signal.aborted) return null
-    const taking = pool.take(planned)
     const { promise: aborted, resolve } = Promise.withResolvers<null>()
     const onAbort = (): void => resolve(null)
     signal.addEventListener('abort', onAbort)
-    const taken = await Promise.race([taking, aborted]).finally(() => signal.removeEventListener('abort', onAbort))
-    if (taken === null) follow(taking.then(discard))
-    return taken
+    const getting = prepare(job, io).then(async (prepared) =>
+      signal.aborted ? null : { ...prepared, container: await pool.take(prepared.planned) },
+    )
+    const got = await Promise.race([getting, aborted]).finally(() => signal.removeEventListener('abort', onAbort))
+    if (got !== null && !signal.aborted) return got
+    follow(
+      getting.then((late) => {
+        if (late !== null) discard(late.container)
+      }),
+    )
+    return null
   }
 
   follow(sweep())
@@ -234,12 +251,9 @@ export function createDockerExecutor(options: DockerOptions): DockerExecutor {
       return { images: found, runtimes: new Set(['', ...Object.keys(info.Runtimes)]) }
     },
     async run(job, io) {
-      const { planned, contents, agentJob } = await prepare(job, io)
-      const container = await takeFor(planned, io.signal)
-      if (container === null || io.signal.aborted) {
-        if (container !== null) discard(container)
-        return { end: 'stopped', by: io.signal.reason === 'time' ? 'time' : 'cancel', steps: [] }
-      }
+      const got = await ready(job, io)
+      if (got === null) return { end: 'stopped', by: io.signal.reason === 'time' ? 'time' : 'cancel', steps: [] }
+      const { container, planned, contents, agentJob } = got
       running.set(job.execution, container)
       const late = setTimeout(() => pool.refill(planned), refillLateMs)
       try {
@@ -271,7 +285,10 @@ export function createDockerExecutor(options: DockerOptions): DockerExecutor {
       if (sweepAgain !== null) clearTimeout(sweepAgain)
       await pool.close()
       await this.settled()
+      // A start that the engine was too slow for may have come to be after all.
+      mine.clear()
       const client = await opening?.catch(() => null)
+      if (client !== null && client !== undefined) await sweep()
       client?.close()
     },
   }
