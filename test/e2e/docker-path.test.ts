@@ -42,7 +42,19 @@ ${runtime === null ? '' : `    container: { oci_runtime: ${runtime} }\n`}    int
     limits: { wall_s: 120, cpu_s: 120, memory_mb: 512 }
 `,
       )
-      .join(''),
+      .join('') +
+      ['node', 'go']
+        .map(
+          (name) => `  closed-${name}:
+    about: A closed container
+    labels: { env: sandbox }
+    executor: docker
+    image: writ/${name}
+    intents: [install_and_test]
+    limits: { wall_s: 200, cpu_s: 200, memory_mb: 1024 }
+`,
+        )
+        .join(''),
     '  vault-token:\n    source: { file: vault-token }\n    inject: { header: X-Vault-Token }\n',
   )
   world.writ(['credentials', 'set', 'vault-token'], { input: token })
@@ -85,7 +97,7 @@ async function ask(client: Driver, tool: string, args: JsonObject): Promise<Call
 }
 
 /** Starts, has it approved where policy asks, and waits for the end. */
-async function ended(client: Driver, kernel: Kernel, task: string): Promise<CallOutcome> {
+async function ended(client: Driver, kernel: Pick<Kernel, 'env'>, task: string): Promise<CallOutcome> {
   const started = await ask(client, 'start_execution', { task_id: task, wait_ms: 1000 })
   const id = String(started.structured['execution_id'])
   if (kernel.env === 'production') {
@@ -202,6 +214,52 @@ sys.exit(1)
     expect(text).not.toContain('succeeded')
   }, 120_000)
 })
+
+const others = [
+  {
+    name: 'node',
+    source: 'tap',
+    files: [
+      { path: 'package.json', content: '{"name":"sums","version":"1.0.0","type":"module"}' },
+      {
+        path: 'sums.test.js',
+        content:
+          "import assert from 'node:assert'\nimport { describe, it } from 'node:test'\ndescribe('sums', () => {\n  it('adds', () => assert.equal(1 + 1, 2))\n  it('fails', () => assert.equal(1 + 1, 3))\n  it('waits', { skip: true }, () => {})\n})\n",
+      },
+    ],
+    failures: [{ name: 'fails', message: expect.stringMatching(/2 [!=]==? 3/) as string }],
+  },
+  {
+    name: 'go',
+    source: 'go',
+    files: [
+      { path: 'go.mod', content: 'module example.test/sums\n\ngo 1.19\n' },
+      {
+        path: 'sums_test.go',
+        content:
+          'package sums\n\nimport "testing"\n\nfunc TestAdds(t *testing.T) {}\n\nfunc TestFails(t *testing.T) {\n\tt.Run("two", func(t *testing.T) { t.Errorf("got %d, want %d", 2, 3) })\n}\n\nfunc TestWaits(t *testing.T) { t.Skip("not now") }\n',
+      },
+    ],
+    failures: [{ name: 'TestFails/two', message: 'sums_test.go:8: got 2, want 3' }],
+  },
+] as const
+
+for (const { name, source, files: sent, failures } of others)
+  it(`reads what the tests of a ${name} project print, from a step of its own accord`, async (context) => {
+    const there = await engine({ images: [`writ/${name}:latest`] })
+    if ('lacking' in there) return context.skip(there.lacking)
+    const client = await world.client()
+    const submitted = await ask(client, 'submit_task', {
+      project_name: 'sums',
+      goal: 'Test the sums',
+      target_ref: `closed-${name}`,
+      execution_intent: 'install_and_test',
+      files: [...sent],
+    })
+    expect(submitted.structured).toMatchObject({ state: 'ready', effect: 'allow' })
+    const { structured } = await ended(client, { env: 'staging' }, String(submitted.structured['task_id']))
+    expect(structured).toMatchObject({ state: 'failed', tests: { source, passed: 1, failed: 1, skipped: 1, failures } })
+  }, 240_000)
 
 it('prints the report on the command line of who ran it and of the operator', async (context) => {
   if ('lacking' in found) return context.skip(found.lacking)
