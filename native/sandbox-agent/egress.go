@@ -11,6 +11,8 @@ import (
 const (
 	egressAddress  = "127.0.0.1:3128"
 	maxConnections = 64
+	// Of each connection; there may be many.
+	readBytes = maxData / 2
 	// The agent tells the host of room once so much of it is free; until then the host has the rest of the window.
 	windowStep = windowBytes / 4
 )
@@ -179,9 +181,9 @@ func (c *connection) reset(tell bool) {
 }
 
 func (c *connection) fromStep() {
-	buffer := make([]byte, headBytes+maxData)
+	buffer := make([]byte, headBytes+readBytes)
 	for {
-		room := c.window.take(maxData)
+		room := c.window.take(readBytes)
 		if room == 0 {
 			return
 		}

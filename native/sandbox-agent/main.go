@@ -215,6 +215,9 @@ func (a *agent) takeJob(payload []byte) string {
 	if err := makeFolders(); err != nil {
 		return preparingCode(err)
 	}
+	if len(payload) > 1<<20 {
+		debug.FreeOSMemory()
+	}
 	a.job = parsed
 	a.cpu = newCpuMeter()
 	if parsed.egress {

@@ -108,9 +108,12 @@ func (a *agent) runStep(number int) (exited, error) {
 		}
 		return exited{}, err
 	}
-	status, ms, stopped := a.watch(pid, begun)
+	status, ms, stopped, err := a.watch(pid, begun)
 	pipes.stdin.Close()
 	copied.Wait()
+	if err != nil {
+		return exited{}, err
+	}
 	result := exited{Ms: ms, CpuMs: a.cpu.stepMs(), Stopped: stopped}
 	if status.Exited() {
 		value := status.ExitStatus()
@@ -122,11 +125,14 @@ func (a *agent) runStep(number int) (exited, error) {
 	return result, nil
 }
 
-// Waits for the first process of a step, then for the death of every other.
-func (a *agent) watch(pid int, begun time.Time) (syscall.WaitStatus, int64, *string) {
+// Waits for the first process of a step, then for the death of every other. How the step ended is what the kernel said of
+// that very process, or an error.
+func (a *agent) watch(pid int, begun time.Time) (syscall.WaitStatus, int64, *string, error) {
 	var reason atomic.Int32
 	over := make(chan struct{})
-	go a.guard(over, &reason)
+	var guarding sync.WaitGroup
+	guarding.Go(func() { a.guard(over, &reason) })
+	var failure error
 	var status syscall.WaitStatus
 	for {
 		var one syscall.WaitStatus
@@ -136,6 +142,7 @@ func (a *agent) watch(pid int, begun time.Time) (syscall.WaitStatus, int64, *str
 			continue
 		}
 		if err != nil {
+			failure = err
 			break
 		}
 		a.cpu.reaped(&used)
@@ -146,14 +153,16 @@ func (a *agent) watch(pid int, begun time.Time) (syscall.WaitStatus, int64, *str
 	}
 	ms := time.Since(begun).Milliseconds()
 	close(over)
+	// What the guard kills late would be of the next step.
+	guarding.Wait()
 	a.killAll()
 	switch reason.Load() {
 	case stoppedByCpu:
-		return status, ms, text("cpu")
+		return status, ms, text("cpu"), failure
 	case stoppedByTime:
-		return status, ms, text("time")
+		return status, ms, text("time"), failure
 	}
-	return status, ms, nil
+	return status, ms, nil, failure
 }
 
 func text(value string) *string { return &value }

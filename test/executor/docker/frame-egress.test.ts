@@ -109,6 +109,7 @@ describe('the listener of a step', () => {
     for (let tries = 0; opened() < 64 && tries < 300; tries++) await pause(10)
     await pause(100)
     expect(opened()).toBe(64)
+    expect(agent.memory()).toBeLessThan(16 * 1024)
     agent.send({ type: 'egress_reset', connection: 20 })
     for (let tries = 0; opened() < 65 && tries < 300; tries++) await pause(10)
     // The second that is closed by the step itself ends its own direction only; the host has to end its too.
