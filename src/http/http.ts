@@ -1,7 +1,6 @@
 import { createServer as createPlain, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { createServer as createTls, type Server as TlsServer } from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'
-import { TLSSocket } from 'node:tls'
 import type { Logger } from 'pino'
 import type { JsonObject } from '../digest.ts'
 import { systemCode, WritError } from '../error.ts'
@@ -14,7 +13,7 @@ import { type Gauges, openMetrics } from './metrics.ts'
 import { allowPage, preflight } from './pages.ts'
 import { makeRoutes, refusal, type McpEndpoint, routeOf } from './routes.ts'
 import { type HttpSettings, isLoopback, originOf } from './settings.ts'
-import { loadCertificate, watchCertificate } from './tls.ts'
+import { loadCertificate, wasMeant, watchCertificate } from './tls.ts'
 
 /** Milliseconds; a connection that keeps still longer than any of them is ended. */
 export interface Timeouts {
@@ -276,17 +275,6 @@ async function last(response: Response, outgoing: ServerResponse): Promise<void>
 function hasBody(incoming: IncomingMessage): boolean {
   if (incoming.method === 'GET' || incoming.method === 'HEAD') return false
   return incoming.headers['transfer-encoding'] !== undefined || Number(incoming.headers['content-length'] ?? 0) > 0
-}
-
-/**
- * The name a client opened a TLS connection to is the one it asks there (RFC 9110 §7.4): what stands in front may have
- * routed by the one and trusted the other. A client that named none (an address) is free to.
- */
-function wasMeant(socket: Socket, host: string): boolean {
-  if (!(socket instanceof TLSSocket)) return true
-  const { servername } = socket as { readonly servername?: string | false }
-  if (servername === undefined || servername === false || servername === '') return true
-  return servername.toLowerCase() === host.replace(/:\d{1,5}$/, '')
 }
 
 function parserStatus(code: string | null): string {

@@ -1,7 +1,8 @@
 import { readFileSync, watch } from 'node:fs'
 import { dirname } from 'node:path'
 import { X509Certificate } from 'node:crypto'
-import { createSecureContext } from 'node:tls'
+import type { Socket } from 'node:net'
+import { createSecureContext, TLSSocket } from 'node:tls'
 import { systemCode, WritError } from '../error.ts'
 
 export interface Certificate {
@@ -91,4 +92,15 @@ export function watchCertificate(
       for (const watcher of watchers) watcher.close()
     },
   }
+}
+
+/**
+ * The name a client opened a TLS connection to is the one it asks there (RFC 9110 §7.4): what stands in front may have
+ * routed by the one and trusted the other. A client that named none (an address) is free to.
+ */
+export function wasMeant(socket: Socket, host: string): boolean {
+  if (!(socket instanceof TLSSocket)) return true
+  const { servername } = socket as { readonly servername?: string | false }
+  if (servername === undefined || servername === false || servername === '') return true
+  return servername.toLowerCase() === host.replace(/:\d{1,5}$/, '')
 }

@@ -3,6 +3,7 @@ import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import type { JsonObject } from '../../src/digest.ts'
+import { writBin } from '../e2e/world.ts'
 import { openProxy } from './proxy.ts'
 import { useHttpWorld } from './world.ts'
 
@@ -35,7 +36,9 @@ describe('@modelcontextprotocol/conformance', () => {
   )
 })
 
-describe('@modelcontextprotocol/inspector --cli over HTTP', () => {
+describe('@modelcontextprotocol/inspector --cli', () => {
+  const { world } = http
+  world.enrol()
   const program = join(
     dirname(require.resolve('@modelcontextprotocol/inspector/package.json')),
     'clients',
@@ -43,27 +46,65 @@ describe('@modelcontextprotocol/inspector --cli over HTTP', () => {
     'build',
     'index.js',
   )
-  const inspect = async (...args: readonly string[]): Promise<JsonObject> => {
-    const { code, out } = await run(program, [
-      '--cli',
-      '--transport',
-      'http',
-      '--server-url',
-      `${http.url}/mcp`,
-      '--header',
-      `Authorization: Bearer ${token}`,
-      ...args,
-    ])
+  const overHttp = [
+    '--transport',
+    'http',
+    '--server-url',
+    `${http.url}/mcp`,
+    '--header',
+    `Authorization: Bearer ${token}`,
+  ]
+  // Its own --config is another thing: the folder it is started in says which.
+  const overStdio = [process.execPath, writBin, 'mcp']
+  const inspect = async (where: readonly string[], ...args: readonly string[]): Promise<JsonObject> => {
+    const { code, out } = await run(program, ['--cli', ...where, ...args])
     expect([code, out.slice(0, 400)]).toEqual([0, out.slice(0, 400)])
     return JSON.parse(out.slice(out.indexOf('{'))) as JsonObject
   }
 
-  it('lists the tools and calls one', async () => {
-    const listed = await inspect('--method', 'tools/list')
-    expect((listed['tools'] as readonly JsonObject[]).map((tool) => tool['name'])).toContain('start_execution')
-    const called = await inspect('--method', 'tools/call', '--tool-name', 'list_targets')
-    expect(called['structuredContent']).toMatchObject({
-      targets: [{ target_ref: 'sandbox' }, { target_ref: 'production' }],
-    })
-  })
+  it.each([
+    ['HTTP', overHttp],
+    ['stdio', overStdio],
+  ])(
+    'walks the whole path over %s, a process a call: task, files, start, approval by a person, result, receipt verified',
+    async (name, where) => {
+      const listed = await inspect(where, '--method', 'tools/list')
+      expect((listed['tools'] as readonly JsonObject[]).length).toBe(8)
+      const call = async (tool: string, args: JsonObject): Promise<JsonObject> => {
+        const pairs = Object.entries(args).flatMap(([key, value]) => [
+          '--tool-arg',
+          `${key}=${typeof value === 'string' ? value : JSON.stringify(value)}`,
+        ])
+        const answer = await inspect(where, '--method', 'tools/call', '--tool-name', tool, ...pairs)
+        return answer['structuredContent'] as JsonObject
+      }
+      const submitted = await call('submit_task', {
+        project_name: 'inspector',
+        goal: `Print a line over ${name}`,
+        target_ref: 'production',
+        execution_intent: 'run_script',
+        inputs: { script: 'p.js' },
+      })
+      const task_id = String(submitted['task_id'])
+      const content = `console.log('a line over ${name}')`
+      expect(await call('upload_artifact', { task_id, files: [{ path: 'p.js', content }] })).toMatchObject({
+        state: 'ready',
+      })
+      const started = await call('start_execution', { task_id })
+      expect(started).toMatchObject({ state: 'awaiting_approval' })
+      const id = String(started['execution_id'])
+      const approval = started['approval'] as JsonObject
+      expect(world.approve(String(approval['approval_id']))).toMatchObject({ code: 0 })
+      let status: JsonObject = {}
+      for (let tries = 0; tries < 10 && status['final'] !== true; tries++)
+        status = await call('get_status', { execution_id: id, wait_ms: 10_000 })
+      const result = await call('get_result', { execution_id: id })
+      expect(result).toMatchObject({ state: 'succeeded', tail: `a line over ${name}\n` })
+      const { uri } = result['receipt'] as { readonly uri: string }
+      const read = await inspect(where, '--method', 'resources/read', '--uri', uri)
+      const [receipt] = read['contents'] as readonly { readonly text: string }[]
+      expect(world.writ(['verify', '-'], { input: receipt?.text ?? '' }).out).toContain('VALID:SIGNED')
+    },
+    120_000,
+  )
 })
