@@ -7,7 +7,7 @@ import { containers } from './crash/sandbox.ts'
 const kills = 54
 
 it(
-  `[G-no-loss] [G-once] [G-container-gone] survives ${String(kills)} kills of broker, run host and containers of both runtimes at random moments: nothing acknowledged is lost, nothing runs twice, no container is left 30 s after the restart`,
+  `[G-no-loss] [G-once] [G-container-swept] survives ${String(kills)} kills of broker, run host and containers of both runtimes at random moments: nothing acknowledged is lost, nothing runs twice, no container is left 30 s after the restart`,
   { timeout: 900_000 },
   async (ctx) => {
     const found = await engine({ images: ['writ/python:latest'], runsc: true })
