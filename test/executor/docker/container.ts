@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { Duplex } from 'node:stream'
 import Docker from 'dockerode'
+import type { JsonObject } from '../../../src/digest.ts'
 import { agentFor } from '../../../src/executor/docker/binary.ts'
 import { createBody } from '../../../src/executor/docker/body.ts'
 import { openImages } from '../../../src/executor/docker/builds.ts'
@@ -44,14 +45,30 @@ function reach(engine: Engine): Docker {
   return new Docker({ socketPath: engine.host.replace('unix://', '') })
 }
 
-/** An agent in a container as Writ creates them, of that image and under that runtime; says `ready` before it resolves. */
-export async function agentInContainer(engine: Engine, image: PlanImage, runtime: string | null): Promise<Agent> {
+export interface Attached {
+  /** What goes to the agent is written, what comes of it is told in `split`. */
+  readonly stream: Duplex
+  readonly ended: Promise<{ readonly code: number | null }>
+  start(take: (bytes: Buffer) => void): Promise<void>
+  pid(): Promise<number>
+  remove(): Promise<void>
+}
+
+/** A container as Writ creates them, of that image and under that runtime, attached and not started; `binds` beside that. */
+export async function containerOf(
+  engine: Engine,
+  image: PlanImage,
+  runtime: string | null,
+  binds: readonly string[] = [],
+): Promise<Attached> {
   const settings = { oci_runtime: runtime, cpus_m: 1000 }
   const limits = { ...defaultLimits, memory_mb: 256 }
   const body = containerBody({ image, limits, container: settings, seccomp: seccompDigest })
   const created = createBody({ image, container: settings, body, key: '' }, `test${randomBytes(4).toString('hex')}`)
+  const host = created['HostConfig'] as JsonObject
   const container = await reach(engine).createContainer({
     ...created,
+    HostConfig: { ...host, ...(binds.length === 0 ? {} : { Binds: [...binds] }) },
     name: `writ-test-${randomBytes(6).toString('hex')}`,
   })
   const stream: Duplex = Object.assign(
@@ -60,24 +77,37 @@ export async function agentInContainer(engine: Engine, image: PlanImage, runtime
   const ended = container
     .wait({ condition: 'next-exit' })
     .then(({ StatusCode }: { StatusCode: number }) => ({ code: StatusCode }))
-  const talk = converse(stream, ended)
-  stream.on(
-    'data',
-    splitStreams((name, bytes) => {
-      if (name === 'stdout') talk.take(bytes)
-    }),
-  )
-  await container.start()
-  await talk.next('ready')
-  const { State } = await container.inspect()
-  return Object.assign(talk, {
+  return {
+    stream,
     ended,
-    pid: State.Pid,
-    others: () => [],
-    memory: () => 0,
-    async stop() {
+    async start(take) {
+      stream.on(
+        'data',
+        splitStreams((name, bytes) => {
+          if (name === 'stdout') take(bytes)
+        }),
+      )
+      await container.start()
+    },
+    pid: async () => (await container.inspect()).State.Pid,
+    async remove() {
       stream.destroy()
       await container.remove({ force: true, v: true })
     },
+  }
+}
+
+/** An agent in a container of its own; says `ready` before it resolves. */
+export async function agentInContainer(engine: Engine, image: PlanImage, runtime: string | null): Promise<Agent> {
+  const container = await containerOf(engine, image, runtime)
+  const talk = converse(container.stream, container.ended)
+  await container.start(talk.take)
+  await talk.next('ready')
+  return Object.assign(talk, {
+    ended: container.ended,
+    pid: await container.pid(),
+    others: () => [],
+    memory: () => 0,
+    stop: async () => await container.remove(),
   })
 }
