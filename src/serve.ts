@@ -152,9 +152,15 @@ export async function serve(
     maxRunning: 4,
     storage,
     changes: openChanges(),
-    availability: openAvailability(host, systemClock, () => [
-      ...new Set([...live.catalog().targets.values()].flatMap((target) => target.image ?? [])),
-    ]),
+    availability: openAvailability(
+      host,
+      systemClock,
+      () => live.catalog(),
+      (unavailable) =>
+        unavailable.length === 0
+          ? log.info('every target of the catalog can be run on')
+          : log.warn({ unavailable }, 'targets are not available'),
+    ),
     deniedPace: openPace(systemClock, 60),
     log,
   }

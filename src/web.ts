@@ -65,7 +65,8 @@ export async function openWeb(
 /** `/readyz`: a broker that answers is ready; what it cannot run at the moment stands beside that. */
 async function readiness(parts: Parts): Promise<JsonObject> {
   const able = await parts.availability()
-  const unavailable = [...able].filter(([, one]) => !one.available).map(([kind]) => kind)
+  const used = new Set<string>([...parts.catalog().targets.values()].map((target) => target.executor))
+  const unavailable = [...able].filter(([kind, one]) => used.has(kind) && !one.available).map(([kind]) => kind)
   return { ready: true, unavailable: parts.ledger.room() === 'ok' ? unavailable : [...unavailable, 'disk space'] }
 }
 

@@ -134,8 +134,8 @@ function namesOf(asked: readonly string[], config: Config): readonly Name[] {
     return one
   })
   if (wanted.length > 0) return [...new Set(wanted)]
-  const named = catalogImages(config).map((name) => name.replace(/:latest$/, ''))
-  const used = imageNames.filter((name) => named.includes(`writ/${name}`))
+  const named = new Set(catalogImages(config).map((name) => name.replace(/:latest$/, '')))
+  const used = imageNames.filter((name) => named.has(`writ/${name}`))
   return used.length > 0 ? used : imageNames
 }
 

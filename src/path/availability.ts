@@ -24,11 +24,14 @@ export function imagesOf(catalog: Catalog): readonly string[] {
   return [...new Set([...catalog.targets.values()].flatMap((target) => target.image ?? []))]
 }
 
-/** The targets that cannot be run on now, and what an operator does about each. */
-export function unavailableTargets(
-  catalog: Catalog,
-  able: Availability,
-): readonly { readonly target: string; readonly why: string; readonly fix: string }[] {
+/** A target that cannot be run on now, and what an operator does about it. */
+export interface Unavailable {
+  readonly target: string
+  readonly why: string
+  readonly fix: string
+}
+
+export function unavailableTargets(catalog: Catalog, able: Availability): readonly Unavailable[] {
   return [...catalog.targets.values()].flatMap((target) => {
     const state = targetState(target, able)
     return state.available ? [] : [{ target: target.ref, why: state.why, fix: state.fix }]
@@ -37,23 +40,33 @@ export function unavailableTargets(
 
 /**
  * Which executors this machine has, by their own checks; one question at a time, and its answer holds for a minute, or
- * for seconds where an image was not there, or until other images are asked for. A run host that dies over the question
- * is followed by another, which is asked once more; a failure is not remembered.
+ * for seconds where an image was not there, or until the catalog names other images. A run host that dies over the
+ * question is followed by another, which is asked once more; a failure is not remembered.
+ *
+ * @param changed told for the operator's log what cannot be run on and why, at first and whenever that is something else
  */
 export function openAvailability(
-  host: RunHost,
+  host: Pick<RunHost, 'check'>,
   clock: Clock,
-  images: () => readonly string[],
+  catalog: () => Catalog,
+  changed: (unavailable: readonly Unavailable[]) => void,
 ): () => Promise<Availability> {
   let asked: { readonly until: number; readonly of: string; readonly answer: Promise<Availability> } | null = null
-  const ask = async (names: readonly string[]): Promise<Availability> =>
-    availabilityOf(await host.check(names).catch(() => host.check(names)))
+  let told = ''
+  const ask = async (of: Catalog, names: readonly string[]): Promise<Availability> => {
+    const able = availabilityOf(await host.check(names).catch(() => host.check(names)))
+    const unavailable = unavailableTargets(of, able)
+    if (JSON.stringify(unavailable) !== told) changed(unavailable)
+    told = JSON.stringify(unavailable)
+    return able
+  }
   return async () => {
-    const names = images()
+    const now = catalog()
+    const names = imagesOf(now)
     const of = JSON.stringify(names)
-    const now = clock.monotonic()
-    if (asked === null || now > asked.until || of !== asked.of) {
-      const mine = { until: now + freshMs, of, answer: ask(names) }
+    const at = clock.monotonic()
+    if (asked === null || at > asked.until || of !== asked.of) {
+      const mine = { until: at + freshMs, of, answer: ask(now, names) }
       asked = mine
       mine.answer.then(
         (able) => {

@@ -24,8 +24,6 @@ export interface Packages {
   readonly go: Mirror | null
 }
 
-export const noPackages: Packages = { pip: null, npm: null, go: null }
-
 export function readPackages(
   given: TargetFile,
   at: Path,
