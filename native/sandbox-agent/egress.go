@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 )
 
 const (
@@ -136,10 +137,13 @@ type connection struct {
 	mu      sync.Mutex
 	arrived sync.Cond
 	waiting [][]byte
-	// Bytes the host has sent and the agent has not told it are gone.
+	// Bytes the host has sent and the agent has not told it are gone, and those of them that are.
 	owed  int
-	ended bool
-	over  bool
+	freed int
+	// Somebody writes what was waiting; whoever comes meanwhile waits behind it.
+	writing bool
+	ended   bool
+	over    bool
 }
 
 // Of the host, for the step. More than the window, or anything after its end, breaks the protocol.
@@ -153,12 +157,35 @@ func (c *connection) queue(payload []byte, end bool) error {
 		return errBroken
 	}
 	c.owed += len(payload)
+	if len(payload) > 0 && len(c.waiting) == 0 && !c.writing {
+		written := c.writeNow(payload)
+		payload = payload[written:]
+		c.freed += written
+		c.tellRoom()
+	}
 	c.ended = end
 	if len(payload) > 0 {
 		c.waiting = append(c.waiting, payload)
 	}
-	c.arrived.Signal()
+	if end || len(payload) > 0 {
+		c.arrived.Signal()
+	}
 	return nil
+}
+
+// As much as the kernel takes without waiting: mostly all, and then nobody has to be woken to write it.
+func (c *connection) writeNow(payload []byte) int {
+	raw, err := c.tcp.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	written := 0
+	_ = raw.Write(func(fd uintptr) bool {
+		written, err = syscall.Write(int(fd), payload)
+		return true
+	})
+	// An error is for the one who waits: it finds it again.
+	return max(written, 0)
 }
 
 // Closes at once, in both directions, and tells the host unless it was the host that asked. Only the first call counts.
@@ -215,44 +242,41 @@ func (c *connection) say(buffer []byte, kind byte) {
 }
 
 func (c *connection) toStep() {
-	freed := 0
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for {
-		c.mu.Lock()
 		for len(c.waiting) == 0 && !c.ended && !c.over {
 			c.arrived.Wait()
 		}
-		chunks := net.Buffers(c.waiting)
-		c.waiting = nil
-		ended, over := c.ended, c.over
-		c.mu.Unlock()
-		if over {
+		if c.over {
 			return
 		}
-		if len(chunks) > 0 {
-			written, err := chunks.WriteTo(c.tcp)
-			if err != nil {
-				c.reset(true)
-				return
-			}
-			freed += int(written)
-			freed = c.tellRoom(freed)
-			continue
-		}
-		if ended {
+		if len(c.waiting) == 0 {
 			_ = c.tcp.CloseWrite()
 			return
 		}
+		chunks := net.Buffers(c.waiting)
+		c.waiting = nil
+		c.writing = true
+		c.mu.Unlock()
+		written, err := chunks.WriteTo(c.tcp)
+		if err != nil {
+			c.reset(true)
+		}
+		c.mu.Lock()
+		c.writing = false
+		c.freed += int(written)
+		c.tellRoom()
 	}
 }
 
-func (c *connection) tellRoom(freed int) int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.over || c.ended || freed < windowStep {
-		return freed
+// Tells the host what the step has taken, in portions; with the lock held.
+func (c *connection) tellRoom() {
+	if c.over || c.ended || c.freed < windowStep {
+		return
 	}
+	freed := c.freed
+	c.freed = 0
 	c.owed -= freed
-	payload := []byte{byte(freed >> 24), byte(freed >> 16), byte(freed >> 8), byte(freed)}
-	c.out.send(kindAgentWindow, c.number, payload)
-	return 0
+	c.out.send(kindAgentWindow, c.number, []byte{byte(freed >> 24), byte(freed >> 16), byte(freed >> 8), byte(freed)})
 }
