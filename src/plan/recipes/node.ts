@@ -10,7 +10,8 @@ const testName = /(?:^|\/)(?:[^/]+[._-]test|test-[^/]+|test)\.[cm]?[jt]s$|(?:^|\
  * reaches. What stands between them and the mirror while they install says of each that it is there.
  */
 const throughMirror = String.raw`const http = require("node:http"), { spawn } = require("node:child_process");
-const mirror = process.env.npm_config_registry.replace(/\/$/, "");
+const { env: given } = process;
+const mirror = given.npm_config_registry.replace(/\/$/, "");
 let own;
 const local = (text) => text.replace(/"tarball":\s*"[^"]*?\/((?:@[^"\/]+\/)?[^"\/]+\/-\/[^"]+)"/g, (_, path) => JSON.stringify("tarball") + ":" + JSON.stringify(own + "/" + path));
 const server = http.createServer((asked, answer) => {
@@ -26,7 +27,7 @@ const server = http.createServer((asked, answer) => {
 });
 server.listen(0, "127.0.0.1", () => {
   own = "http://127.0.0.1:" + server.address().port;
-  const env = { ...process.env, npm_config_registry: own + "/", YARN_NPM_REGISTRY_SERVER: own, YARN_UNSAFE_HTTP_WHITELIST: "127.0.0.1" };
+  const env = { ...given, npm_config_registry: own + "/", YARN_NPM_REGISTRY_SERVER: own, YARN_UNSAFE_HTTP_WHITELIST: "127.0.0.1" };
   const [program, ...args] = process.argv.slice(1);
   const child = spawn(program, args, { stdio: "inherit", env });
   child.on("error", () => { console.error(program + ": not found in the image"); process.exit(127) });
