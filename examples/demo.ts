@@ -83,8 +83,9 @@ async function ended(client: Client, execution: unknown): Promise<Fields> {
 
 /** Why no container can be started here, with what to do; null where one can. */
 function containersMissing(): string | null {
-  if (cli(['images', 'verify', 'writ/python'], { quiet: true }).code === 0) return null
-  return 'It takes a Docker Engine and the image "writ/python": install Docker, then once\n  writ init ~/writ --with docker\n  cd ~/writ\n  writ images build python\nand run the demo again. An engine elsewhere: DOCKER_HOST=unix:///PATH'
+  const { code, out } = cli(['images', 'verify', 'writ/python'], { quiet: true })
+  if (code === 0) return null
+  return `${out.trimEnd()}\nThis step takes a Docker Engine and the image "writ/python": install Docker, then once\n  writ init ~/writ --with docker\n  cd ~/writ\n  writ images build python\nand run the demo again. An engine elsewhere: DOCKER_HOST=unix:///PATH`
 }
 
 /** The example project as an agent sends it. */
