@@ -98,6 +98,8 @@ describe('the package', () => {
       'dist/main.js',
       'dist/cli/cli.js',
       'native/rego-tools/rego-tools.wasm.br',
+      'native/sandbox-agent/sandbox-agent-amd64.br',
+      'native/sandbox-agent/sandbox-agent-arm64.sha256',
       'policies/org/access.rego',
       'policies/starter/request.rego',
       'policies/capabilities.json',

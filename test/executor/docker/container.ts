@@ -46,7 +46,7 @@ function reach(engine: Engine): Docker {
 }
 
 export interface Attached {
-  /** What goes to the agent is written, what comes of it is told in `split`. */
+  /** What goes to the agent is written here; what comes of it goes to `take`. */
   readonly stream: Duplex
   readonly ended: Promise<{ readonly code: number | null }>
   start(take: (bytes: Buffer) => void): Promise<void>
@@ -101,8 +101,13 @@ export async function containerOf(
 export async function agentInContainer(engine: Engine, image: PlanImage, runtime: string | null): Promise<Agent> {
   const container = await containerOf(engine, image, runtime)
   const talk = converse(container.stream, container.ended)
-  await container.start(talk.take)
-  await talk.next('ready')
+  try {
+    await container.start(talk.take)
+    await talk.next('ready')
+  } catch (error) {
+    await container.remove()
+    throw error
+  }
   return Object.assign(talk, {
     ended: container.ended,
     pid: await container.pid(),
