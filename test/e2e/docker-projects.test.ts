@@ -11,12 +11,20 @@ vi.setConfig({ testTimeout: 240_000 })
 /** Each kind of project as an agent would submit it, in real containers from the images that "writ images build" makes. */
 
 const images = ['python', 'node', 'go', 'shell'] as const
-const found = await engine({ images: images.map((name) => `writ/${name}:latest`) })
+const there = await engine({ images: images.map((name) => `writ/${name}:latest`) })
 const mirror = await startPackageMirror()
 afterAll(async () => await mirror.close())
 const world = useWorld()
+if (!('lacking' in there))
+  appendFileSync(join(world.folder, 'writ.yaml'), `\ndocker: { host: "${there.host}", warm: 0 }\n`)
+const current =
+  'lacking' in there || world.writ(['images', 'verify', ...images.map((name) => `writ/${name}`)]).code === 0
+const found = current
+  ? there
+  : {
+      lacking: `the images of Writ at ${there.host} have the agent of another build: bash test/servers/docker.sh images ${there.host} makes them again`,
+    }
 if (!('lacking' in found)) {
-  appendFileSync(join(world.folder, 'writ.yaml'), `\ndocker: { host: "${found.host}", warm: 0 }\n`)
   world.writ(['init', world.folder, '--with', 'docker'])
   const service = (name: string, path: string): string =>
     `      ${name}: { url: "${mirror.url}${path}", about: Packages, addresses: ["127.0.0.1/32"] }\n`
