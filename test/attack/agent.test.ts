@@ -78,11 +78,19 @@ describe.each(places)('a workload against its agent, in %s', (place) => {
 
   it('begins before any other process of its container, with three descriptors', async (context) => {
     const agent = await start(place, context)
-    await prepare(agent, jobOf(['echo $$; cd /proc/self/fd && for fd in *; do readlink $fd; done; cat /proc/1/comm']))
+    await prepare(
+      agent,
+      jobOf([
+        'echo $$; cd /proc/self/fd && for fd in *; do readlink $fd; done; cat /proc/1/comm; echo score $(cat /proc/self/oom_score_adj) $(cat /proc/1/oom_score_adj)',
+      ]),
+    )
     await run(agent, 1)
     const lines = agent.text('stdout').trim().split('\n')
     expect(lines.filter((line) => line.startsWith('pipe:')).length).toBe(3)
-    expect(lines.filter((line) => !/^(?:pipe:|\d+$|\/proc|writ-agent$)/.test(line))).toEqual([])
+    expect(lines.filter((line) => !/^(?:pipe:|\d+$|\/proc|writ-agent$|score )/.test(line))).toEqual([])
+    // When memory is short a step dies before its agent.
+    const score = { namespaces: 'score 1000 0', runc: 'score 1000 500', runsc: 'score 1000 0' }[place]
+    expect(lines.at(-1)).toBe(score)
     expect(agent.frames[0]).toMatchObject({ dumpable: false, no_new_privs: true, uid: 65_532 })
   })
 })
