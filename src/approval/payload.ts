@@ -117,7 +117,7 @@ function environmentLine(entry: Plan['environment'][number]): string {
     case 'literal':
       return `  ${name} = ${quoted(entry.value.value)}`
     case 'service':
-      return `  ${name} = address of service ${visibleLine(entry.value.service)}`
+      return `  ${name} = address of service ${visibleLine(entry.value.service)}${entry.value.path === undefined ? '' : `, /${visibleLine(entry.value.path)}`}`
     case 'placeholder':
       return `  ${name} = placeholder of ${visibleLine(entry.value.credential)}`
   }

@@ -22,6 +22,16 @@ function task(over: Partial<Plan['task']>): Plan['task'] {
 }
 
 describe('the text an approver is shown', () => {
+  it('shows which path of a service a variable leads to', async () => {
+    const plan = planWith({
+      environment: [
+        { name: 'PIP_INDEX_URL', about: 'x', value: { kind: 'service', service: 'orders', path: 'simple\u202e' } },
+      ],
+    })
+    const text = await payloadOf({ approval: approvalOf(plan), plan, before: null, bytesOf: files.bytesOf })
+    expect(text).toContain('  PIP_INDEX_URL = address of service orders, /simple\\u{202e}\n')
+  })
+
   it('[G-approval-shown] names who asks, for what, on what target, what runs, with what, within what', async () => {
     const plan = planWith({
       task: task({ context: 'It is urgent', inputs: { script: 'a.js', args: [1, 'x'] } }),
