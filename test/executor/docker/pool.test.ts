@@ -150,9 +150,9 @@ test('a new run host removes what a dead one of the same broker left, running or
   try {
     executor = here.open({ owner })
     await executor.settled()
-    const all = (await here.docker.listContainers({ all: true })).map(({ Id }) => Id)
-    expect(mine.filter((id) => all.includes(id))).toEqual([])
-    expect(theirs.filter((id) => !all.includes(id))).toEqual([])
+    const all = new Set((await here.docker.listContainers({ all: true })).map(({ Id }) => Id))
+    expect(mine.filter((id) => all.has(id))).toEqual([])
+    expect(theirs.filter((id) => !all.has(id))).toEqual([])
   } finally {
     for (const id of theirs) await here.docker.getContainer(id).remove({ force: true })
   }
