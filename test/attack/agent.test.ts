@@ -112,3 +112,18 @@ describe('a workload that takes every pid', () => {
     expect(agent.breach).toBeNull()
   })
 })
+
+// Without a control group there is no account but the processes themselves.
+describe.each(['runc', 'runsc'] as const)('a workload that hides the time of its processes, in %s', (place) => {
+  it('is ended by its limit all the same', { timeout: 60_000 }, async (context) => {
+    const agent = await start(place, context)
+    // Each child is gone before anybody looks, and the kernel reaps it without telling what it used.
+    const hide =
+      '$SIG{CHLD} = "IGNORE"; for (;;) { my $p = fork; if (defined $p && !$p) { my $i = 0; $i++ while $i < 200000; exit } select undef, undef, undef, 0.005 }'
+    const job = jobOf([`exec perl -e '${hide}'`])
+    await prepare(agent, { ...job, limits: { ...job.limits, cpu_s: 1 } })
+    const end = await run(agent, 1)
+    expect(end).toMatchObject({ exit: null, signal: 9, stopped: 'cpu' })
+    expect(end.cpu_ms).toBeGreaterThanOrEqual(1000)
+  })
+})

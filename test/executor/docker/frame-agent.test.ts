@@ -47,7 +47,7 @@ describe('a step', () => {
   it('has three pipes, a session and exactly the environment of the job, and nothing else of the agent', async (context) => {
     const [agent, text] = await say(
       context,
-      'cd /proc/self/fd; for fd in *; do readlink "$fd"; done; ps -o pid=,sid=,pgid= -p $$; env; pwd; id -u; ulimit -c; cat /proc/self/oom_score_adj; grep -E "NoNewPrivs|CapEff|SigIgn" /proc/self/status; umask',
+      'cd /proc/self/fd; for fd in *; do readlink "$fd"; done; cut -d" " -f1,5,6 /proc/$$/stat; env; pwd; id -u; ulimit -c; cat /proc/self/oom_score_adj; grep -E "NoNewPrivs|CapEff|SigIgn" /proc/self/status; umask',
     )
     const lines = text.trim().split('\n')
     // The last of the first four is what the shell read the folder through.
@@ -126,7 +126,7 @@ describe('a step', () => {
     const agent = await start(context)
     const hide =
       "trap '' TERM HUP INT; (setsid sh -c 'trap \"\" TERM HUP; while :; do sleep 0.01; done' & ) ; nohup sleep 1000 & setsid -f sleep 1000; (sleep 1000 </dev/null >/dev/null 2>&1 &); echo begun"
-    await prepare(agent, jobOf([hide, 'ps -e -o args=; :']))
+    await prepare(agent, jobOf([hide, 'for p in /proc/[0-9]*; do echo $(cat $p/comm); done']))
     const end = await run(agent, 1)
     expect(end).toMatchObject({ exit: 0, signal: null })
     expect(agent.others()).toEqual([])
