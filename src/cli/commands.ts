@@ -1,8 +1,8 @@
 import { type Command, InvalidArgumentError } from 'commander'
 import type { ApproveOptions } from './answer.ts'
 import type { Context } from './context.ts'
+import { declareImages } from './image-commands.ts'
 import type { EnrollOptions } from './enroll.ts'
-import type { ImageOptions } from './images.ts'
 import type { InitOptions } from './init.ts'
 import type { RunOptions } from './run.ts'
 import type { TokenOptions } from './token.ts'
@@ -23,14 +23,15 @@ export function declare(program: Command, run: Run): void {
     }
   broker(program, leaf, action)
   work(program, leaf, action)
+  declareImages(program, leaf, action)
   approvals(program, leaf, action)
   tokens(program, leaf, action)
   policy(program, leaf, action)
   proof(program, leaf, action)
 }
 
-type Leaf = (parent: Command, name: string, about: string) => Command
-type Action = (use: (...args: never[]) => Promise<Use>) => (...all: unknown[]) => Promise<void>
+export type Leaf = (parent: Command, name: string, about: string) => Command
+export type Action = (use: (...args: never[]) => Promise<Use>) => (...all: unknown[]) => Promise<void>
 
 function broker(program: Command, leaf: Leaf, action: Action): void {
   leaf(program, 'init [dir]', 'write a first configuration, policies and keys; overwrites nothing')
@@ -87,37 +88,6 @@ function work(program: Command, leaf: Leaf, action: Action): void {
   const targets = program.command('targets').description('what work can run on')
   leaf(targets, 'list', 'the targets of the catalog').action(
     action(async () => (await import('./targets.ts')).targetsList),
-  )
-
-  const images = program.command('images').description('what containers are made of')
-  leaf(
-    images,
-    'build [names...]',
-    'build images of Writ: base, python, node, go, shell; without names, those that the catalog uses',
-  )
-    .option('--base <image>', 'build on this image instead of Debian; what it has of a language goes before Debian’s')
-    .option('--tag <name>', 'name of the image, where one is built (else writ/NAME)')
-    .option('--network <mode>', '"host" where the engine has no network of its own for builds')
-    .action(
-      action(async (names: string[], options: ImageOptions) => {
-        const { imagesBuild } = await import('./images.ts')
-        return async (context) => await imagesBuild(context, names, options)
-      }),
-    )
-  leaf(
-    images,
-    'list',
-    'the images of the catalog and of Writ that the engine has, and whether their agent is right',
-  ).action(action(async () => (await import('./images.ts')).imagesList))
-  leaf(
-    images,
-    'verify [names...]',
-    'read the agent out of images and compare it with that of this Writ; exit 1 where one differs',
-  ).action(
-    action(async (names: string[]) => {
-      const { imagesVerify } = await import('./images.ts')
-      return async (context) => await imagesVerify(context, names)
-    }),
   )
 
   const credentials = program.command('credentials').description('values that runs use and never see')

@@ -1,6 +1,6 @@
-import { parse as parseToml } from 'smol-toml'
-import type { Json, JsonObject } from '../digest.ts'
+import type { JsonObject } from '../digest.ts'
 import type { TaskFile } from '../request/task.ts'
+import { asJson, asToml, member, parsed } from './manifest.ts'
 import type { Runtime } from './schema.ts'
 
 /** What a project is, as far as names and manifests tell; commands are argv. */
@@ -113,7 +113,7 @@ export function detect(paths: readonly string[], contents: ReadonlyMap<string, s
 const nothing = { tool: null, main: null, install: [], test: null, build: null, problem: null } as const
 
 function node(paths: readonly string[], root: ReadonlySet<string>, text: string | null): Detected {
-  const [manifest, problem] = parsed(text, 'package.json', (content) => JSON.parse(content) as Json)
+  const [manifest, problem] = parsed(text, 'package.json', asJson)
   const scripts = member(manifest, 'scripts')
   const dependencies = { ...member(manifest, 'dependencies'), ...member(manifest, 'devDependencies') }
   const tool = root.has('pnpm-lock.yaml')
@@ -155,11 +155,7 @@ function python(
   text: (name: string) => string | null,
 ): Detected {
   const [project, problem] = root.has('pyproject.toml')
-    ? parsed(
-        text('pyproject.toml'),
-        'pyproject.toml',
-        (content) => parseToml(content, { integersAsBigInt: 'asNeeded' }) as Json,
-      )
+    ? parsed(text('pyproject.toml'), 'pyproject.toml', asToml)
     : [null, null]
   const tool = root.has('uv.lock') ? 'uv' : root.has('poetry.lock') ? 'poetry' : 'pip'
   const run = tool === 'pip' ? ['python'] : [tool, 'run', 'python']
@@ -209,11 +205,7 @@ function go(paths: readonly string[]): Detected {
 }
 
 function rust(root: ReadonlySet<string>, text: string | null): Detected {
-  const [, problem] = parsed(
-    text,
-    'Cargo.toml',
-    (content) => parseToml(content, { integersAsBigInt: 'asNeeded' }) as Json,
-  )
+  const [, problem] = parsed(text, 'Cargo.toml', asToml)
   const locked = root.has('Cargo.lock') ? ['--locked'] : []
   return {
     ...nothing,
@@ -271,41 +263,4 @@ function lastPart(path: string): string {
 function existing(path: string, paths: readonly string[]): string | null {
   const plain = path.replace(/^(?:\.\/)+/, '')
   return paths.find((one) => one === plain) ?? null
-}
-
-function parsed(
-  text: string | null,
-  name: string,
-  parse: (text: string) => Json,
-): readonly [JsonObject | null, string | null] {
-  if (text === null) return [null, `${name} is larger than 256 KiB or was not read`]
-  try {
-    const value = parse(text)
-    return typeof value === 'object' && value !== null && !Array.isArray(value)
-      ? [value as JsonObject, null]
-      : [null, `${name} does not hold an object`]
-  } catch (error) {
-    // Both parsers throw plain Errors, and RangeError where nesting exhausts the stack: unreadable either way.
-    if (!(error instanceof Error)) throw error
-    return [null, `${name} cannot be parsed`]
-  }
-}
-
-/** A manifest's object, or null where there is none that can be read. */
-export function readJson(contents: ReadonlyMap<string, string>, name: string): JsonObject | null {
-  return parsed(contents.get(name) ?? null, name, (content) => JSON.parse(content) as Json)[0]
-}
-
-export function readToml(contents: ReadonlyMap<string, string>, name: string): JsonObject | null {
-  return parsed(
-    contents.get(name) ?? null,
-    name,
-    (content) => parseToml(content, { integersAsBigInt: 'asNeeded' }) as Json,
-  )[0]
-}
-
-/** The object under that name of an object, or an empty one. */
-export function member(value: JsonObject | null, name: string): JsonObject {
-  const found = value !== null && Object.hasOwn(value, name) ? value[name] : null
-  return typeof found === 'object' && found !== null && !Array.isArray(found) ? (found as JsonObject) : {}
 }

@@ -1,4 +1,4 @@
-import { member, readJson } from '../detect.ts'
+import { member, readJson } from '../manifest.ts'
 import type { PlanStep } from '../plan.ts'
 import type { Project, Recipe } from './recipe.ts'
 import { folderWith, inRoot, lackingPackages, noTests, step } from './recipe.ts'

@@ -1,5 +1,5 @@
 import type { Json, JsonObject } from '../../digest.ts'
-import { member, readToml } from '../detect.ts'
+import { member, readToml } from '../manifest.ts'
 import type { PlanStep } from '../plan.ts'
 import type { Project, Recipe } from './recipe.ts'
 import { asPath, folderWith, inRoot, noBuild, noTests, step } from './recipe.ts'
