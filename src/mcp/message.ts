@@ -132,6 +132,10 @@ function readRequest(id: RequestId, method: string, params: JsonObject, meta: Js
   if (token !== undefined && parseRequestId(token) === null) {
     return malformed(id, errorNumbers.invalidParams, '"params._meta.progressToken" must be a string or an integer')
   }
+  // No tasks of MCP are served, but what the SDK cannot read it drops, and the request would go without an answer.
+  const task = meta['io.modelcontextprotocol/related-task']
+  if (task !== undefined && !(isObject(task) && typeof task['taskId'] === 'string'))
+    return malformed(id, errorNumbers.invalidParams, '"params._meta" names a related task that is none')
   const read = readParams(method, params)
   if ('wrong' in read) return malformed(id, errorNumbers.invalidParams, read.wrong)
   const info = method === 'initialize' ? params['clientInfo'] : meta['io.modelcontextprotocol/clientInfo']

@@ -15,28 +15,44 @@ type Answered = (answer: JSONRPCMessage | null) => void
 class StatelessTransport extends PerRequestHTTPServerTransport {
   readonly #waiting = new Map<number, Answered>()
   #last = 0
+  /** The call that is being given to the SDK, until it has taken it. */
+  #given: number | null = null
 
   /** Null where the SDK refused the call before any code of ours ran. */
   async ask(forward: object, authInfo: AuthInfo): Promise<JSONRPCMessage | null> {
     const id = ++this.#last
-    return await new Promise((resolve) => {
-      let given = true
-      this.#waiting.set(id, (answer) => resolve(given ? null : answer))
-      this.onmessage?.({ ...forward, id } as JSONRPCMessage, {
-        classification: { era: 'modern', revision: statelessRevision },
-        authInfo,
-      })
-      // Handlers begin after this line: what was answered by now was answered by the SDK.
-      given = false
+    return await new Promise((resolve, reject) => {
+      this.#waiting.set(id, resolve)
+      this.#given = id
+      try {
+        this.onmessage?.({ ...forward, id } as JSONRPCMessage, {
+          classification: { era: 'modern', revision: statelessRevision },
+          authInfo,
+        })
+      } catch (error) {
+        this.#waiting.delete(id)
+        reject(error instanceof Error ? error : new Error('the SDK failed'))
+      } finally {
+        this.#given = null
+      }
     })
+  }
+
+  /** Handlers begin after a call was given: what the SDK says before, or complains of, is its refusal. */
+  refused(): void {
+    if (this.#given !== null) this.#settle(this.#given, null)
+  }
+
+  #settle(id: number, answer: JSONRPCMessage | null): void {
+    const answered = this.#waiting.get(id)
+    this.#waiting.delete(id)
+    answered?.(answer)
   }
 
   override send(message: JSONRPCMessage): Promise<void> {
     // Nobody who asked for progress is served here, so there is nothing but answers.
     if ('method' in message || typeof message.id !== 'number') return Promise.resolve()
-    const answered = this.#waiting.get(message.id)
-    this.#waiting.delete(message.id)
-    answered?.(message)
+    this.#settle(message.id, message.id === this.#given ? null : message)
     return Promise.resolve()
   }
 }
@@ -56,6 +72,9 @@ export interface Stateless {
 /** `server` has to list `statelessRevision` among its protocol versions. */
 export function openStateless(server: Server): Stateless {
   const transport = new StatelessTransport({ classification: { era: 'modern', revision: statelessRevision } })
+  // A message it cannot make sense of it drops, and says so here.
+  // eslint-disable-next-line unicorn/prefer-add-event-listener -- a server of the SDK is no event target
+  server.onerror = () => transport.refused()
   void server.connect(transport)
   return {
     async call(request, inbound, authInfo) {

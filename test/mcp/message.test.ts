@@ -119,6 +119,7 @@ describe('a message', () => {
     ['a resource without a URI', '"method":"resources/read","params":{}'],
     ['a cursor nobody gave', '"method":"tools/list","params":{"cursor":"x"}'],
     ['a progress token in an object', '"method":"ping","params":{"_meta":{"progressToken":{}}}'],
+    ['a related task that is none', '"method":"ping","params":{"_meta":{"io.modelcontextprotocol/related-task":7}}'],
     ['a _meta that is a list', '"method":"ping","params":{"_meta":[]}'],
     [
       'an initialize without a client',

@@ -2,15 +2,18 @@ import { createMcpHandler } from '@modelcontextprotocol/server'
 import type { AuthInfo } from '@modelcontextprotocol/server'
 import * as fc from 'fast-check'
 import { expect, it } from 'vitest'
+import type { JsonObject } from '../../src/digest.ts'
 import { openMcpHttp } from '../../src/mcp/http.ts'
 import type { McpHttp } from '../../src/mcp/http.ts'
 import { readMessage } from '../../src/mcp/message.ts'
+import { openStateless, statelessRevision } from '../../src/mcp/stateless.ts'
 import { makeServer } from '../../src/mcp/server.ts'
 import { caller, memoryBroker, quiet } from './memory-broker.ts'
 
 const revision = 'io.modelcontextprotocol/protocolVersion'
 const capabilities = 'io.modelcontextprotocol/clientCapabilities'
 const info = 'io.modelcontextprotocol/clientInfo'
+const related = 'io.modelcontextprotocol/related-task'
 const never = new AbortController().signal
 
 function open(broker = memoryBroker()) {
@@ -97,6 +100,8 @@ it.each([
     'a call whose head spells the tool in Base64',
     call('get_status', {}, {}, { headers: { 'mcp-name': '=?base64?Z2V0X3N0YXR1cw==?=' } }),
   ],
+  ['a call of a task', call('get_status', {}, { [related]: { taskId: 't' } })],
+  ['a call whose trace is no text', call('get_status', {}, { traceparent: 7, tracestate: {}, baggage: [] })],
   ['a call that asks for progress', call('get_status', {}, { progressToken: 'p' })],
 ])('answers %s as the SDK does that makes a server for it alone', async (_, sent) => {
   expect(await ask(open().mcp, sent)).toEqual(await askHandler(sent))
@@ -111,7 +116,15 @@ it('answers whatever envelope as the SDK does that makes a server for it alone',
     fc.dictionary(fc.constantFrom('name', 'version', 'sampling', 'roots', 'x'), fc.constantFrom('1', {}, null, 4)),
   )
   const meta = fc.record(
-    { [capabilities]: value, [info]: value, 'io.modelcontextprotocol/logLevel': value, other: value },
+    {
+      [capabilities]: value,
+      [info]: value,
+      'io.modelcontextprotocol/logLevel': value,
+      [related]: fc.constant({ taskId: 't' }),
+      'io.modelcontextprotocol/subscriptionId': value,
+      traceparent: value,
+      other: value,
+    },
     { requiredKeys: [] },
   )
   await fc.assert(
@@ -121,6 +134,28 @@ it('answers whatever envelope as the SDK does that makes a server for it alone',
     }),
     { numRuns: 150 },
   )
+})
+
+it('has the SDK’s own handler asked about what its server drops without a word', async () => {
+  const { broker } = open()
+  const stateless = openStateless(makeServer(broker, () => ({ caller, signal: never }), quiet, [statelessRevision]))
+  const { body, headers } = call('get_status', {})
+  const inbound = readMessage(Buffer.from(JSON.stringify(body)))
+  if (inbound.kind !== 'request') throw new Error('not a request')
+  const authInfo: AuthInfo = { token: '', clientId: '', scopes: [] }
+  const request = { headers: new Map(Object.entries(headers)) }
+  const { _meta: meta } = inbound.forward['params'] as { readonly _meta: JsonObject }
+  const drop = { ...inbound.forward, params: { name: 'get_status', arguments: {}, _meta: { ...meta, [related]: 7 } } }
+  expect(await stateless.call(request, { ...inbound, forward: drop }, authInfo)).toBeNull()
+  expect(await stateless.call(request, inbound, authInfo)).toMatchObject({ id: 'a', result: {} })
+  expect(broker.seen.called).toHaveLength(1)
+})
+
+it('answers a call of a related task that is none, over HTTP and before the SDK', async () => {
+  const { broker, mcp } = open()
+  const sent = call('get_status', {}, { [related]: 7 })
+  expect(await ask(mcp, sent)).toMatchObject({ status: 400, text: expect.stringContaining('related task') as string })
+  expect(broker.seen.admitted).toEqual([])
 })
 
 it('gives each of many calls at once its own answer, its own caller and its own end', async () => {
