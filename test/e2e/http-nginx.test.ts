@@ -22,8 +22,8 @@ const why = 'nginx is missing: install it with the package manager of the system
 
 const authority = newAuthority()
 const folder = mkdtempSync(join(tmpdir(), 'writ-nginx-'))
-let nginx: ChildProcess
-let http: HttpWorld
+let nginx: ChildProcess | null = null
+let http: HttpWorld | null = null
 let port = 0
 let origin = ''
 
@@ -121,16 +121,18 @@ beforeAll(async () => {
 }, 60_000)
 
 afterAll(async () => {
-  if (found) {
+  if (nginx !== null) {
     const ended = once(nginx, 'exit')
     nginx.kill('SIGTERM')
-    await Promise.all([ended, http.close()])
+    await ended
   }
+  await http?.close()
   rmSync(folder, { recursive: true, force: true })
 })
 
-function missing(ctx: { skip(note: string): never }): void {
-  if (!found) ctx.skip(why)
+/** The Writ behind it, or a skip where there is no nginx. */
+function behind(ctx: { skip(note: string): never }): HttpWorld {
+  return http ?? ctx.skip(why)
 }
 
 const clients: readonly (readonly [string, (token: string) => Promise<HttpClient>])[] = [
@@ -149,8 +151,8 @@ describe('Writ behind nginx, configured as the page says', () => {
     'is used by %s for the whole path: files by curl, approval by a person, a wait that ends on the change, a download',
     { timeout: 60_000 },
     async ([name, open], ctx) => {
-      missing(ctx)
-      const client = await open(http.token(`carol-${String(name.length)}`))
+      const { world, token } = behind(ctx)
+      const client = await open(token(`carol-${String(name.length)}`))
       const submitted = await client.call('submit_task', {
         project_name: 'nginx',
         goal: 'Through a proxy',
@@ -183,7 +185,7 @@ writeFile('/out/copy.bin', readBytes('data.bin'))`,
       const waiting = client.call('get_status', { execution_id: id, wait_ms: 40_000 })
       const approval = started.structured['approval'] as JsonObject
       await new Promise((resolve) => setTimeout(resolve, 300))
-      expect(http.world.approve(String(approval['approval_id']))).toMatchObject({ code: 0 })
+      expect(world.approve(String(approval['approval_id']))).toMatchObject({ code: 0 })
       const approved = performance.now()
       await waiting
       expect(performance.now() - approved).toBeLessThan(5000)
@@ -205,8 +207,8 @@ writeFile('/out/copy.bin', readBytes('data.bin'))`,
   )
 
   it('says how far a run is while the client waits, not after', { timeout: 30_000 }, async (ctx) => {
-    missing(ctx)
-    const client = await client2('auto', { url: origin, token: http.token('slow'), fetch: fetchHere })
+    const { token } = behind(ctx)
+    const client = await client2('auto', { url: origin, token: token('slow'), fetch: fetchHere })
     const submitted = await client.call('submit_task', {
       project_name: 'nginx',
       goal: 'Progress',
@@ -228,7 +230,7 @@ writeFile('/out/copy.bin', readBytes('data.bin'))`,
   })
 
   it('tells clients its public name where to sign in, and nobody from outside its metrics', async (ctx) => {
-    missing(ctx)
+    behind(ctx)
     const body = '{"jsonrpc":"2.0","id":1,"method":"ping"}'
     const headers = { 'content-type': 'application/json', accept: 'application/json, text/event-stream' }
     const refused = await fetchHere(`${origin}/mcp`, { method: 'POST', headers, body })
