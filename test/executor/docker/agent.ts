@@ -182,7 +182,14 @@ export async function agentInNamespaces(): Promise<Agent> {
   const ended = once(child, 'exit').then(([code]) => ({ code: code as number | null }))
   const talk = converse(child.stdin, ended)
   child.stdout.on('data', talk.take)
-  await talk.next('ready')
+  try {
+    await talk.next('ready')
+  } catch (error) {
+    child.kill('SIGKILL')
+    await ended
+    rmSync(folder, { recursive: true, force: true })
+    throw error
+  }
   // `unshare` forked it: the only child of the process we started.
   const first = children(child.pid ?? 0)[0] ?? 0
   const namespace = readlinkSync(`/proc/${String(first)}/ns/pid`)
