@@ -228,28 +228,32 @@ describe('files', () => {
     expect(agent.frames.find(({ type }) => type === 'prepared')).toMatchObject({ files: 3 })
   })
 
-  it('that leave the project, come twice or are no files end the agent before anything runs', async (context) => {
-    const cases: readonly Buffer[] = [
-      await archiveOf({ '../x': 'x' }),
-      await archiveOf({ '/work/x': 'x' }),
-      await archiveOf({ 'a/../../x': 'x' }),
-      await archiveOf({ link: '' }, 'symlink'),
-      await archiveOf({ link: '' }, 'link'),
-      await archiveOf({ fifo: '' }, 'fifo'),
-      await archiveOf({ folder: '' }, 'directory'),
-      Buffer.concat([(await archiveOf({ a: '1' })).subarray(0, 1024), await archiveOf({ a: '2' })]),
-      Buffer.from('no archive at all'.repeat(100)),
-      (await archiveOf({ a: 'x'.repeat(5000) })).subarray(0, 2000),
-    ]
-    for (const [index, files] of cases.entries()) {
-      const agent = await start(context)
-      agent.send({ type: 'job', job: jobOf(['true']) })
-      agent.send({ type: 'files', bytes: files })
-      agent.send({ type: 'files_end' })
-      expect([index, await agent.next('failed')]).toEqual([index, { type: 'failed', code: 'bad_job', step: null }])
-      expect((await agent.ended).code).toBe(70)
-    }
-  })
+  it(
+    'that leave the project, come twice or are no files end the agent before anything runs',
+    { timeout: 90_000 },
+    async (context) => {
+      const cases: readonly Buffer[] = [
+        await archiveOf({ '../x': 'x' }),
+        await archiveOf({ '/work/x': 'x' }),
+        await archiveOf({ 'a/../../x': 'x' }),
+        await archiveOf({ link: '' }, 'symlink'),
+        await archiveOf({ link: '' }, 'link'),
+        await archiveOf({ fifo: '' }, 'fifo'),
+        await archiveOf({ folder: '' }, 'directory'),
+        Buffer.concat([(await archiveOf({ a: '1' })).subarray(0, 1024), await archiveOf({ a: '2' })]),
+        Buffer.from('no archive at all'.repeat(100)),
+        (await archiveOf({ a: 'x'.repeat(5000) })).subarray(0, 2000),
+      ]
+      for (const [index, files] of cases.entries()) {
+        const agent = await start(context)
+        agent.send({ type: 'job', job: jobOf(['true']) })
+        agent.send({ type: 'files', bytes: files })
+        agent.send({ type: 'files_end' })
+        expect([index, await agent.next('failed')]).toEqual([index, { type: 'failed', code: 'bad_job', step: null }])
+        expect((await agent.ended).code).toBe(70)
+      }
+    },
+  )
 
   it('for which there is no room are said to have none', async (context) => {
     const agent = await start(context)
