@@ -17,7 +17,12 @@ export const catalogName = 'catalog.yaml'
 
 const containerComment = '  # Each run gets a container of its own, from an image that "writ images build" makes.\n'
 
-const target = (name: string, about: string, runtimes: string, settings: string): readonly [string, string] => [
+const target = (
+  name: string,
+  about: string,
+  runtimes: string,
+  limits: { readonly cpu_s: number; readonly memory_mb: number },
+): readonly [string, string] => [
   name,
   `  ${name}:
     about: ${about}, in a closed container without network
@@ -26,25 +31,16 @@ const target = (name: string, about: string, runtimes: string, settings: string)
     image: writ/${name}
     runtimes: [${runtimes}]
     intents: [run_script, install_and_test, build]
-${settings}`,
+    limits: { wall_s: 300, cpu_s: ${limits.cpu_s}, memory_mb: ${limits.memory_mb} }
+`,
 ]
 
 /** What `--with docker` puts under `targets`, by name: text two spaces deep. */
 export const dockerTargets: ReadonlyMap<string, string> = new Map([
-  target('python', 'Python with pytest', 'python, shell', '    limits: { wall_s: 300, cpu_s: 120, memory_mb: 512 }\n'),
-  target('node', 'Node with npm', 'javascript, shell', '    limits: { wall_s: 300, cpu_s: 120, memory_mb: 768 }\n'),
-  target(
-    'go',
-    'Go',
-    'go, shell',
-    '    container: { cpus: 2 }\n    limits: { wall_s: 300, cpu_s: 240, memory_mb: 1024 }\n',
-  ),
-  target(
-    'shell',
-    'A shell with git, curl, jq and make',
-    'shell',
-    '    limits: { wall_s: 300, cpu_s: 120, memory_mb: 256 }\n',
-  ),
+  target('python', 'Python with pytest', 'python, shell', { cpu_s: 120, memory_mb: 512 }),
+  target('node', 'Node with npm', 'javascript, shell', { cpu_s: 120, memory_mb: 768 }),
+  target('go', 'Go', 'go, shell', { cpu_s: 240, memory_mb: 1024 }),
+  target('shell', 'A shell with git, curl, jq and make', 'shell', { cpu_s: 120, memory_mb: 256 }),
 ])
 
 const initialConfig = `# Configuration of this Writ. Paths are relative to this file; docs/config.md explains every key.
