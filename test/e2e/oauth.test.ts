@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Client, StreamableHTTPClientTransport, UnauthorizedError } from '@modelcontextprotocol/client'
 import type { OAuthClientProvider } from '@modelcontextprotocol/client'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import type { JsonObject } from '../../src/digest.ts'
 import { openHttpWorld } from '../http/world.ts'
 import type { HttpWorld } from '../http/world.ts'
@@ -25,14 +25,14 @@ afterAll(async () => {
   rmSync(folder, { recursive: true, force: true })
 })
 
-function section(): string {
+function section(audience?: string): string {
   return `  oauth:
     scopes: [writ]
     issuers:
       - name: corp
         issuer: ${idp.issuer}
         ca: ${idp.caFile}
-        algorithms: [ES256]
+${audience === undefined ? '' : `        audience: ${audience}\n`}        algorithms: [ES256]
         claims:
           tenant: { value: acme }
           roles:
@@ -98,8 +98,8 @@ class Person implements OAuthClientProvider {
   }
 }
 
-async function signedIn(person: Person): Promise<Client> {
-  const url = new URL('/mcp', writ.url)
+async function signedIn(person: Person, at: HttpWorld = writ): Promise<Client> {
+  const url = new URL('/mcp', at.url)
   const first = new StreamableHTTPClientTransport(url, { authProvider: person })
   await expect(new Client({ name: 'c', version: '1' }).connect(first)).rejects.toThrow(UnauthorizedError)
   await first.finishAuth(await person.signIn())
@@ -248,3 +248,44 @@ it('takes issuers away while it serves, when writ.yaml no longer names them', as
   await expect.poll(status, { timeout: 10_000 }).toBe(401)
   expect((await fetch(`${writ.url}/.well-known/oauth-protected-resource`)).status).toBe(404)
 })
+
+// The last: nobody signs in after it.
+it(
+  '[G-dead-issuer] goes on with the keys it has when the issuer dies; a Writ that never had any says so and when to come back',
+  { timeout: 90_000 },
+  async () => {
+    idp.groups.set('dora', ['writ-devs'])
+    const first = await openHttpWorld({ http: section() })
+    onTestFinished(async () => await first.close())
+    const person = new Person('dora')
+    const client = await signedIn(person, first)
+    await idp.close()
+    const submitted = await call(client, 'submit_task', {
+      project_name: 'p',
+      goal: 'g',
+      target_ref: 'sandbox',
+      execution_intent: 'run_script',
+      inputs: { script: 'a.js' },
+      files: [{ path: 'a.js', content: 'console.log(6 * 7)' }],
+    })
+    const started = await call(client, 'start_execution', { task_id: submitted['task_id'] ?? '', wait_ms: 20_000 })
+    expect(started['state']).toBe('succeeded')
+    await client.close()
+    const second = await openHttpWorld({ http: section(`${first.url}/mcp`) })
+    onTestFinished(async () => await second.close())
+    const answer = await fetch(`${second.url}/mcp`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${person.accessToken}` },
+    })
+    expect([answer.status, answer.headers.get('retry-after')]).toEqual([503, '5'])
+    expect(answer.headers.get('www-authenticate')).toBeNull()
+    expect(await answer.json()).toMatchObject({ error: 'identity_unavailable' })
+    // Tokens of Writ itself need no issuer.
+    const own = await fetch(`${second.url}/mcp`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${second.token('erin')}` },
+    })
+    expect([401, 503]).not.toContain(own.status)
+    await Promise.all([answer, own].map(async (one) => await one.body?.cancel().catch(() => undefined)))
+  },
+)
