@@ -13,6 +13,7 @@ const benches: ReadonlyMap<string, () => Promise<{ readonly run: Run }>> = new M
   ['upload', async () => await import('./upload.ts')],
   ['http', async () => await import('./http.ts')],
   ['status', async () => await import('./status.ts')],
+  ['docker', async () => await import('./docker.ts')],
   ['frames', async () => await import('./frames.ts')],
   ['soak', async () => await import('./soak.ts')],
 ])

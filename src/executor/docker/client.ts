@@ -30,6 +30,7 @@ const info = z.object({
   CpuCfsQuota: z.boolean().nullish(),
   KernelVersion: z.string().max(256).nullish(),
   OSType: z.string().max(64),
+  NCPU: z.int().nullish(),
   DefaultRuntime: z.string().max(256),
   Runtimes: z.record(z.string().max(256), z.unknown()),
   SecurityOptions: names,

@@ -64,8 +64,6 @@ const goneMs = 300
 const refillMs = 50
 const refillLateMs = 1000
 const usualTimes: DockerTimes = { quick: 10_000, long: 60_000, ready: 60_000, confirm: 15_000, again: 5000 }
-/** Starts at once: more make an engine slower for everybody. */
-const mostStarts = 4
 
 /**
  * Runs in single-use containers of a Docker Engine, with nothing mounted, no network and an agent that is the container's
@@ -81,7 +79,9 @@ export function createDockerExecutor(options: DockerOptions): DockerExecutor {
   let machine: Promise<{ readonly version: EngineVersion; readonly info: EngineInfo }> | null = null
   let sweepAgain: NodeJS.Timeout | null = null
   let open = true
-  const starts = openGate(mostStarts)
+  /** Starts at once: one for each processor of the engine. With twice as many all of them took longer together. */
+  let mostStarts = 2
+  const starts = openGate(() => mostStarts)
 
   const images = lookInside(owner, hold)
   const pool = openPool({
@@ -118,7 +118,9 @@ export function createDockerExecutor(options: DockerOptions): DockerExecutor {
   async function learn(client: EngineClient): Promise<{ readonly version: EngineVersion; readonly info: EngineInfo }> {
     machine ??= Promise.all([client.version(), client.info()]).then(([version, info]) => ({ version, info }))
     machine.catch(() => (machine = null))
-    return await machine
+    const known = await machine
+    mostStarts = Math.min(Math.max(known.info.NCPU ?? 2, 2), 64)
+    return known
   }
 
   async function start(planned: Planned): Promise<Container> {
@@ -311,18 +313,21 @@ async function outcomeOf(job: Job, told: Told, gone: boolean, container: Contain
 }
 
 /** Runs at most so many at once, the rest in the order they came. */
-function openGate(most: number): <T>(task: () => Promise<T>) => Promise<T> {
+function openGate(most: () => number): <T>(task: () => Promise<T>) => Promise<T> {
   const waiting: (() => void)[] = []
-  let free = most
+  let under = 0
+  const next = (): void => {
+    for (; under < most() && waiting.length > 0; under++) waiting.shift()?.()
+  }
   return async (task) => {
-    if (free === 0) await new Promise<void>((resolve) => waiting.push(resolve))
-    else free--
+    const turn = new Promise<void>((resolve) => waiting.push(resolve))
+    next()
+    await turn
     try {
       return await task()
     } finally {
-      const next = waiting.shift()
-      if (next === undefined) free++
-      else next()
+      under--
+      next()
     }
   }
 }
