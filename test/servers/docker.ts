@@ -15,7 +15,7 @@ import {
 } from 'node:fs'
 import { request } from 'node:http'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { runsc } from './cache.ts'
 
@@ -131,6 +131,8 @@ function argumentsFor(folder: string): readonly string[] {
     `--pidfile=${join(folder, 'pid')}`,
     `--host=unix://${join(folder, 'docker.sock')}`,
     '--shutdown-timeout=3',
+    '--exec-opt=native.cgroupdriver=cgroupfs',
+    `--cgroup-parent=/${basename(folder)}`,
     '--bridge=none',
     '--iptables=false',
     '--ip6tables=false',
@@ -165,7 +167,7 @@ export async function stopDockerd(folder: string): Promise<void> {
   for (const hit of belonging(folder)) signal(hit, 'SIGKILL')
   for (const hit of belonging(folder)) await gone(hit, 5000)
   for (const mount of mountsUnder(folder)) await run('umount', ['-l', mount])
-  removeGroups(folder)
+  for (const group of groupsOfEngine(folder)) removeGroup(group)
   rmSync(folder, { recursive: true, force: true, maxRetries: 5 })
 }
 
@@ -228,15 +230,11 @@ async function gone(pid: number, withinMs: number): Promise<void> {
   signal(pid, 'SIGKILL')
 }
 
-/** The control groups of containers whose daemon could not remove them; the ids are those of the folder. */
-function removeGroups(folder: string): void {
-  const containers = join(folder, 'data', 'containers')
-  const ids = existsSync(containers) ? readdirSync(containers) : []
-  for (const hierarchy of ['', ...readdirSync('/sys/fs/cgroup')])
-    for (const id of ids) {
-      const group = join('/sys/fs/cgroup', hierarchy, 'docker', id)
-      if (existsSync(group)) removeGroup(group)
-    }
+/** Where the control groups of an engine's containers are, one folder a hierarchy. */
+export function groupsOfEngine(folder: string): readonly string[] {
+  return ['', ...readdirSync('/sys/fs/cgroup')]
+    .map((hierarchy) => join('/sys/fs/cgroup', hierarchy, basename(folder)))
+    .filter((group) => existsSync(group))
 }
 
 function removeGroup(group: string): void {
