@@ -219,6 +219,14 @@ describe('projects in containers', () => {
     })
   })
 
+  it('what a build leaves in dist comes back', async () => {
+    const built = await run('node', 'build', {
+      'package.json': '{"scripts":{"build":"mkdir -p dist/js && echo built > dist/js/app.js"}}',
+    })
+    expect(built.state).toBe('succeeded')
+    expect(built.text).toContain('dist/js/app.js')
+  })
+
   it('scripts, Makefiles and lone tests run with what the image has', async () => {
     expect(
       (

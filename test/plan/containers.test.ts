@@ -464,6 +464,15 @@ describe('a JavaScript project', () => {
     )
     expect(
       stepsOf({ 'package.json': '{"scripts":{"build":"tsc"}}', 'tsconfig.json': '' }, { ...node, intent: 'build' }),
+    ).toEqual([
+      ['npm', 'run', 'build'],
+      ['sh', '-c', expect.stringContaining('cp -R') as string, 'sh', 'dist', 'build'],
+    ])
+    expect(
+      stepsOf(
+        { 'package.json': '{"scripts":{"build":"x"}}', 'dist/a': '', 'build/b': '' },
+        { ...node, intent: 'build' },
+      ),
     ).toEqual([['npm', 'run', 'build']])
   })
 })

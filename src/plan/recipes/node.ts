@@ -48,7 +48,7 @@ export function nodeRecipe(project: Project): Recipe {
   if ('missing' in installing) return installing
   const install = installing.steps
   if (typeof script === 'string' && !script.includes('no test specified'))
-    return { steps: [...install, intent === 'build' ? buildStep(project) : testStep(project, script)] }
+    return { steps: [...install, ...(intent === 'build' ? buildSteps(project) : [testStep(project, script)])] }
   if (intent === 'install_and_test' && paths.some((path) => testName.test(path)))
     return { steps: [...install, runner(args)] }
   const what = intent === 'build' ? 'a build' : 'tests'
@@ -66,9 +66,25 @@ function runner(args: readonly string[]): PlanStep {
   return step('Run the tests with node --test', 'node', '--test', '--test-reporter=tap', ...args)
 }
 
-function buildStep({ kind, args }: Project): PlanStep {
+/** What builds leave by custom comes back; a folder that is there already is the caller's own. */
+function buildSteps({ kind, args, paths }: Project): readonly PlanStep[] {
   const tool = kind.tool ?? 'npm'
-  return step(`Build with ${tool}`, tool, 'run', 'build', ...(args.length === 0 ? [] : ['--', ...args]))
+  const folders = ['dist', 'build'].filter((folder) => !paths.some((path) => path.startsWith(`${folder}/`)))
+  return [
+    step(`Build with ${tool}`, tool, 'run', 'build', ...(args.length === 0 ? [] : ['--', ...args])),
+    ...(folders.length === 0
+      ? []
+      : [
+          step(
+            `Keep ${folders.join(' and ')}, where there is such a folder`,
+            'sh',
+            '-c',
+            'for folder; do [ ! -d "$folder" ] || cp -R "$folder" "$WRIT_OUT"/ || exit 1; done',
+            'sh',
+            ...folders,
+          ),
+        ]),
+  ]
 }
 
 /** A lone runner that can write a report is asked for one; of other scripts only the output is known. */
