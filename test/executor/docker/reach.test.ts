@@ -178,7 +178,7 @@ describe('an engine over ssh', () => {
     const free = await port(server)
     await new Promise<void>((resolve) => server.close(() => resolve()))
     const user = execFileSync('id', ['-un']).toString().trim()
-    const [hostKey, clientKey] = [key('host-key'), key('client-key')]
+    const [hostKey, clientKey] = [key('ssh-of-host'), key('ssh-of-client')]
     const config = join(folder, `sshd-${free}`)
     writeFileSync(
       config,
@@ -242,7 +242,7 @@ describe('an engine over ssh', () => {
     { timeout: 60_000 },
     async (ctx) => {
       const here = able(ctx)
-      const other = readFileSync(`${key('other-key')}.pub`, 'utf8').trim()
+      const other = readFileSync(`${key('ssh-of-other')}.pub`, 'utf8').trim()
       for (const known of [(): string => '', (_: string, at: number): string => `[127.0.0.1]:${at} ${other}\n`]) {
         const { executor, known: now } = await start(here, known)
         const before = now()
