@@ -86,7 +86,7 @@ export async function runJob(
       })
     output.flush()
     return {
-      outcome: lostFile ? withoutFiles(outcome) : outcome,
+      outcome: told ? (lostFile ? withoutFiles(outcome) : outcome) : beforeItBegan(outcome),
       counts: {
         egress: egress.counts(),
         isolation_applied: isolation,
@@ -108,6 +108,15 @@ export function notStarted(error: WritError): RunEnd {
   return {
     outcome: { end: 'not_started', error },
     counts: { egress: nothingPassed, isolation_applied: 'host', withheld_files: 0, redactions: 0, dropped_bytes: 0 },
+  }
+}
+
+/** What ended before anything was handed to a sandbox did not use up its time: it was the sandbox that was not ready. */
+function beforeItBegan(outcome: Outcome): Outcome {
+  if (outcome.end !== 'stopped' || outcome.by === 'cancel') return outcome
+  return {
+    end: 'not_started',
+    error: new WritError('target_unavailable', 'the sandbox was not ready within the time of the run'),
   }
 }
 

@@ -25,7 +25,7 @@ interface DecidedBy {
 
 /** Steps 3 to 6 of the order of effects. Whatever happens in between, an outcome receipt is committed before any result is. */
 export async function execute(parts: Parts, permit: Permit, by: DecidedBy, cancelled: AbortSignal): Promise<void> {
-  const kept: Kept = { files: [], noRoom: 0, share: null }
+  const kept: Kept = { files: [], noRoom: 0, began: false, share: null }
   try {
     await carryOut(parts, permit, by, cancelled, kept)
   } finally {
@@ -44,7 +44,6 @@ async function carryOut(
   const mostPrinted = plan.limits.output_kb * 1024
   let writer: OutputWriter | null = null
   let lease: Lease | null = null
-  let sent = false
   let end: RunEnd
   try {
     kept.share = await parts.storage.begin(plan.tenant)
@@ -53,7 +52,6 @@ async function carryOut(
     if (cancelled.aborted) {
       end = { outcome: { end: 'stopped', by: 'cancel', steps: [] }, counts: nothingCounted }
     } else {
-      sent = true
       end = await dispatch(parts, permit, by, lease, writer, kept)
     }
   } catch (failure) {
@@ -68,7 +66,8 @@ async function carryOut(
   const outcome = end.outcome
   const overQuota = kept.noRoom > 0 || (output.dropped_bytes > 0 && (kept.share?.left ?? 0) < mostPrinted)
   const state = stateOf(outcome, plan, overQuota)
-  const ran = sent && outcome.end !== 'not_started'
+  // A run that was stopped before its first step was told of was handed to no sandbox; of one that was lost nobody knows.
+  const ran = outcome.end !== 'not_started' && (kept.began || outcome.end !== 'stopped')
   const report: RunReport = {
     steps: outcome.end === 'not_started' ? [] : outcome.steps,
     files: kept.files.toSorted((a, b) => (a.path < b.path ? -1 : 1)),
@@ -131,6 +130,8 @@ async function revokeAgain(parts: Parts, lease: Lease): Promise<void> {
 interface Kept {
   readonly files: OutputFile[]
   noRoom: number
+  /** True once the run host said that the first step may start. */
+  began: boolean
   share: RunShare | null
 }
 
@@ -201,6 +202,7 @@ async function dispatch(
     bytesOf(parts),
     {
       started(step) {
+        kept.began = true
         parts.changes.progress(execution, {
           step: step + 1,
           of: plan.steps.length,
