@@ -5,13 +5,13 @@ import * as fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { JsonObject } from '../../src/digest.ts'
 import { canonical, digestOf } from '../../src/digest.ts'
-import type { TaskId } from '../../src/id.ts'
 import { loadCatalog } from '../../src/plan/catalog.ts'
 import type { Catalog } from '../../src/plan/catalog.ts'
 import { limitNames } from '../../src/plan/limits.ts'
 import type { Missing, Plan, Resolution } from '../../src/plan/plan.ts'
 import { describeTarget, planDigest, planView, resolve, usedEntriesChanged } from '../../src/plan/resolve.ts'
 import type { Task } from '../../src/request/task.ts'
+import { taskOf } from './task.ts'
 
 let folder = ''
 let catalog: Catalog
@@ -68,28 +68,6 @@ afterAll(() => {
 
 const here = new Map([['isolate', { available: true, why: '' }]])
 const nonce = '0123456789abcdef0123456789abcdef'
-
-function taskOf(files: Readonly<Record<string, string>>, given: Partial<Task> = {}): Task {
-  return {
-    id: 'task_aaaaaaaaaa' as TaskId,
-    tenant: 'default',
-    owner: 'me',
-    agent: 'agent',
-    project_name: 'p',
-    goal: 'g',
-    target_ref: 'sandbox',
-    intent: 'run_script',
-    inputs: {},
-    context: '',
-    constraints: { time_s: null, memory_mb: null },
-    files: Object.entries(files)
-      .map(([path, content]) => ({ path, sha256: digestOf(content), size: content.length, executable: false }))
-      .sort((a, b) => (a.path < b.path ? -1 : 1)),
-    revision: 1,
-    created_at_ms: 0,
-    ...given,
-  }
-}
 
 function ask(
   files: Readonly<Record<string, string>>,
