@@ -1,12 +1,12 @@
 import { writeFileSync } from 'node:fs'
 import type { Reporter, TestModule } from 'vitest/node'
 
-/** Counts the tests, names those that passed only when tried again, and keeps the sentence each skip gives, for the last line of `npm test`. */
+/** Counts the tests, names those that passed only when tried again with what failed at first, and keeps the sentence each skip gives, for the last line of `npm test`. */
 const tally: Reporter = {
   onTestRunEnd(modules: readonly TestModule[]) {
     let passed = 0
     let failed = 0
-    const again: string[] = []
+    const again: { title: string; why: string }[] = []
     const skipped: { title: string; why: string }[] = []
     for (const module of modules) {
       failed += module.errors().length
@@ -14,7 +14,12 @@ const tally: Reporter = {
         const result = test.result()
         if (result.state === 'passed') {
           passed++
-          if (test.diagnostic()?.flaky === true) again.push(test.fullName)
+          const [first] = result.errors ?? []
+          if (test.diagnostic()?.flaky === true)
+            again.push({
+              title: test.fullName,
+              why: (first?.stack ?? first?.message ?? 'no error was kept').slice(0, 600),
+            })
         } else if (result.state === 'failed') failed++
         else skipped.push({ title: test.fullName, why: ('note' in result && result.note) || 'no reason was given' })
       }

@@ -28,7 +28,8 @@ rmSync(folder, { recursive: true, force: true })
 const { passed, failed, skipped, again } = result ?? { passed: 0, failed: 1, skipped: [], again: [] }
 const required = process.env.WRIT_REQUIRE === 'all'
 for (const { title, why } of skipped) process.stdout.write(`skipped: ${title}\n         ${why}\n`)
-for (const title of again) process.stdout.write(`passed only when tried again: ${title}\n`)
+for (const { title, why } of again)
+  process.stdout.write(`passed only when tried again: ${title}\n         ${why.replaceAll('\n', '\n         ')}\n`)
 if (required && skipped.length > 0) process.stdout.write('Skips are forbidden here (WRIT_REQUIRE=all).\n')
 process.stdout.write(`${passed} passed, ${failed} failed, ${skipped.length} skipped\n`)
 process.exit(vitest.status !== 0 || failed > 0 || passed === 0 || (required && skipped.length > 0) ? 1 : 0)

@@ -1,5 +1,5 @@
 import { readFileSync, readlinkSync } from 'node:fs'
-import { afterAll, describe, expect, test } from 'vitest'
+import { afterAll, describe, expect, test, vi } from 'vitest'
 import type { Outcome } from '../../../src/execution/job.ts'
 import { findCage } from '../../../src/executor/isolate/cage.ts'
 import { createIsolateExecutor } from '../../../src/executor/isolate/isolate.ts'
@@ -21,6 +21,19 @@ async function run(
   on(seen)
   return { outcome: await executor.run(prepared.job, seen.io), seen }
 }
+
+/** The pid of a worker that waits. Until it becomes Node it is the shell that sets its limits. */
+async function waitingWorker(): Promise<number> {
+  return await vi.waitFor(
+    () => {
+      const [pid = 0] = executor.waiting
+      expect(readlinkSync(`/proc/${pid}/exe`)).toBe(process.execPath)
+      return pid
+    },
+    { timeout: 15_000, interval: 10 },
+  )
+}
+
 const passed = { end: 'exited', reason: null, steps: [{ exit: 0 }] }
 
 describe('the isolate executor', () => {
@@ -144,7 +157,7 @@ console.log(own(globalThis), own(writ), own(Object.prototype), own(Array.prototy
   })
 
   test('calls the death of a worker by a signal what it is, and retries nothing', async () => {
-    const before = new Set(executor.waiting)
+    const before = new Set([await waitingWorker()])
     const { outcome, seen } = await run({ 'a.js': `console.log('here'); for (;;);` }, {}, (listening) => {
       const watch = setInterval(() => {
         if (listening.size === 0) return
@@ -158,14 +171,7 @@ console.log(own(globalThis), own(writ), own(Object.prototype), own(Array.prototy
   })
 
   test('a worker has a scrubbed environment, no core file and no file it could write', async () => {
-    for (let tries = 0; executor.waiting.length === 0 && tries < 300; tries++)
-      await new Promise((resolve) => setTimeout(resolve, 10))
-    const pid = executor.waiting[0] ?? 0
-    // Until it becomes Node it is the shell that sets these limits, whose own arguments name Node too.
-    const program = (): string => readlinkSync(`/proc/${pid}/exe`)
-    for (let tries = 0; program() !== process.execPath && tries < 100; tries++)
-      await new Promise((resolve) => setTimeout(resolve, 10))
-    expect(program()).toBe(process.execPath)
+    const pid = await waitingWorker()
     const environment = readFileSync(`/proc/${pid}/environ`, 'utf8')
       .split('\0')
       .filter((entry) => entry !== '')
