@@ -9,6 +9,7 @@ export default defineConfig({
     maxWorkers: 2,
     testTimeout: 30_000,
     hookTimeout: 30_000,
+    expect: { poll: { timeout: 15_000 } },
     // Real processes on a busy machine miss a deadline now and then; what passed only when tried again is named at the end.
     retry: 2,
     reporters: ['default', tally],
