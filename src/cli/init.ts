@@ -52,7 +52,7 @@ export async function init(context: Context, dir: string | undefined, options: I
       ...(kept.length > 0 ? [`  kept as it was: ${kept.join(', ')}`] : []),
       ...(added.length > 0 ? [`  added to ${catalogName}: ${added.join(', ')}`] : []),
       `  root key thumbprint: ${keys.fingerprint()}`,
-      '  Give it to your auditor on another way than this machine, and keep keys/root.pem offline.',
+      '  Give it to your auditor by another channel than this machine, and keep keys/root.pem offline.',
       '',
       'Next:',
       ...(dir === undefined ? [] : [`  cd ${dir}`]),
