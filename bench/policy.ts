@@ -115,6 +115,7 @@ function sample(): PolicyInput {
       verdict: null,
       call: null,
       supported_obligations: [],
+      truncated: [],
     },
   })
   let files = 1

@@ -21,7 +21,7 @@ request(roles, action, resource) := {
 	"subject": subject("alice", roles),
 	"action": {"name": action, "properties": {"arguments": {}}},
 	"resource": resource,
-	"context": {"task": null, "plan": null, "approvals": [], "verdict": null, "call": null},
+	"context": {"task": null, "plan": null, "approvals": [], "verdict": null, "call": null, "truncated": []},
 }
 
 thing(type, owner, tenant) := {
@@ -45,7 +45,13 @@ execution(labels, changes) := {
 	"subject": subject("alice", ["developer"]),
 	"action": {"name": "start_execution", "properties": {"arguments": {}}},
 	"resource": {"type": "target", "id": "some-target", "properties": {"owner": null, "tenant": "default", "labels": labels}},
-	"context": {"task": {"intent": "run_script"}, "plan": object.union(plan, changes), "verdict": null, "call": null},
+	"context": {
+		"task": {"intent": "run_script"},
+		"plan": object.union(plan, changes),
+		"verdict": null,
+		"call": null,
+		"truncated": [],
+	},
 }
 
 denied(value) := ids if {
@@ -196,4 +202,19 @@ test_without_an_owner_is_unknown_in_the_own_tenant_too if {
 			denied(request([role], "get_status", thing(type, null, "default"))) == {"ORG-001"}
 		}
 	}
+}
+
+test_what_is_not_shown_whole_is_refused if {
+	every part in {"arguments", "task.files"} {
+		cut := {"context": {"truncated": [part]}}
+		denied(object.union(request(["developer"], "submit_task", thing("target", null, "default")), cut)) == {"ORG-004"}
+		denied(object.union(execution({}, {}), cut)) == {"ORG-004"}
+		denied(object.union(execution({}, {}), object.union(cut, {"phase": "egress"}))) == {"ORG-004"}
+	}
+}
+
+test_what_does_not_say_that_it_is_whole_is_refused if {
+	base := execution({}, {})
+	silent := object.union(object.remove(base, ["context"]), {"context": object.remove(base.context, ["truncated"])})
+	denied(silent) == {"ORG-004"}
 }

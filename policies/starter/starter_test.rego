@@ -19,7 +19,7 @@ request(roles, action, resource) := {
 	"subject": subject("alice", roles),
 	"action": {"name": action, "properties": {"arguments": {}}},
 	"resource": resource,
-	"context": {"task": null, "plan": null, "approvals": [], "verdict": null, "call": null},
+	"context": {"task": null, "plan": null, "approvals": [], "verdict": null, "call": null, "truncated": []},
 }
 
 thing(type, owner) := {
@@ -52,6 +52,7 @@ running(phase, roles, changes) := {
 		"plan": object.union(plan, object.get(changes, "plan", {})),
 		"verdict": object.get(changes, "verdict", null),
 		"call": object.get(changes, "call", null),
+		"truncated": [],
 	},
 }
 

@@ -116,7 +116,7 @@ function uriResource(views: Views, uri: string): PolicyResource {
 export function policyArguments(args: JsonObject): JsonObject {
   const shown: Record<string, Json> = Object.create(null) as Record<string, Json>
   for (const [key, value] of Object.entries(args)) {
-    if (key === 'files' && Array.isArray(value)) shown[key] = value.slice(0, 1000).map((file: Json) => fileShape(file))
+    if (key === 'files' && Array.isArray(value)) shown[key] = value.map((file: Json) => fileShape(file))
     else if (key === 'archive') shown[key] = fileShape(value)
     else shown[key] = value
   }
@@ -128,7 +128,7 @@ function fileShape(file: Json): Json {
   const of = file as JsonObject
   const content = of['content'] ?? of['content_base64']
   return {
-    path: typeof of['path'] === 'string' ? of['path'].slice(0, 1024) : '',
+    path: typeof of['path'] === 'string' ? of['path'] : '',
     size: typeof content === 'string' ? content.length : 0,
     edits: Array.isArray(of['edits']) ? of['edits'].length : 0,
   }

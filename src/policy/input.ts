@@ -24,8 +24,8 @@ import {
 
 export const maxDepth = 64
 export const maxBytes = 256 * 1024
-/** Bytes of canonical text above which `arguments` and `inputs` are handed to policy as digest and excerpt. */
-export const maxFreeBytes = 48 * 1024
+/** Kept free for what an input gets later: the approvals of the decision before the run, the call of phase `egress`. */
+const reservedBytes = 32 * 1024
 const excerptLength = 1024
 /** `input.action.properties.arguments` is the fourth level, `input.context.task.inputs` too. */
 const freeDepth = maxDepth - 3
@@ -139,6 +139,7 @@ const form = object({
       }),
     ),
     supported_obligations: list(text),
+    truncated: list(word('arguments', 'task.files')),
   }),
 })
 
@@ -164,16 +165,31 @@ export function checkInput(value: unknown): CheckedInput {
   }
 }
 
-/** The value, or `{truncated, digest, excerpt}` where it is too large or too deep to be evaluated whole. */
-function bounded(value: JsonObject): JsonObject {
-  const whole = written(value, freeDepth)
-  if (whole.ok && Buffer.byteLength(whole.text) <= maxFreeBytes) return value
-  const any = whole.ok ? whole : written(value, maxFreeDepth)
-  // What has no canonical form cannot even be digested.
-  if (!any.ok) throw new WritError('malformed_message', `the request holds ${any.why}`)
-  let excerpt = any.text.slice(0, excerptLength)
+type Truncated = PolicyInput['context']['truncated'][number]
+
+/** What stands for arguments that are not shown whole. */
+function excerptOf(text: string): JsonObject {
+  let excerpt = text.slice(0, excerptLength)
   if (!excerpt.isWellFormed()) excerpt = excerpt.slice(0, -1)
-  return { truncated: true, digest: digestOf(any.text), excerpt }
+  return { truncated: true, digest: digestOf(text), excerpt }
+}
+
+/** Throws where a free part has no canonical form: what cannot even be digested is nothing policy could be told of. */
+function canonicalText(value: JsonObject): string {
+  const any = written(value, maxFreeDepth)
+  if (!any.ok) throw new WritError('malformed_message', `the request holds ${any.why}`)
+  return any.text
+}
+
+function bytesOf(value: unknown): number {
+  return Buffer.byteLength(JSON.stringify(value))
+}
+
+/** The first of the files, as many as there is room for. */
+function filesWithin<File>(files: readonly File[], room: number): readonly File[] {
+  let left = room
+  const end = files.findIndex((file) => (left -= bytesOf(file) + 1) < 0)
+  return end < 0 ? files : files.slice(0, end)
 }
 
 function frozenTime(nowMs: number): PolicyInput['context']['time'] {
@@ -225,10 +241,43 @@ export interface InputParts {
 
 /**
  * The complete `writ.input/v1` of one decision: every field present, null or empty where there is nothing. Names of
- * credentials only, no service URL, no bytes of artifacts. Throws `malformed_message` where the free parts hold a lone
- * surrogate, which the edges refuse before.
+ * credentials only, no service URL, no bytes of artifacts. What a task may hold is never left out but for files: of them,
+ * and of the arguments of a message, only what there is room for is shown, and `context.truncated` says so, outside of
+ * what a caller writes. Throws `malformed_message` where the free parts hold a lone surrogate, which the edges refuse
+ * before.
  */
 export function buildInput(parts: InputParts): PolicyInput {
+  const shallow = written(parts.action.arguments, freeDepth)
+  const text = shallow.ok ? shallow.text : canonicalText(parts.action.arguments)
+  if (parts.task != null) canonicalText(parts.task.inputs)
+  const whole = assembled(parts, shallow.ok ? {} : { arguments: excerptOf(text), truncated: ['arguments'] })
+  // A UTF-16 unit is 3 bytes at most: counting is needed near the limit only.
+  if (JSON.stringify(whole).length * 3 <= maxBytes - reservedBytes) return whole
+
+  const truncated: Truncated[] = [...whole.context.truncated]
+  const { task } = whole.context
+  const bare = assembled({ ...parts, approvals: [], call: null }, { arguments: {}, files: [] })
+  let room = maxBytes - reservedBytes - bytesOf(bare)
+  let args = whole.action.properties.arguments
+  if (shallow.ok && Buffer.byteLength(text) > room) {
+    args = excerptOf(text)
+    truncated.push('arguments')
+  }
+  room -= bytesOf(args)
+  const files = filesWithin(task?.files ?? [], room)
+  if (files.length < (task?.files.length ?? 0)) truncated.push('task.files')
+  return truncated.length === 0 ? whole : assembled(parts, { arguments: args, files, truncated })
+}
+
+/** An input of these parts, with what is given in the place of what they hold. */
+function assembled(
+  parts: InputParts,
+  instead: {
+    readonly arguments?: JsonObject
+    readonly files?: NonNullable<PolicyInput['context']['task']>['files']
+    readonly truncated?: readonly Truncated[]
+  },
+): PolicyInput {
   const { caller, task, plan } = parts
   return {
     schema: 'writ.input/v1',
@@ -249,7 +298,7 @@ export function buildInput(parts: InputParts): PolicyInput {
         },
       },
     },
-    action: { name: parts.action.name, properties: { arguments: bounded(parts.action.arguments) } },
+    action: { name: parts.action.name, properties: { arguments: instead.arguments ?? parts.action.arguments } },
     resource: parts.resource,
     context: {
       time: frozenTime(parts.nowMs),
@@ -262,14 +311,15 @@ export function buildInput(parts: InputParts): PolicyInput {
               intent: task.intent,
               goal: task.goal,
               context: task.context,
-              inputs: bounded(task.inputs),
-              files: task.files.map(({ path, sha256, size }) => ({ path, sha256, size })),
+              inputs: task.inputs,
+              files: instead.files ?? task.files.map(({ path, sha256, size }) => ({ path, sha256, size })),
             },
       plan: plan == null ? null : planFacts(plan.plan, plan.digest),
       approvals: parts.approvals ?? [],
       verdict: parts.verdict ?? null,
       call: parts.call ?? null,
       supported_obligations: supportedObligations,
+      truncated: instead.truncated ?? [],
     },
   }
 }

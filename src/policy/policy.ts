@@ -92,6 +92,8 @@ export interface PolicyInput {
       readonly credential: string | null
     } | null
     readonly supported_obligations: readonly string[]
+    /** What of this input is not all there is: too large or too deep to be decided on. Empty where policy sees everything. */
+    readonly truncated: readonly ('arguments' | 'task.files')[]
   }
 }
 

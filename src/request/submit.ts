@@ -1,4 +1,4 @@
-import type { JsonObject } from '../digest.ts'
+import type { Json, JsonObject } from '../digest.ts'
 import { canonical } from '../digest.ts'
 import { WritError } from '../error.ts'
 import type { TaskId } from '../id.ts'
@@ -7,7 +7,9 @@ import type { Caller } from './caller.ts'
 import type { Task, TaskFile } from './task.ts'
 
 const maxText = 4096
-const maxInputBytes = 64 * 1024
+/** Policy is shown all of what is within these: `src/policy/input.ts` has room for it. */
+export const maxInputBytes = 64 * 1024
+export const maxInputDepth = 32
 
 /**
  * A caller's words as a task at revision 1. Who owns it comes from the caller, never from the arguments. Whether the
@@ -29,6 +31,7 @@ export function newTask(
   const inputs: JsonObject = args.inputs ?? {}
   if (Buffer.byteLength(canonical(inputs)) > maxInputBytes)
     throw invalid('inputs', 'is longer than 64 KiB; upload a file instead')
+  if (isDeeper(inputs, maxInputDepth)) throw invalid('inputs', `has more than ${maxInputDepth} levels`)
   return {
     id: made.id,
     tenant: caller.tenant,
@@ -66,6 +69,11 @@ function line(field: string, value: string, max: number): void {
 function prose(field: string, value: string): void {
   if (!value.isWellFormed() || value.includes('\0')) throw invalid(field, 'is not well-formed text')
   if (Buffer.byteLength(value) > maxText) throw invalid(field, 'is longer than 4 KiB')
+}
+
+function isDeeper(value: Json, levels: number): boolean {
+  if (typeof value !== 'object' || value === null) return false
+  return levels === 0 || Object.values(value).some((member: Json) => isDeeper(member, levels - 1))
 }
 
 function positive(field: string, value: number | undefined): number | null {

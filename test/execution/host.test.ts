@@ -45,6 +45,7 @@ const input: PolicyInput = {
     verdict: null,
     call: null,
     supported_obligations: [],
+    truncated: [],
   },
 }
 

@@ -1,14 +1,19 @@
 import { describe, expect, it } from 'vitest'
 import { canonical, digestOf } from '../../src/digest.ts'
 import type { JsonObject } from '../../src/digest.ts'
-import { buildInput, checkInput, maxBytes, maxFreeBytes } from '../../src/policy/input.ts'
+import { buildInput, checkInput, maxBytes } from '../../src/policy/input.ts'
 import type { PolicyInput } from '../../src/policy/policy.ts'
-import { caller, input, nowMs, plan, requestInput, task } from './fixtures/input.ts'
+import { maxInputBytes, maxInputDepth, newTask } from '../../src/request/submit.ts'
+import { approvalOf, caller, input, nowMs, plan, requestInput, task } from './fixtures/input.ts'
 
 function nested(levels: number): JsonObject {
   let value: JsonObject = { end: true }
   for (let at = 1; at < levels; at++) value = { in: value }
   return value
+}
+
+function argvOf(inputs: JsonObject): { title: string; argv: string[]; success: number[] } {
+  return { title: 'run', argv: ['main.js', canonical(inputs)], success: [0] }
 }
 
 function leaves(value: unknown, path = ''): string[] {
@@ -29,6 +34,7 @@ describe('an input', () => {
         'supported_obligations',
         'task',
         'time',
+        'truncated',
         'verdict',
       ])
       expect(checkInput(built)).toMatchObject({ ok: true })
@@ -70,23 +76,78 @@ describe('an input', () => {
     expect(built.context.plan?.hosts).toEqual(['https://pypi.example', '{"cidr":"10.0.0.0/8"}'])
   })
 
-  it('carries what is too large or too deep as digest and excerpt', () => {
-    const large = { text: 'é😀'.repeat(maxFreeBytes) }
+  it('[G-policy-sees-all] holds arguments that are too large or too deep as digest and excerpt, and says so', () => {
+    const large = { text: 'é😀'.repeat(maxBytes / 6) }
     for (const free of [large, nested(62), nested(900)]) {
-      const built = input({ action: { name: 'x', arguments: free }, task: { ...task, inputs: free } })
-      const short = built.action.properties.arguments
-      expect(short).toEqual({
+      const built = requestInput(free)
+      expect(built.action.properties.arguments).toEqual({
         truncated: true,
         digest: digestOf(canonical(free)),
         excerpt: expect.any(String) as string,
       })
-      expect(built.context.task?.inputs).toEqual(short)
+      expect(built.context.truncated).toEqual(['arguments'])
       expect(checkInput(built)).toMatchObject({ ok: true })
     }
-    const whole = nested(61)
-    const built = requestInput(whole)
-    expect(built.action.properties.arguments).toEqual(whole)
-    expect(checkInput(built)).toMatchObject({ ok: true })
+    for (const whole of [nested(61), { text: 'x'.repeat(200_000) }]) {
+      const built = requestInput(whole)
+      expect(built.action.properties.arguments).toEqual(whole)
+      expect(built.context.truncated).toEqual([])
+      expect(checkInput(built)).toMatchObject({ ok: true })
+    }
+  })
+
+  it('[G-policy-sees-all] holds all of the inputs, the goal and the context that a task may have', () => {
+    const args = {
+      project_name: 'p',
+      target_ref: 't',
+      execution_intent: 'i',
+      goal: '\u0001'.repeat(4096),
+      context: '\u0001'.repeat(4096),
+    }
+    const made = { id: task.id, nowMs, files: [] }
+    const long = { text: 'x'.repeat(maxInputBytes - '{"text":""}'.length) }
+    for (const inputs of [long, nested(maxInputDepth)]) {
+      const full = newTask(caller, { ...args, inputs }, made)
+      const built = input({ task: full, plan: { plan: { ...plan, steps: [argvOf(inputs)] }, digest: digestOf('') } })
+      expect(built.context.task).toMatchObject({ inputs, goal: args.goal, context: args.context })
+      expect(built.context.truncated).toEqual([])
+      expect(checkInput(built)).toMatchObject({ ok: true })
+    }
+    expect(() => newTask(caller, { ...args, inputs: { text: 'x'.repeat(maxInputBytes) } }, made)).toThrow('64 KiB')
+    expect(() => newTask(caller, { ...args, inputs: nested(maxInputDepth + 1) }, made)).toThrow('32 levels')
+  })
+
+  it('[G-policy-sees-all] holds the first of the files where all are too many, says so, and has room for what comes later', () => {
+    const many = (length: number): typeof task => ({
+      ...task,
+      files: Array.from({ length: 1000 }, (_, at) => ({
+        path: `${at}/`.padEnd(length, 'é'),
+        sha256: digestOf(String(at)),
+        size: 12_345,
+        executable: false,
+      })),
+    })
+    expect(input({ task: many(40) }).context.truncated).toEqual([])
+    expect(input({ task: many(40) }).context.task?.files).toHaveLength(1000)
+    const approvals = Array.from({ length: 50 }, (_, at) => approvalOf({ by: `person-${at}@acme.example` }))
+    const call = {
+      service: 's',
+      host: 'h',
+      port: 443,
+      method: 'GET',
+      path: 'p'.repeat(8192),
+      size: 0,
+      credential: null,
+    }
+    const cut = input({ task: many(200) })
+    expect(cut.context.truncated).toEqual(['task.files'])
+    const shown = cut.context.task?.files.length ?? 0
+    expect(shown).toBeGreaterThan(300)
+    for (const later of [{ approvals }, { call }]) {
+      const built = input({ task: many(200), ...later })
+      expect(built.context.task?.files).toHaveLength(shown)
+      expect(checkInput(built)).toMatchObject({ ok: true })
+    }
   })
 
   it('refuses to be built from strings that are not well-formed', () => {

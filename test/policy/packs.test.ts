@@ -91,6 +91,7 @@ describe('the default packs', () => {
     const names = [
       'org/access.rego',
       'org/execution.rego',
+      'org/input.rego',
       'org/org_test.rego',
       'starter/request.rego',
       'starter/execution.rego',
@@ -103,7 +104,7 @@ describe('the default packs', () => {
 
   test('list each rule with its place, title, code and remedy', () => {
     expect(packs.map(({ pack, rules }) => [pack, Object.keys(rules)])).toEqual([
-      ['org', ['ORG-001', 'ORG-002', 'ORG-003', 'ORG-010', 'ORG-020', 'ORG-021', 'ORG-022']],
+      ['org', ['ORG-001', 'ORG-002', 'ORG-003', 'ORG-010', 'ORG-020', 'ORG-021', 'ORG-022', 'ORG-004']],
       [
         'starter',
         [
