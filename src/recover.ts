@@ -1,5 +1,5 @@
 import { closeWithoutRun, outcomeOf } from './path/close.ts'
-import type { Parts } from './path/parts.ts'
+import { nowOf, type Parts } from './path/parts.ts'
 import type { Runner } from './path/run.ts'
 import { newId } from './id.ts'
 import type { Entry } from './ledger/ledger.ts'
@@ -69,7 +69,7 @@ export async function recover(parts: Parts, runner: Runner): Promise<Recovered> 
 
 /** Ends what nobody approved in time. Expiries compare with the newer of the wall clock and the newest ledger time. */
 export async function expire(parts: Parts): Promise<void> {
-  const now = Math.max(parts.clock.now(), parts.ledger.views.newestTimeMs())
+  const now = nowOf(parts)
   for (const approval of parts.ledger.views.approvals({ state: 'open' }, 100_000)) {
     if (approval.expires_at_ms > now) continue
     const execution = parts.ledger.views.execution(approval.execution)

@@ -184,7 +184,7 @@ export async function serve(
     subject: { type: 'user', id: live.config().local.subject },
     roles: live.config().local.roles,
     agent: { id: live.config().local.agent, asserted: { client: '', version: '' } },
-    auth: { method: 'socket', atMs: Date.now() },
+    auth: { method: 'socket', atMs: Date.now(), shown: null },
   })
 
   const done = Promise.withResolvers<void>()

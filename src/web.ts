@@ -6,7 +6,7 @@ import type { Identity } from './http/identity/identity.ts'
 import type { Gauges } from './http/metrics.ts'
 import type { HttpSettings } from './http/settings.ts'
 import type { Transfers } from './http/transfer.ts'
-import type { Parts } from './path/parts.ts'
+import { nowOf, type Parts } from './path/parts.ts'
 import type { Runner } from './path/run.ts'
 import type { Keys } from './receipt/keys.ts'
 
@@ -46,6 +46,7 @@ export async function openWeb(
           : null,
       keys,
       ready: async () => await readiness(parts),
+      now: () => nowOf(parts),
       gauges: gaugesOf(parts, runner),
       log,
     })

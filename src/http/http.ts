@@ -57,6 +57,8 @@ export async function serveHttp(options: {
   readonly wellKnown: (path: string, resource: string) => JsonObject | null
   readonly keys: { jwks(): JsonObject }
   readonly ready: () => Promise<JsonObject>
+  /** Unix milliseconds, by the clock tokens are judged by. */
+  readonly now: () => number
   readonly gauges: Gauges
   readonly log: Logger
   readonly timeouts?: Partial<Timeouts>

@@ -59,6 +59,8 @@ export function makeRoutes(options: {
   readonly wellKnown: (path: string, resource: string) => JsonObject | null
   readonly keys: { jwks(): JsonObject }
   readonly ready: () => Promise<JsonObject>
+  /** Unix milliseconds, by the clock tokens are judged by. */
+  readonly now: () => number
   readonly caps: Caps
   readonly metrics: Metrics
   readonly log: Logger
@@ -122,7 +124,7 @@ export function makeRoutes(options: {
       )
     }
     outgoing.once('close', () => place[Symbol.dispose]())
-    endWith(who, exchange)
+    endWith(who.caller, options.now(), exchange)
     const body =
       method === 'POST'
         ? await readBody(incoming, { maxBytes: maxMessageBytes, withinMs: options.bodyMs })
@@ -144,20 +146,22 @@ export function makeRoutes(options: {
 }
 
 /** A stream or a wait lives no longer than the token it was opened with: the connection ends, and says nothing more. */
-function endWith(who: Extract<Authenticated, { readonly ok: true }>, { gone, incoming }: Bindings): void {
+function endWith({ auth: { shown } }: Caller, nowMs: number, { gone, incoming }: Bindings): void {
+  if (shown === null) return
+  const { revoked, until_ms } = shown
   const end = (): void => {
     gone.abort()
     incoming.socket.destroy()
   }
-  if (who.revoked.aborted) return end()
-  who.revoked.addEventListener('abort', end, { once: true })
-  const left = who.until_ms === null ? null : who.until_ms - Date.now()
+  if (revoked.aborted) return end()
+  revoked.addEventListener('abort', end, { once: true })
+  const left = until_ms === null ? null : until_ms - nowMs
   // Longer than any stream is held is as good as never.
   const timer = left === null || left > 2 ** 31 - 1 ? undefined : setTimeout(end, Math.max(0, left))
   gone.signal.addEventListener(
     'abort',
     () => {
-      who.revoked.removeEventListener('abort', end)
+      revoked.removeEventListener('abort', end)
       clearTimeout(timer)
     },
     { once: true },

@@ -31,7 +31,7 @@ export function openTransferAnswers(desk: TransferDesk, parts: Pick<Parts, 'log'
     const kind = desk.kindOf(token)
     const method = request.method
     if (kind === 'upload' && method === 'PUT') return await takeUpload(desk, request, token)
-    if (kind === 'upload' && method === 'HEAD') return progressOf(desk, token)
+    if (kind === 'upload' && method === 'HEAD') return await progressOf(desk, token)
     if (kind === 'download' && (method === 'GET' || method === 'HEAD'))
       return await giveFile(desk, parts, request, token)
     const allowed = kind === 'upload' ? 'PUT, HEAD' : 'GET, HEAD'
@@ -58,18 +58,17 @@ export function openTransferAnswers(desk: TransferDesk, parts: Pick<Parts, 'log'
 const noUrl = 'Ask for a URL with upload_artifact or get_result.'
 
 async function takeUpload(desk: TransferDesk, request: Request, token: string): Promise<Response> {
-  const { offset, result } = await desk.receive(token, {
+  const { offset, size, result } = await desk.receive(token, {
     length: lengthOf(request.headers),
     range: rangeOfBody(request.headers.get('content-range')),
     pieces: piecesOf(request.body),
   })
-  const { size } = result === null ? desk.progress(token) : { size: offset }
   const headers = { 'upload-offset': String(offset), 'upload-length': String(size) }
   return result === null ? json(202, { offset, size }, headers) : json(201, result as unknown as JsonObject, headers)
 }
 
-function progressOf(desk: TransferDesk, token: string): Response {
-  const { offset, size } = desk.progress(token)
+async function progressOf(desk: TransferDesk, token: string): Promise<Response> {
+  const { offset, size } = await desk.progress(token)
   const headers = { ...always, 'upload-offset': String(offset), 'upload-length': String(size) }
   return new Response(null, { status: 200, headers })
 }

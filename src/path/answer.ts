@@ -12,7 +12,7 @@ import { approvalAccount } from '../receipt/account.ts'
 import type { Arguments } from '../request/call.ts'
 import type { Caller } from '../request/caller.ts'
 import { closingEntries, unasserted } from './close.ts'
-import type { Parts } from './parts.ts'
+import { nowOf, type Parts } from './parts.ts'
 import { approvalResource } from './resource.ts'
 import type { Runner } from './run.ts'
 import { bytesOf } from './submit.ts'
@@ -40,13 +40,13 @@ export async function answerWithKey(parts: Parts, runner: Runner, jws: string): 
       approvers: parts.approvers(),
       shown: digestOf(payload),
       origin: parts.origin,
-      nowMs: now(parts),
+      nowMs: nowOf(parts),
     })
     return await take(
       parts,
       runner,
       approval,
-      { statement, by: by.subject, roles: by.roles, evidence: 'key', jws, at_ms: now(parts) },
+      { statement, by: by.subject, roles: by.roles, evidence: 'key', jws, at_ms: nowOf(parts) },
       personOf(approval, by, parts),
     )
   })
@@ -78,7 +78,7 @@ export async function answerInChat(
     const stage = stageFor(approval, { subject: caller.subject.id, roles }, parts.approvers())
     if (stage === null)
       throw new WritError('denied', 'You hold no role this approval waits for.', { remedy: 'Ask a person who does.' })
-    const nowMs = now(parts)
+    const nowMs = nowOf(parts)
     const statement: Statement = {
       typ: 'writ-approval/v1',
       log_origin: parts.origin,
@@ -112,18 +112,13 @@ function find(parts: Parts, text: string): Approval {
   return approval
 }
 
-/** Expiries compare with the newer of the wall clock and the newest ledger time: a clock set back revives nothing. */
-function now(parts: Parts): number {
-  return Math.max(parts.clock.now(), parts.ledger.views.newestTimeMs())
-}
-
 function personOf(approval: Approval, by: Approver, parts: Parts): Caller {
   return {
     tenant: approval.tenant,
     subject: { type: 'user', id: by.subject },
     roles: by.roles,
     agent: { id: 'none', asserted: { client: '', version: '' } },
-    auth: { method: 'socket', atMs: parts.clock.now() },
+    auth: { method: 'socket', atMs: parts.clock.now(), shown: null },
   }
 }
 
@@ -135,7 +130,7 @@ async function take(
   verdict: Verdict,
   person: Caller,
 ): Promise<Approval> {
-  const nowMs = now(parts)
+  const nowMs = nowOf(parts)
   refuseVerdict(approval, verdict.by, verdict.statement.stage, verdict.statement.verdict, nowMs)
   const execution = parts.ledger.views.execution(approval.execution)
   const plan = parts.ledger.views.plan(approval.plan)

@@ -42,6 +42,11 @@ export interface Parts {
   readonly log: Logger
 }
 
+/** What ends compares with the newer of the wall clock and the newest ledger time: a clock set back revives nothing. */
+export function nowOf({ clock, ledger }: Pick<Parts, 'clock' | 'ledger'>): number {
+  return Math.max(clock.now(), ledger.views.newestTimeMs())
+}
+
 /** Ids a caller may only guess look the same whether unknown or forbidden. */
 export function notFound(what: 'task' | 'execution' | 'approval' | 'file', ref: DecisionId = newId('dec')): Reason {
   const error = new WritError('not_found', `There is no such ${what} among yours.`)

@@ -14,7 +14,7 @@ import type { Decision, Generation, PolicyInput, Reason } from '../policy/policy
 import type { Caller } from '../request/caller.ts'
 import { closeWithoutRun } from './close.ts'
 import { execute } from './execute.ts'
-import type { Parts } from './parts.ts'
+import { nowOf, type Parts } from './parts.ts'
 import { openQueue } from './queue.ts'
 import { targetResource } from './resource.ts'
 import { decided } from './start.ts'
@@ -133,10 +133,7 @@ export function openRunner(parts: Parts): Runner {
       if (usedEntriesChanged(plan, parts.catalog()))
         return await closeWithoutRun(parts, execution, 'superseded', 'catalog_changed')
       const approval = parts.ledger.views.approvals({ execution: id, state: 'satisfied' }, 1)[0] ?? null
-      if (
-        approval !== null &&
-        (approval.execute_by_ms ?? 0) < Math.max(parts.clock.now(), parts.ledger.views.newestTimeMs())
-      )
+      if (approval !== null && (approval.execute_by_ms ?? 0) < nowOf(parts))
         return await closeWithoutRun(parts, execution, 'expired', 'expired_before_use')
       const caller = callerOf(parts, execution)
       const input = executionInput(parts, caller, plan, execution, approval)
@@ -263,7 +260,7 @@ function callerOf(parts: Parts, execution: Execution): Caller {
     subject: { type: subject.type, id: subject.id },
     roles: roles.filter((role) => held.includes(role)),
     agent: { id: agent.id, asserted: { client: '', version: '' } },
-    auth: { method: auth.method, atMs: parts.clock.now() - auth.age_s * 1000 },
+    auth: { method: auth.method, atMs: parts.clock.now() - auth.age_s * 1000, shown: null },
   }
 }
 

@@ -31,7 +31,7 @@ export interface DownloadTicket extends Bound {
 
 export type Ticket = UploadTicket | DownloadTicket
 
-type End = 'used' | 'expired' | 'failed' | 'replaced'
+type End = 'used' | 'expired' | 'failed' | 'replaced' | 'over'
 
 /**
  * The live tickets. A ticket is 256 random bits of which only the hash is kept; nothing of it is written down, so a
@@ -39,9 +39,9 @@ type End = 'used' | 'expired' | 'failed' | 'replaced'
  */
 export interface Tickets {
   issue(ticket: Ticket): { readonly token: string; readonly expires_at_ms: number }
-  /** Throws `not_found`, `transfer_expired`, `transfer_used`. */
+  /** Throws `not_found`, `transfer_expired`, `transfer_used`, and `denied` where the token it was given for is over. */
   find(token: string): Ticket
-  /** Ends a ticket; one that `failed` ends the requests under it as well. */
+  /** Ends a ticket; one that `failed` or whose caller's token is `over` ends the requests under it as well. */
   end(ticket: Ticket, why: End): Promise<void>
   /** Ends what is past its time; a request that began in time goes on. */
   expire(): Promise<void>
@@ -71,7 +71,8 @@ export function openTickets(clock: Clock): Tickets {
     issue(ticket) {
       const token = randomBytes(32).toString('base64url')
       live.set(hashOf(token), { ticket, until: clock.monotonic() + ticketMs })
-      return { token, expires_at_ms: clock.now() + ticketMs }
+      const { shown } = ticket.caller.auth
+      return { token, expires_at_ms: Math.min(clock.now() + ticketMs, shown?.until_ms ?? Infinity) }
     },
     find(token) {
       const hash = hashOf(token)
@@ -89,6 +90,8 @@ export function openTickets(clock: Clock): Tickets {
           throw new WritError('transfer_used', 'This URL was used: it takes one file, once.')
         case 'failed':
           throw new WritError('transfer_used', 'This URL was used by a transfer that was refused.')
+        case 'over':
+          throw tokenOver()
         case 'replaced':
           throw new WritError('transfer_expired', 'A newer URL for the same file takes the place of this one.')
       }
@@ -97,6 +100,7 @@ export function openTickets(clock: Clock): Tickets {
       for (const [hash, known] of live) {
         if (known.ticket !== ticket) continue
         if (why === 'failed') for (const request of servingOf(ticket)) request.abort()
+        if (why === 'over') for (const request of servingOf(ticket)) request.abort(tokenOver())
         await close(hash, ticket, why)
         return
       }
@@ -115,6 +119,12 @@ export function openTickets(clock: Clock): Tickets {
 export function servingOf(ticket: Ticket): readonly AbortController[] {
   if (ticket.kind === 'download') return [...ticket.serving]
   return ticket.serving === null ? [] : [ticket.serving]
+}
+
+export function tokenOver(): WritError {
+  return new WritError('denied', 'The token this URL was asked for with was revoked or has expired.', {
+    remedy: 'Ask for a new URL, with a token that is in force.',
+  })
 }
 
 function hashOf(token: string): string {

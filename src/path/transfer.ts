@@ -3,16 +3,16 @@ import { WritError } from '../error.ts'
 import type { Execution, OutputFile } from '../execution/execution.ts'
 import type { Results } from '../execution/result.ts'
 import type { UploadIn } from '../request/call.ts'
-import type { Caller } from '../request/caller.ts'
+import { type Caller, isOver } from '../request/caller.ts'
 import { applyFiles, maxCallBytes, maxUploadBytes, pathProblem, showPath } from '../request/files.ts'
 import type { Task } from '../request/task.ts'
 import { admit } from './admit.ts'
 import { type Body, checkRange, paced, stopped, verified } from './bytes.ts'
-import type { Parts } from './parts.ts'
+import { nowOf, type Parts } from './parts.ts'
 import type { Refusals } from './refusals.ts'
 import { attachUpload } from './submit.ts'
 import { orphansBefore, sweepOrphans } from './sweep.ts'
-import { type DownloadTicket, openTickets, servingOf, type Ticket, type UploadTicket } from './ticket.ts'
+import { type DownloadTicket, openTickets, servingOf, type Ticket, tokenOver, type UploadTicket } from './ticket.ts'
 
 /** Where one-time URLs point: the public URL, or a listener on loopback that opens with the first ticket. */
 export interface Place {
@@ -38,6 +38,11 @@ export interface Given {
   readonly expires_at: string
 }
 
+export interface Progress {
+  readonly offset: number
+  readonly size: number
+}
+
 export interface Download {
   readonly path: string
   readonly size: number
@@ -52,13 +57,10 @@ export interface TransferDesk {
   issueDownload(caller: Caller, execution: Execution, file: OutputFile): Promise<Given | null>
   /** What a token is for; throws for one that lives no more. */
   kindOf(token: string): Ticket['kind']
-  /** Bytes that arrived so far, and in all. */
-  progress(token: string): { readonly offset: number; readonly size: number }
+  /** Decides the request and says how many bytes arrived so far, and are to come in all. */
+  progress(token: string): Promise<Progress>
   /** Takes a body. `result` is there once the file is whole and part of its task; then the ticket is used. */
-  receive(
-    token: string,
-    body: Body,
-  ): Promise<{ readonly offset: number; readonly result: Results['upload_artifact'] | null }>
+  receive(token: string, body: Body): Promise<Progress & { readonly result: Results['upload_artifact'] | null }>
   /** Decides the request and says what would come. */
   describe(token: string): Promise<Download>
   /**
@@ -101,7 +103,7 @@ export function openTransfers(parts: Parts, refusals: Refusals, options: Transfe
     }
   }
 
-  async function end(ticket: Ticket, why: 'used' | 'failed' | 'replaced'): Promise<void> {
+  async function end(ticket: Ticket, why: 'used' | 'failed' | 'over'): Promise<void> {
     await tickets.end(ticket, why)
     release()
   }
@@ -153,9 +155,10 @@ export function openTransfers(parts: Parts, refusals: Refusals, options: Transfe
 
   /**
    * What was allowed when the URL was given may not be any more: every use of it is a request of its own, with the roles
-   * that are left now. A revoked token leaves none.
+   * that are left now. A token that is over leaves nothing, whoever else holds its roles.
    */
   async function decide(ticket: Ticket): Promise<void> {
+    if (await endWhereOver(ticket)) throw tokenOver()
     const lost = rolesLost(ticket)
     const caller = { ...ticket.caller, roles: ticket.caller.roles.filter((role) => !lost.includes(role)) }
     const message =
@@ -178,9 +181,17 @@ export function openTransfers(parts: Parts, refusals: Refusals, options: Transfe
     }
   }
 
-  /** Bytes that move stop with the roles they were allowed for: those of a revoked token within a second. */
+  /** A URL lives no longer than the token it was asked for with. */
+  async function endWhereOver(ticket: Ticket): Promise<boolean> {
+    const over = isOver(ticket.caller, nowOf(parts))
+    if (over) await end(ticket, 'over')
+    return over
+  }
+
+  /** Bytes that move stop, within a second, with the token and with the roles they were allowed for. */
   async function endWhereDenied(ticket: Ticket): Promise<void> {
     const requests = servingOf(ticket)
+    if (await endWhereOver(ticket)) return
     if (requests.length === 0 || rolesLost(ticket).length === 0) return
     try {
       await decide(ticket)
@@ -267,9 +278,10 @@ export function openTransfers(parts: Parts, refusals: Refusals, options: Transfe
       return give(base, () => ({ kind: 'download', ...bound, serving: new Set() }))
     },
     kindOf: (token) => tickets.find(token).kind,
-    progress(token) {
-      const { upload, size } = uploadOf(token)
-      return { offset: upload.offset, size }
+    async progress(token) {
+      const ticket = uploadOf(token)
+      await decide(ticket)
+      return { offset: ticket.upload.offset, size: ticket.size }
     },
     async receive(token, body) {
       const ticket = uploadOf(token)
@@ -277,7 +289,7 @@ export function openTransfers(parts: Parts, refusals: Refusals, options: Transfe
       const stop = claim(ticket)
       try {
         const result = await take(ticket, body, stop)
-        return { offset: result === null ? ticket.upload.offset : ticket.size, result }
+        return { offset: result === null ? ticket.upload.offset : ticket.size, size: ticket.size, result }
       } finally {
         letGo(ticket, stop)
         if (!tickets.lives(ticket)) await ticket.upload.discard()

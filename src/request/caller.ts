@@ -8,7 +8,25 @@ export interface Caller {
     /** What the client says of itself; recorded as that and trusted for nothing. */
     readonly asserted: { readonly client: string; readonly version: string }
   }
-  readonly auth: { readonly method: 'socket' | 'token' | 'oauth'; readonly atMs: number }
+  readonly auth: {
+    readonly method: 'socket' | 'token' | 'oauth'
+    readonly atMs: number
+    /** The very token that was shown, or null where none was: over the socket, and for what runs when nobody is connected. */
+    readonly shown: Shown | null
+  }
+}
+
+/** How long a token lasts that a caller showed: what was given for it lasts no longer. */
+export interface Shown {
+  /** When its time is over, Unix milliseconds, or null where it has no end. */
+  readonly until_ms: number | null
+  /** Aborts as soon as it is revoked, or its issuer is no longer accepted. */
+  readonly revoked: AbortSignal
+}
+
+/** Whether the token a caller showed is over by now. */
+export function isOver({ auth: { shown } }: Caller, nowMs: number): boolean {
+  return shown !== null && (shown.revoked.aborted || (shown.until_ms !== null && shown.until_ms <= nowMs))
 }
 
 /**
@@ -28,10 +46,6 @@ export type Authenticated =
       readonly caller: Caller
       /** What caps are counted by: a token of Writ, or the person an access token is of. Reveals nothing of the token. */
       readonly key: string
-      /** When the token ends, or null where it does not. */
-      readonly until_ms: number | null
-      /** Aborts as soon as the token is revoked; streams opened under it end then. */
-      readonly revoked: AbortSignal
     }
   | {
       readonly ok: false

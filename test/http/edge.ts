@@ -5,6 +5,7 @@ import { systemClock } from '../../src/clock.ts'
 import type { JsonObject } from '../../src/digest.ts'
 import { type HttpServer, serveHttp, type Timeouts } from '../../src/http/http.ts'
 import { openIdentity } from '../../src/http/identity/identity.ts'
+import type { OAuthSettings } from '../../src/http/identity/settings.ts'
 import type { Tokens } from '../../src/http/identity/token.ts'
 import { type HttpLimits, httpSchema, httpSettings } from '../../src/http/settings.ts'
 import { openSqliteLedger } from '../../src/ledger/sqlite/sqlite.ts'
@@ -32,6 +33,7 @@ export async function openEdge(
     readonly sessionIdleMs?: number
     readonly broker?: ReturnType<typeof memoryBroker>
     readonly admit?: Broker['admit']
+    readonly oauth?: OAuthSettings
   } = {},
 ): Promise<Edge> {
   const lines: JsonObject[] = []
@@ -40,7 +42,7 @@ export async function openEdge(
     { write: (line: string) => void lines.push(JSON.parse(line) as JsonObject) },
   )
   const ledger = openSqliteLedger({ path: `${folder()}/ledger.db`, signer: testSigner(), clock: systemClock })
-  const identity = openIdentity({ ledger, clock: systemClock, log, oauth: null })
+  const identity = openIdentity({ ledger, clock: systemClock, log, oauth: options.oauth ?? null })
   const broker = options.broker ?? memoryBroker()
   const settings = httpSettings(
     httpSchema.parse({ ...options.http, limits: options.limits ?? {} }),
@@ -64,6 +66,7 @@ export async function openEdge(
     wellKnown: () => null,
     keys: { jwks: () => ({ keys: [] }) },
     ready: () => Promise.resolve({ ready: true, unavailable: ['docker'] }),
+    now: () => Date.now(),
     gauges: { writ_waits: { help: 'Calls that wait', read: () => 3 } },
     log,
     timeouts: options.timeouts ?? {},

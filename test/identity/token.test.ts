@@ -49,13 +49,12 @@ describe('tokens', () => {
     expect(answer).toMatchObject({
       ok: true,
       key: row.id,
-      until_ms: row.expires_at_ms,
       caller: {
         tenant: 'acme',
         subject: { type: 'user', id: 'ada' },
         roles: ['auditor', 'developer'],
         agent: { id: 'chat' },
-        auth: { method: 'token', atMs: row.created_at_ms },
+        auth: { method: 'token', atMs: row.created_at_ms, shown: { until_ms: row.expires_at_ms } },
       },
     })
     expect(await world.withHeader(`bearer ${token}`)).toMatchObject({ ok: true })
@@ -98,9 +97,9 @@ describe('tokens', () => {
     const before = await world.with(token)
     if (!before.ok) throw new Error('refused')
     expect(world.identity.rolesOf('acme', 'ada')).toEqual(['auditor', 'developer'])
-    expect(before.revoked.aborted).toBe(false)
+    expect(before.caller.auth.shown?.revoked.aborted).toBe(false)
     await world.identity.tokens.revoke(row.id)
-    expect(before.revoked.aborted).toBe(true)
+    expect(before.caller.auth.shown?.revoked.aborted).toBe(true)
     expect(said(await world.with(token))).toBe('401 invalid_token: The token was revoked.')
     expect(world.identity.rolesOf('acme', 'ada')).toEqual([])
   })

@@ -12,7 +12,7 @@ export const caller: Caller = {
   subject: { type: 'user', id: 'user:ada' },
   roles: ['developer'],
   agent: { id: 'agent:local', asserted: { client: 'unknown', version: '0' } },
-  auth: { method: 'socket', atMs: 0 },
+  auth: { method: 'socket', atMs: 0, shown: null },
 }
 
 export const quiet = { debug: () => undefined, info: () => undefined, warn: () => undefined }

@@ -31,7 +31,7 @@ export const alice: Caller = {
   subject: { type: 'user', id: 'alice' },
   roles: ['developer'],
   agent: { id: 'agent-a', asserted: { client: '', version: '' } },
-  auth: { method: 'token', atMs: Date.now() },
+  auth: { method: 'token', atMs: Date.now(), shown: null },
 }
 
 export const mallory: Caller = { ...alice, subject: { type: 'user', id: 'mallory' } }

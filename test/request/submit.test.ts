@@ -9,7 +9,7 @@ const caller: Caller = {
   subject: { type: 'user', id: 'alice' },
   roles: ['developer'],
   agent: { id: 'ci', asserted: { client: 'x', version: '1' } },
-  auth: { method: 'socket', atMs: 0 },
+  auth: { method: 'socket', atMs: 0, shown: null },
 }
 const args: Arguments['submit_task'] = {
   project_name: 'P',

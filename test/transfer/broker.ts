@@ -74,7 +74,7 @@ export async function openTestBroker(
     subject: { type: 'user', id: config.local.subject },
     roles: config.local.roles,
     agent: { id: config.local.agent, asserted: { client: '', version: '' } },
-    auth: { method: 'socket', atMs: Date.now() },
+    auth: { method: 'socket', atMs: Date.now(), shown: null },
   }
   const broker: Broker = {
     folder,

@@ -7,6 +7,7 @@ import { openTransferAnswers } from '../../src/http/transfer.ts'
 import { openDesk, openTestBroker, put, send, sha256, until } from './broker.ts'
 import type { Answer, Broker } from './broker.ts'
 import type { Parts } from '../../src/path/parts.ts'
+import type { Caller } from '../../src/request/caller.ts'
 import type { Task } from '../../src/request/task.ts'
 
 let broker: Broker
@@ -95,12 +96,45 @@ describe('a ticket', () => {
     const { url } = await desk.issueUpload(broker.caller, task, asked)
     roles = []
     expect(await put(url, bytes)).toMatchObject({ status: 403, code: 'denied' })
-    expect(await send(url, 'HEAD')).toMatchObject({ headers: { 'upload-offset': '0' } })
+    const asking = await send(url, 'HEAD')
+    expect([asking.status, asking.headers['upload-offset']]).toEqual([403, undefined])
     // Roles that came later than the URL give it nothing either.
     roles = ['operator']
     expect(await put(url, bytes)).toMatchObject({ status: 403 })
     roles = broker.caller.roles
     expect(await put(url, bytes)).toMatchObject({ status: 201 })
+  })
+
+  it('[G-token-revoked] ends with the token it was asked for with, though another token gives the same roles', async () => {
+    const revoked = new AbortController()
+    const { desk, pass } = open()
+    const task = await taskOf()
+    const shown = { until_ms: Date.now() + 60_000, revoked: revoked.signal }
+    const caller: Caller = { ...broker.caller, auth: { ...broker.caller.auth, method: 'token', shown } }
+    const { url, expires_at } = await desk.issueUpload(caller, task, asked)
+    expect(Date.parse(expires_at)).toBe(shown.until_ms)
+    const own = await desk.issueUpload(broker.caller, task, { ...asked, path: 'y.bin' })
+    const part = { 'content-range': `bytes 0-99/${bytes.length}` }
+    expect(await put(url, bytes.subarray(0, 100), part)).toMatchObject({ status: 202 })
+    const gate = Promise.withResolvers<undefined>()
+    const other = await desk.issueUpload(caller, task, { ...asked, path: 'z.bin' })
+    const moving = drip(other.url, [bytes.subarray(0, 100_000), bytes.subarray(100_000)], 1, gate.promise)
+    await until(async () => (await send(other.url, 'HEAD')).headers['upload-offset'] === '100000')
+    revoked.abort()
+    // What moves is stopped in the middle, without its rest having to come.
+    await desk.tick()
+    expect(await moving).toMatchObject({ status: 403, code: 'denied' })
+    expect((await send(url, 'HEAD')).status).toBe(403)
+    expect(await put(url, bytes)).toMatchObject({ status: 403, code: 'denied' })
+    expect(broker.halves()).toEqual([])
+    expect(await put(own.url, bytes)).toMatchObject({ status: 201 })
+    gate.resolve(undefined)
+    // A token whose time is over is no better.
+    const late = { ...shown, revoked: new AbortController().signal }
+    const again: Caller = { ...caller, auth: { ...caller.auth, shown: late } }
+    const last = await desk.issueUpload(again, task, { ...asked, path: 'w.bin' })
+    pass(60_001)
+    expect(await put(last.url, bytes)).toMatchObject({ status: 403, code: 'denied' })
   })
 
   it('is decided once more when the body is there', async () => {

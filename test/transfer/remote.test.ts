@@ -48,6 +48,8 @@ async function opened(token: string, content = 'console.log(1)'): Promise<Opened
 
 it('a remote client sends a file under the server’s own URL; a revoked token’s URLs end with it [G-transfer-decided]', async () => {
   const ann = made('ann', 'acme')
+  // What another token of the same person gives is nothing to a URL of this one.
+  made('ann', 'acme')
   const { task, ask } = await opened(ann.token)
   const first = await ask('one.bin')
   expect(first.startsWith(`${http.url}/transfer/`)).toBe(true)
@@ -55,6 +57,7 @@ it('a remote client sends a file under the server’s own URL; a revoked token�
   const second = await ask('two.bin')
   world.json(['token', 'revoke', ann.token_id])
   expect(await put(second, bytes)).toMatchObject({ status: 403, code: 'denied' })
+  expect((await fetch(second, { method: 'HEAD' })).status).toBe(403)
 }, 60_000)
 
 it('a tenant’s transfers do not touch another’s: the same bytes, the same path, tasks of their own', async () => {
@@ -105,6 +108,7 @@ writeFile('/out/large.bin', new Uint8Array(${large}))`
 
 it('[G-token-revoked] bytes that move when a token is revoked stop: of a download nobody reads, and of an upload', async () => {
   const bob = made('bob', 'acme')
+  made('bob', 'acme')
   const { client, task, ask } = await opened(bob.token, writesLarge)
   const run = await client.call('start_execution', { task_id: task, wait_ms: 20_000 })
   expect(run.structured).toMatchObject({ state: 'succeeded' })

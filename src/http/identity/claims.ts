@@ -1,5 +1,5 @@
 import type { Json, JsonObject } from '../../digest.ts'
-import type { Caller } from '../../request/caller.ts'
+import type { Caller, Shown } from '../../request/caller.ts'
 import { object } from './keys.ts'
 import type { IssuerSettings } from './settings.ts'
 
@@ -13,7 +13,7 @@ const printable = /^[^\p{C}\p{Z}]+$/u
  * Subject and agent carry the issuer's name, so that no issuer can name another's people, nor those of tokens or the
  * socket, whose ids hold no such prefix.
  */
-export function callerOf(claims: JsonObject, issuer: IssuerSettings, nowMs: number): Caller | null {
+export function callerOf(claims: JsonObject, issuer: IssuerSettings, nowMs: number, shown: Shown): Caller | null {
   const map = issuer.claims
   const tenant = 'value' in map.tenant ? map.tenant.value : mapped(map.tenant.map, at(claims, map.tenant.pointer))
   const subject = name(at(claims, map.subject), 255)
@@ -37,7 +37,7 @@ export function callerOf(claims: JsonObject, issuer: IssuerSettings, nowMs: numb
     subject: { type: claims['sub'] === claims['client_id'] ? 'service' : 'user', id: `${issuer.name}:${subject}` },
     roles: [...roles].sort(),
     agent: { id: `${issuer.name}:${agent}`, asserted: { client: '', version: '' } },
-    auth: { method: 'oauth', atMs: Math.min(Math.max(0, Math.floor(since * 1000)), nowMs) },
+    auth: { method: 'oauth', atMs: Math.min(Math.max(0, Math.floor(since * 1000)), nowMs), shown },
   }
 }
 

@@ -59,9 +59,11 @@ export function openIdentity(options: {
   readonly oauth: OAuthSettings | null
 }): Identity {
   const { ledger, clock, log } = options
-  const tokens = openTokens(ledger, clock)
+  /** A clock that was set back revives nothing. */
+  const now = (): number => Math.max(clock.now(), ledger.views.newestTimeMs())
+  const tokens = openTokens(ledger, now)
   const server = openResourceServer({
-    clock,
+    clock: { now, monotonic: () => clock.monotonic() },
     fetchJson: (issuer) => httpsJson(certificatesOf(issuer)),
     onFailure: (issuer, why) => log.warn({ issuer, why }, 'the keys of an OAuth issuer could not be fetched'),
   })
@@ -95,7 +97,6 @@ export function openIdentity(options: {
     const row = rowFor(ledger.views.seenRoles(tenant, subject.id), seen, at)
     if (row !== null) await ledger.append({ kind: 'roles_seen', seen: row })
   }
-  const now = (): number => Math.max(clock.now(), ledger.views.newestTimeMs())
 
   return {
     tokens,
@@ -116,8 +117,8 @@ export function openIdentity(options: {
           if (!(unwritten instanceof WritError && unwritten.code === 'conflict'))
             log.error({ err: unwritten }, 'the roles of a caller could not be recorded')
         })
-        const { caller, until_ms, revoked } = access
-        return { ok: true, caller, key: keyOf(caller), until_ms, revoked }
+        const { caller } = access
+        return { ok: true, caller, key: keyOf(caller) }
       } catch (failure) {
         log.error({ err: failure }, 'a token could not be checked')
         return refused('unavailable', resource)
@@ -141,8 +142,7 @@ export function metadataUrl(resource: string): string {
 
 function admitted(checked: CheckedToken, refuse: (why: Why) => Authenticated): Authenticated {
   if (!checked.ok) return refuse(checked.why)
-  const { row, caller, revoked } = checked
-  return { ok: true, caller, key: row.id, until_ms: row.expires_at_ms, revoked }
+  return { ok: true, caller: checked.caller, key: checked.row.id }
 }
 
 /** Caps are one subject's: neither a new access token nor a client registered anew buys a second share. */

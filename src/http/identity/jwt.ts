@@ -11,6 +11,12 @@ import type { Algorithm } from './settings.ts'
 const maxTokenBytes = 8 * 1024
 /** Clocks of two machines may differ by this much. */
 const skewS = 60
+
+/** When a token counts no longer by our own clock, Unix milliseconds: one that was taken is not over before that. */
+export function overAt(exp: number): number {
+  return Math.floor((exp + skewS) * 1000)
+}
+
 const maxAudiences = 16
 /** Names of certificates are no instruction to fetch or to trust anything, and some issuers always send them. */
 const headerMembers = new Set(['alg', 'typ', 'kid', 'x5t', 'x5t#S256'])
@@ -106,7 +112,7 @@ export function claimProblem(
   const now = expected.nowMs / 1000
   if (typeof exp !== 'number' || typeof iat !== 'number') return 'claims'
   if (nbf !== undefined && typeof nbf !== 'number') return 'claims'
-  if (exp + skewS <= now) return 'expired'
+  if (overAt(exp) <= expected.nowMs) return 'expired'
   if (iat - skewS > now || (nbf ?? 0) - skewS > now) return 'not_yet'
   if (Object.hasOwn(claims, 'cnf')) return 'bound'
   return null

@@ -4,7 +4,7 @@ import type { JsonObject } from '../../digest.ts'
 import type { Caller } from '../../request/caller.ts'
 import { callerOf } from './claims.ts'
 import type { FetchJson } from './fetch.ts'
-import { claimProblem, openVerifier, readJwt, scopesOf, typeAccepted } from './jwt.ts'
+import { claimProblem, openVerifier, overAt, readJwt, scopesOf, typeAccepted } from './jwt.ts'
 import type { ClaimProblem } from './jwt.ts'
 import { openIssuerKeys } from './keys.ts'
 import type { IssuerKeys } from './keys.ts'
@@ -14,11 +14,8 @@ export type CheckedAccess =
   | {
       readonly ok: true
       readonly caller: Caller
-      /** When the access token was issued and when it ends, Unix milliseconds. */
+      /** When the access token was issued, Unix milliseconds. */
       readonly issued_at_ms: number
-      readonly until_ms: number
-      /** Aborts when the issuer is no longer accepted. */
-      readonly revoked: AbortSignal
     }
   | {
       readonly ok: false
@@ -100,16 +97,11 @@ export function openResourceServer(options: {
       if (problem !== null) return { ok: false, why: problem }
       const held = scopesOf(claims)
       if (settings.scopes.some((scope) => !held.has(scope))) return { ok: false, why: 'scope' }
-      const caller = callerOf(claims, of, nowMs)
-      if (caller === null) return { ok: false, why: 'nobody' }
       const { iat, exp } = claims
-      return {
-        ok: true,
-        caller,
-        issued_at_ms: Math.floor(Number(iat) * 1000),
-        until_ms: Math.floor(Number(exp) * 1000),
-        revoked: issuer.accepted.signal,
-      }
+      const shown = { until_ms: overAt(Number(exp)), revoked: issuer.accepted.signal }
+      const caller = callerOf(claims, of, nowMs, shown)
+      if (caller === null) return { ok: false, why: 'nobody' }
+      return { ok: true, caller, issued_at_ms: Math.floor(Number(iat) * 1000) }
     },
 
     metadata: (resource) =>

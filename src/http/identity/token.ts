@@ -1,4 +1,3 @@
-import type { Clock } from '../../clock.ts'
 import { WritError } from '../../error.ts'
 import { newId, parseId } from '../../id.ts'
 import type { TokenId } from '../../id.ts'
@@ -19,7 +18,7 @@ export interface TokenRequest {
 }
 
 export type CheckedToken =
-  | { readonly ok: true; readonly row: TokenRow; readonly caller: Caller; readonly revoked: AbortSignal }
+  | { readonly ok: true; readonly row: TokenRow; readonly caller: Caller }
   | { readonly ok: false; readonly why: 'malformed' | 'token_unknown' | 'token_expired' | 'token_revoked' }
 
 /** The tokens of Writ itself. What is made and revoked is a step and a receipt; the token is told once and kept nowhere. */
@@ -39,11 +38,10 @@ const maxListed = 10_000
 const word = /^[a-z][a-z0-9_-]{0,62}$/
 const identifier = /^[^\p{C}\p{Z}]{1,200}$/u
 
-export function openTokens(ledger: Ledger, clock: Clock): Tokens {
+/** @param now Unix milliseconds */
+export function openTokens(ledger: Ledger, now: () => number): Tokens {
   const signals = new Map<TokenId, AbortController>()
   const { views } = ledger
-  /** A clock that was set back revives nothing. */
-  const now = (): number => Math.max(clock.now(), views.newestTimeMs())
   const signalOf = (id: TokenId): AbortSignal => {
     const known = signals.get(id)
     if (known !== undefined) return known.signal
@@ -103,7 +101,7 @@ export function openTokens(ledger: Ledger, clock: Clock): Tokens {
       if (row === null || !sameHash(row.hash, hash)) return { ok: false, why: 'token_unknown' }
       if (row.revoked_at_ms !== null) return { ok: false, why: 'token_revoked' }
       if (row.expires_at_ms <= now()) return { ok: false, why: 'token_expired' }
-      return { ok: true, row, caller: callerOf(row), revoked: signalOf(row.id) }
+      return { ok: true, row, caller: callerOf(row, signalOf(row.id)) }
     },
 
     rolesOf(tenant, subject, agent) {
@@ -117,13 +115,13 @@ export function openTokens(ledger: Ledger, clock: Clock): Tokens {
   }
 }
 
-function callerOf(row: TokenRow): Caller {
+function callerOf(row: TokenRow, revoked: AbortSignal): Caller {
   return {
     tenant: row.tenant,
     subject: row.subject,
     roles: row.roles,
     agent: { id: row.agent, asserted: { client: '', version: '' } },
-    auth: { method: 'token', atMs: row.created_at_ms },
+    auth: { method: 'token', atMs: row.created_at_ms, shown: { until_ms: row.expires_at_ms, revoked } },
   }
 }
 
@@ -143,5 +141,5 @@ function refuse({ tenant, subject, agent, roles, valid_ms }: TokenRequest): void
   if (roles.length > 32 || roles.some((role) => !word.test(role)))
     throw usage('A role is a-z, 0-9, "-" and "_", begins with a letter; at most 32 of them.')
   if (!Number.isSafeInteger(valid_ms) || valid_ms < 1000 || valid_ms > maxValidMs)
-    throw usage('A token is valid for at least a second and at most a year.')
+    throw usage('A token is valid for at least a second and at most 366 days.')
 }

@@ -1,0 +1,51 @@
+import { expect, it } from 'vitest'
+import { systemClock } from '../../src/clock.ts'
+import { accessToken, newPair, openIssuer, settingsOf } from '../identity/issuer.ts'
+import { folder } from '../ledger/folder.ts'
+import { type Edge, messagesOf, openEdge, post, statelessCall, statelessHeaders } from './edge.ts'
+
+const wait = { execution_id: 'exec_bbbbbbbbbb', wait_ms: 20_000 }
+
+/** The edge in front of an issuer, and its access tokens as they are `left` seconds before their `exp`. */
+async function openWorld(): Promise<{ readonly edge: Edge; token(left: number): Promise<string> }> {
+  const issuer = await openIssuer()
+  const pair = await newPair('ES256', 'one')
+  issuer.keys = [pair.jwk]
+  const edge = await openEdge({ oauth: settingsOf(folder(), [{ issuer, more: { audience: 'writ' } }]) })
+  return {
+    edge,
+    async token(left) {
+      const exp = systemClock.now() / 1000 + left
+      return await accessToken(issuer, pair, systemClock, { claims: { aud: 'writ', iat: exp - 600, exp } })
+    },
+  }
+}
+
+it('an access token that is over by another clock than ours, by less than clocks may differ, is acted on and answered', async () => {
+  const { edge, token } = await openWorld()
+  const sent = await post(
+    edge.url,
+    await token(-30),
+    statelessCall(1, 'get_status', {}),
+    statelessHeaders('get_status'),
+  )
+  expect(sent.status).toBe(200)
+  expect((await messagesOf(sent))[0]).toMatchObject({ id: 1, result: {} })
+  const over = await post(
+    edge.url,
+    await token(-61),
+    statelessCall(2, 'get_status', {}),
+    statelessHeaders('get_status'),
+  )
+  expect(over.status).toBe(401)
+  expect(edge.broker.seen.called.length).toBe(1)
+})
+
+it('a wait ends with the access token it was opened with, when that would not be taken any more', async () => {
+  const { edge, token } = await openWorld()
+  const began = performance.now()
+  const sent = post(edge.url, await token(-58), statelessCall(1, 'get_status', wait), statelessHeaders('get_status'))
+  await expect(sent.then(async (response) => await response.text())).rejects.toThrow(/terminated|fetch failed/)
+  expect(edge.broker.seen.aborted).toBe(1)
+  expect(performance.now() - began).toBeLessThan(15_000)
+})
