@@ -270,7 +270,10 @@ function proof(program: Command, leaf: Leaf, action: Action): void {
     'verify a receipt, or with --log a whole log, offline; without FILE, the log of this configuration',
   )
     .option('--root <thumbprint>', 'the root thumbprint you got out of band')
-    .option('--jwks <file>', 'the key set to trust: keys.jwt or a JWKS')
+    .option(
+      '--jwks <file>',
+      'the keys to trust: keys.jwt, what /.well-known/jwks.json serves, or without --root any JWKS',
+    )
     .option('--log', 'the file is a log: one receipt a line, from the first')
     .option('--approver <x>', 'public key of an approver; may be repeated', collect, [])
     .action(

@@ -57,7 +57,7 @@ export function makeRoutes(options: {
   readonly mcp: McpEndpoint
   readonly transfers: { handle(request: Request, path: string): Promise<Response | null> } | null
   readonly wellKnown: (path: string, resource: string) => JsonObject | null
-  readonly keys: { jwks(): JsonObject }
+  readonly keys: { readonly jwt: string; jwks(): JsonObject }
   readonly ready: () => Promise<JsonObject>
   /** Unix milliseconds, by the clock tokens are judged by. */
   readonly now: () => number
@@ -76,7 +76,11 @@ export function makeRoutes(options: {
     options.stopping() ? refusal(503, 'this Writ is stopping') : Response.json(await options.ready()),
   )
   app.get('/.well-known/jwks.json', () =>
-    Response.json(options.keys.jwks(), { headers: { 'cache-control': 'public, max-age=300' } }),
+    // The root's own word beside the list it signed: what a verifier that pins the root needs (RFC 7517 §5 allows members beside `keys`).
+    Response.json(
+      { ...options.keys.jwks(), key_set: options.keys.jwt },
+      { headers: { 'cache-control': 'public, max-age=300' } },
+    ),
   )
   app.get('/.well-known/*', (c) => {
     const found = options.wellKnown(c.env.head.path, `${options.origin()}/mcp`)

@@ -24,8 +24,8 @@ export interface Trust {
 }
 
 /**
- * Trust from what `writ verify` was given: `root` a thumbprint, `file` the bytes of a key file (`keys.jwt`, a JWKS, or what
- * `writ keys --json` prints),
+ * Trust from what `writ verify` was given: `root` a thumbprint, `file` the bytes of a key file (`keys.jwt`, what
+ * `writ keys --json` prints or `/.well-known/jwks.json` serves, or, without `root`, any JWKS),
  * `own` the key set of this machine's configuration. Without `root` and `file` it is the configuration's own word
  * (`self`); with nothing at all, trust in nobody. Keys that cannot be used (a set another root signed, a file that is
  * none) make every verdict `UNTRUSTED` `KEYS`.
@@ -62,13 +62,20 @@ function fromKeySet(jws: string, root: string | null, pin: Trust['pin'], issuer:
   return { pin, root: set.root, keys: trusted(set.keys), issuer, refusal: null }
 }
 
-/** RFC 7517 §5: keys of other kinds and members that are not known are passed over; a private key is not. */
+/**
+ * RFC 7517 §5: keys of other kinds and members that are not known are passed over; a private key is not. Nobody signed
+ * this list, so under a pinned root it proves nothing: whoever wrote it could have put a key of theirs beside the root.
+ */
 function fromJwks(file: JsonObject, root: string | null, issuer: string | null): Trust {
+  if (root !== null)
+    throw new JwsError(
+      'KID',
+      'the root demanded has not signed this list of keys: give keys.jwt, or a file with its "key_set"',
+    )
   const list = file['keys']
   if (!Array.isArray(list)) throw new JwsError('JSON', 'the key file holds no list of keys')
   const keys = trusted(parseKeyEntries((list as readonly Json[]).filter(isEd25519).map(knownMembers)))
-  const named = [...keys.values()].find(({ entry }) => (root === null ? entry.role === 'root' : entry.kid === root))
-  if (root !== null && named === undefined) throw new JwsError('KID', 'the key file does not hold the root demanded')
+  const named = [...keys.values()].find(({ entry }) => entry.role === 'root')
   return { pin: 'jwks', root: named?.key ?? null, keys, issuer, refusal: null }
 }
 

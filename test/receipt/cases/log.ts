@@ -134,6 +134,15 @@ export function epochs(log: SampleLog, { plain }: SampleParts): readonly Draft[]
     () => undefined,
     log.keys.rootKey(),
   )
+  const foreign = log.fork(1)
+  foreign.forge(policy(2), () => undefined, stranger)
+  // The true root, and where its receipt key stood one of somebody else's: a list that nobody signed.
+  const replaced = JSON.stringify({
+    keys: (log.keys.jwks()['keys'] as Record<string, unknown>[]).map((key) =>
+      key['role'] === 'receipt' ? { ...key, x: stranger.x, kid: stranger.kid } : key,
+    ),
+  })
+  const pinned = { root: log.keys.fingerprint(), file: replaced }
   const relabelled = JSON.stringify({
     keys: (log.keys.jwks()['keys'] as Record<string, unknown>[]).map((key) =>
       key['role'] === 'receipt' ? { ...key, role: 'log' } : key,
@@ -159,6 +168,20 @@ export function epochs(log: SampleLog, { plain }: SampleParts): readonly Draft[]
       code: 'KEY_ROLE',
       receipt: plain.decision.jws,
       trust: { file: relabelled },
+    },
+    {
+      title: 'an unsigned list of keys that names the root and another key for receipts',
+      code: 'KEYS',
+      verdict: 'UNTRUSTED',
+      receipt: foreign.entries[1]?.jws ?? '',
+      trust: pinned,
+    },
+    {
+      title: 'the same for a whole log',
+      code: 'KEYS',
+      verdict: 'UNTRUSTED',
+      log: whole(foreign),
+      trust: pinned,
     },
     {
       title: '56 a key set that calls one key twice',

@@ -214,6 +214,7 @@ class Trust:
             self.refused = True
 
     def from_jwks(self, file, root):
+        need(root is None, "KID")
         need(isinstance(file.get("keys"), list), "JSON")
         kept = []
         for jwk in file["keys"]:
@@ -221,8 +222,7 @@ class Trust:
             if jwk.get("kty") == "OKP" and jwk.get("crv") == "Ed25519":
                 kept.append({n: v for n, v in jwk.items() if n in ("kty", "crv", "x", "kid", "alg", "use", "role", "from", "until")})
         self.keys = key_entries(kept)
-        need(root is None or root in self.keys, "KID")
-        self.root = root or next((k for k, e in self.keys.items() if e["role"] == "root"), None)
+        self.root = next((k for k, e in self.keys.items() if e["role"] == "root"), None)
 
 
 # --- the profile -------------------------------------------------------------------------------------------------
