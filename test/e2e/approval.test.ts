@@ -1,12 +1,13 @@
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe, expect, it, vi } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import type { JsonObject } from '../../src/digest.ts'
+import { until } from '../wait.ts'
 import type { Driver } from './clients/driver.ts'
 import { passphrase, type Ran, script, useWorld } from './world.ts'
 
 // Each verdict opens a key under a passphrase, which takes as long as it is meant to.
-vi.setConfig({ testTimeout: 120_000 })
+vi.setConfig({ testTimeout: 300_000 })
 
 const world = useWorld()
 const packFolder = join(world.folder, 'policies', 'extra')
@@ -60,6 +61,21 @@ function addTarget(name: string): void {
 function editConfig(change: (text: string) => string): void {
   writeFileSync(configPath, change(readFileSync(configPath, 'utf8')))
 }
+
+/** Puts an edit in force, and takes it back when the test ends. */
+async function withEdit(path: string, change: (text: string) => string): Promise<void> {
+  const before = readFileSync(path, 'utf8')
+  onTestFinished(async () => {
+    writeFileSync(path, before)
+    await world.reload()
+  })
+  const after = change(before)
+  expect(after).not.toBe(before)
+  writeFileSync(path, after)
+  await world.reload()
+}
+
+const withConfig = async (change: (text: string) => string): Promise<void> => await withEdit(configPath, change)
 
 mkdirSync(packFolder)
 for (const env of ['stages', 'bearer', 'edited', 'quick', 'late', 'plain', 'catalog', 'lost']) addTarget(env)
@@ -133,28 +149,25 @@ async function status(client: Driver, id: string, wait = 10_000): Promise<JsonOb
   return (await client.call('get_status', { execution_id: id, wait_ms: wait })).structured
 }
 
-async function until(client: Driver, id: string, state: string): Promise<JsonObject> {
-  for (let tries = 0; tries < 200; tries++) {
+/** The status once it is that, or once it can become nothing else. */
+async function reached(client: Driver, id: string, state: string): Promise<JsonObject> {
+  return await until(`${id} is ${state}`, async () => {
     const now = await status(client, id, 0)
-    if (now['state'] === state) return now
-    await new Promise((resolve) => setTimeout(resolve, 100))
-  }
-  return await status(client, id, 0)
+    return (now['state'] === state || now['final'] === true) && now
+  })
 }
 
 function answer(verdict: 'approve' | 'reject', id: string, ...args: readonly string[]): Ran {
   return world.writ(['approvals', verdict, id, '--passphrase-fd', '3', ...args], { passphrase })
 }
 
-/** The newest generation that `writ status` names, when it is another than before. */
+/** Makes an edit of a policy, and waits until the broker has taken it over by itself. */
 async function generationAfter(edit: () => void): Promise<void> {
   const number = (): number =>
     (world.json(['status']) as { policy: { generation: { number: number } } }).policy.generation.number
   const before = number()
   edit()
-  for (let tries = 0; tries < 100 && number() === before; tries++)
-    await new Promise((resolve) => setTimeout(resolve, 100))
-  expect(number()).toBeGreaterThan(before)
+  await until('another generation is in force', () => number() > before)
 }
 
 describe('an approval', () => {
@@ -168,7 +181,7 @@ describe('an approval', () => {
     expect(shown.out).toContain("  | console.log('with nobody \\u{202e}ereht')")
     expect(answer('approve', approval, '--as', 'ada', '--reason', 'fine').code).toBe(0)
     const again = await world.client()
-    expect(await until(again, id, 'succeeded')).toMatchObject({ state: 'succeeded', ran: true })
+    expect(await reached(again, id, 'succeeded')).toMatchObject({ state: 'succeeded', ran: true })
     const record = world.json(['executions', 'show', id]) as {
       approvals: { verdicts: { statement: { shown: string; reason: string }; evidence: string }[] }[]
     }
@@ -186,7 +199,7 @@ describe('an approval', () => {
     const client = await world.client()
     const { id, approval } = await start(client, 'plain')
     expect(answer('approve', approval, '--as', 'ada').code).toBe(0)
-    await until(client, id, 'succeeded')
+    expect(await reached(client, id, 'succeeded')).toMatchObject({ state: 'succeeded' })
     for (const name of ['ada', 'ben']) {
       const refused = answer('approve', approval, '--as', name, '--stage', 'approver')
       expect(refused.code).toBe(1)
@@ -245,14 +258,14 @@ describe('an approval', () => {
     })
     const twice = answer('approve', approval, '--as', 'ada', '--stage', 'security')
     expect(twice).toMatchObject({ code: 1, err: expect.stringContaining('answered this approval already') as string })
-    process.kill(world.brokerPid() ?? 0, 'SIGKILL')
+    process.kill(world.brokerPid(), 'SIGKILL')
     // No client is there: the command line starts the broker again.
     await client.close()
     expect(answer('approve', approval, '--as', 'ben').code).toBe(0)
     const again = await world.client()
     expect(await status(again, id, 0)).toMatchObject({ state: 'awaiting_approval', ran: false })
     expect(JSON.parse(answer('approve', approval, '--as', 'cleo', '--json').out)).toMatchObject({ state: 'satisfied' })
-    expect(await until(again, id, 'succeeded')).toMatchObject({ state: 'succeeded' })
+    expect(await reached(again, id, 'succeeded')).toMatchObject({ state: 'succeeded' })
     const receipts = (world.json(['executions', 'show', id]) as { receipts: { kind: string }[] }).receipts.map(
       ({ kind }) => kind,
     )
@@ -263,15 +276,11 @@ describe('an approval', () => {
     const client = await world.client()
     const { id, approval } = await start(client, 'lost')
     expect(answer('approve', approval, '--as', 'ben').code).toBe(0)
-    const before = readFileSync(configPath, 'utf8')
-    editConfig((text) => text.replace(/( {2}- \{ subject: "ben", roles: \[)"security"/, '$1"nothing"'))
-    expect(readFileSync(configPath, 'utf8')).not.toBe(before)
-    await new Promise((resolve) => setTimeout(resolve, 1000))
+    await withConfig((text) => text.replace(/( {2}- \{ subject: "ben", roles: \[)"security"/, '$1"nothing"'))
     expect(answer('approve', approval, '--as', 'ada', '--stage', 'lead').code).toBe(0)
-    const now = await until(client, id, 'awaiting_approval')
+    const now = await reached(client, id, 'awaiting_approval')
     expect(now).toMatchObject({ state: 'awaiting_approval', ran: false })
     expect((now['approval'] as JsonObject)['approval_id']).not.toBe(approval)
-    writeFileSync(configPath, before)
     await client.call('cancel_execution', { execution_id: id })
   })
 })
@@ -280,7 +289,7 @@ describe('the two clocks of an approval', () => {
   it('[G-approval-time] end it when nobody answers in time', async () => {
     const client = await world.client()
     const { id, approval } = await start(client, 'quick')
-    const ended = await until(client, id, 'expired')
+    const ended = await reached(client, id, 'expired')
     expect(ended).toMatchObject({ state: 'expired', final: true, ran: false })
     const late = answer('approve', approval, '--as', 'ada')
     expect(late.code).toBe(1)
@@ -293,12 +302,17 @@ describe('the two clocks of an approval', () => {
     // As many runs as there may be at once, so that the approved one has to wait.
     const sleep = 'await new Promise((resolve) => setTimeout(resolve, 50_000))'
     const others: string[] = []
-    for (const each of [1, 2, 3, 4]) others.push((await start(client, 'sandbox', `${sleep} // ${String(each)}`)).id)
+    const cancel = async (): Promise<void> => {
+      for (const other of others.splice(0)) await client.call('cancel_execution', { execution_id: other })
+    }
+    onTestFinished(cancel)
+    for (const each of [1, 2, 3, 4])
+      others.push((await start(client, 'sandbox', `${sleep} // ${String(each)} ${String(Math.random())}`)).id)
     expect(answer('approve', approval, '--as', 'ada').code).toBe(0)
     expect(await status(client, id, 0)).toMatchObject({ state: 'queued', ran: false })
     await new Promise((resolve) => setTimeout(resolve, 1500))
-    for (const other of others) await client.call('cancel_execution', { execution_id: other })
-    expect(await until(client, id, 'expired')).toMatchObject({ state: 'expired', ran: false })
+    await cancel()
+    expect(await reached(client, id, 'expired')).toMatchObject({ state: 'expired', ran: false })
   })
 })
 
@@ -313,7 +327,7 @@ describe('what changes between question and run', () => {
     expect(answer('approve', approval, '--as', 'ada')).toMatchObject({ code: 1 })
     const nextApproval = String((next['approval'] as JsonObject)['approval_id'])
     expect(answer('approve', nextApproval, '--as', 'ada').code).toBe(0)
-    await until(client, String(next['execution_id']), 'succeeded')
+    expect(await reached(client, String(next['execution_id']), 'succeeded')).toMatchObject({ state: 'succeeded' })
     // The third plan of the task is shown with its difference to the second.
     await client.call('upload_artifact', { task_id: task, files: [{ path: 'a.js', content: "console.log('three')" }] })
     const third = (await client.call('start_execution', { task_id: task })).structured
@@ -327,20 +341,18 @@ describe('what changes between question and run', () => {
   it('[G-superseded] is superseded by an edit of what the plan stands on in the catalog', async () => {
     const client = await world.client()
     const { id, approval } = await start(client, 'catalog')
-    const path = join(world.folder, 'catalog.yaml')
-    writeFileSync(
-      path,
-      readFileSync(path, 'utf8').replace(
-        '  catalog:\n    about: A target of the test',
-        '  catalog:\n    about: Another target now',
-      ),
+    await withEdit(join(world.folder, 'catalog.yaml'), (text) =>
+      text.replace('  catalog:\n    about: A target of the test', '  catalog:\n    about: Another target now'),
     )
-    await new Promise((resolve) => setTimeout(resolve, 1000))
     answer('approve', approval, '--as', 'ada')
-    expect(await until(client, id, 'superseded')).toMatchObject({ state: 'superseded', ran: false })
+    expect(await reached(client, id, 'superseded')).toMatchObject({ state: 'superseded', ran: false })
   })
 
   it('[G-approval-bound] asks again where the policy became stricter, and does not forget what it asked where it became looser', async () => {
+    onTestFinished(async () => {
+      demand('edited', {})
+      await world.reload()
+    })
     const client = await world.client()
     const strict = await start(client, 'edited', "console.log('strict')")
     await generationAfter(() =>
@@ -350,7 +362,7 @@ describe('what changes between question and run', () => {
       }),
     )
     expect(answer('approve', strict.approval, '--as', 'ada').code).toBe(0)
-    const asked = await until(client, strict.id, 'awaiting_approval')
+    const asked = await reached(client, strict.id, 'awaiting_approval')
     const second = String((asked['approval'] as JsonObject)['approval_id'])
     expect(second).not.toBe(strict.approval)
     // Nobody has seen this under the new requirement, so all of it is shown again.
@@ -363,11 +375,11 @@ describe('what changes between question and run', () => {
     for (const { id } of [strict, loose])
       expect(await status(client, id, 0)).toMatchObject({ state: 'awaiting_approval', ran: false })
     expect(answer('approve', second, '--as', 'ben').code).toBe(0)
-    expect(await until(client, strict.id, 'succeeded')).toMatchObject({ state: 'succeeded' })
+    expect(await reached(client, strict.id, 'succeeded')).toMatchObject({ state: 'succeeded' })
     expect(answer('approve', loose.approval, '--as', 'ada', '--stage', 'approver').code).toBe(0)
     expect(await status(client, loose.id, 0)).toMatchObject({ state: 'awaiting_approval', ran: false })
     expect(answer('approve', loose.approval, '--as', 'ben').code).toBe(0)
-    expect(await until(client, loose.id, 'succeeded')).toMatchObject({ state: 'succeeded' })
+    expect(await reached(client, loose.id, 'succeeded')).toMatchObject({ state: 'succeeded' })
   })
 })
 
@@ -375,11 +387,12 @@ describe('who may not approve', () => {
   it('[G-four-eyes] is the subject that asked, for production, with however good a key', async () => {
     const client = await world.client()
     const { id, approval } = await start(client, 'production', "console.log('mine')")
-    const enrolled = world.writ(['approvals', 'enroll', 'local-user', '--role', 'approver', '--passphrase-fd', '3'], {
-      passphrase,
-    })
-    expect(enrolled.code).toBe(0)
-    await new Promise((resolve) => setTimeout(resolve, 1000))
+    // Once: a key file that is there is not overwritten.
+    if (!readFileSync(configPath, 'utf8').includes('"local-user"')) {
+      const enroll = ['approvals', 'enroll', 'local-user', '--role', 'approver', '--passphrase-fd', '3']
+      expect(world.writ(enroll, { passphrase })).toMatchObject({ code: 0 })
+    }
+    await world.reload()
     const own = answer('approve', approval, '--as', 'local-user')
     expect(own.code).toBe(1)
     const forced = answer('approve', approval, '--as', 'local-user', '--stage', 'approver')
@@ -406,23 +419,18 @@ describe('who may not approve', () => {
         })
       ).structured
     expect((await say(client))['error']).toBeDefined()
-    const before = readFileSync(configPath, 'utf8')
-    editConfig((text) => text.replace('roles: [developer, operator]', 'roles: [developer, operator, approver]'))
-    await new Promise((resolve) => setTimeout(resolve, 1000))
+    await withConfig((text) => text.replace('roles: [developer, operator]', 'roles: [developer, operator, approver]'))
     // A connection is who it was when it was made.
     expect((await say(await world.client()))['error']).toMatchObject({
       code: 'denied',
       message: 'This approval takes an approver’s own key, not a word in chat.',
     })
     expect(await status(client, id, 0)).toMatchObject({ state: 'awaiting_approval', ran: false })
-    writeFileSync(configPath, before)
     await client.call('cancel_execution', { execution_id: id })
   })
 
   it('is the agent that asked also where a policy takes a word in chat; another agent’s is taken, and recorded as bearer', async () => {
-    const before = readFileSync(configPath, 'utf8')
-    editConfig((text) => text.replace('roles: [developer, operator]', 'roles: [developer, operator, approver]'))
-    await new Promise((resolve) => setTimeout(resolve, 1000))
+    await withConfig((text) => text.replace('roles: [developer, operator]', 'roles: [developer, operator, approver]'))
     const client = await world.client()
     const { id, approval, started } = await start(client, 'bearer')
     const digest = String((started['approval'] as JsonObject)['plan_digest'])
@@ -440,13 +448,12 @@ describe('who may not approve', () => {
       code: 'denied',
       message: 'Whoever asked for this run may not approve it.',
     })
-    editConfig((text) =>
+    await withConfig((text) =>
       text.replace(
         'roles: [developer, operator, approver]',
         'roles: [developer, operator, approver]\n  agent: chat-agent',
       ),
     )
-    await new Promise((resolve) => setTimeout(resolve, 1000))
     const other = await world.client()
     expect((await say(other, { plan_digest: `sha256:${'0'.repeat(64)}` }))['error']).toMatchObject({
       code: 'plan_changed',
@@ -456,12 +463,11 @@ describe('who may not approve', () => {
       err: expect.stringContaining('does not take a key') as string,
     })
     expect(await say(other)).toMatchObject({ state: 'satisfied', execution_id: id })
-    expect(await until(client, id, 'succeeded')).toMatchObject({ state: 'succeeded' })
+    expect(await reached(client, id, 'succeeded')).toMatchObject({ state: 'succeeded' })
     const { receipts } = world.json(['executions', 'show', id]) as { receipts: { kind: string; receipt_id: string }[] }
     const verdict = receipts.find(({ kind }) => kind === 'approval')
     const receipt = JSON.stringify(world.json(['receipts', 'show', verdict?.receipt_id ?? '']))
     expect(receipt).toContain('"evidence":"bearer"')
-    writeFileSync(configPath, before)
   })
 })
 

@@ -1,6 +1,7 @@
 import { copyFileSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it, vi } from 'vitest'
+import { until } from '../wait.ts'
 import { passphrase, useWorld } from './world.ts'
 
 // Each key is made under a passphrase, which takes as long as it is meant to.
@@ -35,8 +36,7 @@ describe('enrolment', () => {
         .filter((id) => !before.has(id))
         .map((id) => JSON.stringify(world.json(['receipts', 'show', id])))
         .filter((text) => text.includes('dora'))
-    for (let tries = 0; tries < 10 && about().length === 0; tries++)
-      await new Promise((resolve) => setTimeout(resolve, 100))
+    await until('there is a receipt', () => about().length > 0)
     expect(about()).toHaveLength(1)
   })
 

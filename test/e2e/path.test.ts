@@ -1,12 +1,16 @@
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import type { JsonObject } from '../../src/digest.ts'
+import { until } from '../wait.ts'
 import { client2 } from './clients/client2.ts'
 import type { Driver } from './clients/driver.ts'
 import { python, pythonMissing } from './clients/python.ts'
 import { sdk1 } from './clients/sdk1.ts'
-import { processesWith, script, useWorld } from './world.ts'
+import { commandsWith, script, useWorld } from './world.ts'
+
+// A key opens in a second of a whole core, as it is meant to; a busy machine takes longer.
+vi.setConfig({ testTimeout: 120_000 })
 
 const world = useWorld()
 world.enrol()
@@ -120,8 +124,7 @@ describe('two clients of one broker', () => {
     const id = String(started.structured['execution_id'])
     expect(started.structured['state']).toBe('running')
     const pid = world.brokerPid()
-    expect(pid).not.toBeNull()
-    process.kill(pid ?? 0, 'SIGKILL')
+    process.kill(pid, 'SIGKILL')
 
     // The call that finds the broker gone may be told so; the next one is answered by a new broker.
     await client.call('get_status', { execution_id: id }).catch(() => undefined)
@@ -281,15 +284,14 @@ describe('one plan', () => {
   })
 })
 
-describe('after all of that', () => {
-  it('nothing runs any more once the broker was told to stop', async () => {
+describe('a broker that was told to stop', () => {
+  it('leaves nothing that runs', async () => {
+    await (await world.client()).call('list_targets', {})
     expect(world.writ(['stop']).code).toBe(0)
-    await new Promise((resolve) => setTimeout(resolve, 500))
-    expect(
-      processesWith(world.folder).filter(
-        (pid) => !readFileSync(`/proc/${String(pid)}/cmdline`, 'utf8').includes('\u0000mcp\u0000'),
-      ),
-    ).toEqual([])
+    // Relays stay with their clients, and start another broker at the next call.
+    await until('nothing of it runs', () =>
+      commandsWith(world.folder).every((command) => command.includes('\u0000mcp\u0000')),
+    )
     expect(existsSync(join(world.folder, '.writ', 'run', 'mcp.sock'))).toBe(false)
   })
 })

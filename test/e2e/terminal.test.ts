@@ -1,8 +1,8 @@
 import { spawnSync } from 'node:child_process'
-
 import { join } from 'node:path'
 import { describe, expect, it, type TestContext, vi } from 'vitest'
 import type { JsonObject } from '../../src/digest.ts'
+import { until } from '../wait.ts'
 import { passphrase, script, useWorld, writBin } from './world.ts'
 
 // A key opens in a second of a whole core, as it is meant to; a busy machine takes longer.
@@ -50,7 +50,11 @@ async function waiting(): Promise<{
   return {
     id,
     approval: String((structured['approval'] as JsonObject)['approval_id']),
-    status: async () => (await client.call('get_status', { execution_id: id, wait_ms: 10_000 })).structured,
+    status: async () =>
+      await until('it waits for a person or has ended', async () => {
+        const { structured } = await client.call('get_status', { execution_id: id })
+        return structured['state'] !== 'queued' && structured['state'] !== 'running' && structured
+      }),
   }
 }
 
@@ -129,7 +133,7 @@ describe('without a terminal', () => {
       env: world.env,
       input: `${passphrase}\n`,
       encoding: 'utf8',
-      timeout: 20_000,
+      timeout: 60_000,
     })
     expect(done.status).toBe(2)
     expect(done.stderr).toContain('There is no terminal to ask on.')
@@ -145,6 +149,7 @@ describe('an SSH agent', () => {
       return context.skip('ssh-agent is missing; install openssh-client to test approving with an SSH agent')
     try {
       const env = { ...world.env, SSH_AUTH_SOCK: socket }
+      const who = `sshy-${pid}`
       const ssh = (command: string, ...args: readonly string[]): void => {
         const done = spawnSync(command, args, { env, encoding: 'utf8' })
         if (done.status !== 0) throw new Error(done.stderr)
@@ -155,32 +160,32 @@ describe('an SSH agent', () => {
         const done = spawnSync(process.execPath, [writBin, ...args], { cwd: world.folder, env, encoding: 'utf8' })
         return { code: done.status, out: done.stdout, err: done.stderr }
       }
-      expect(writ('approvals', 'enroll', 'sshy', '--ssh-agent')).toMatchObject({
+      expect(writ('approvals', 'enroll', who, '--ssh-agent')).toMatchObject({
         code: 2,
         err: expect.stringContaining('The SSH agent holds no Ed25519 key.') as string,
       })
-      const file = join(world.folder, 'id')
+      const file = join(world.folder, `id-${pid}`)
       // A key of another kind comes first and is passed over.
       ssh('ssh-keygen', '-t', 'ecdsa', '-N', '', '-q', '-f', `${file}-ecdsa`)
       ssh('ssh-keygen', '-t', 'ed25519', '-N', '', '-q', '-C', 'me@here', '-f', file)
       ssh('ssh-add', '-q', `${file}-ecdsa`)
       ssh('ssh-add', '-q', file)
-      expect(writ('approvals', 'enroll', 'sshy', '--ssh-agent')).toMatchObject({ code: 0, err: '' })
-      await new Promise((resolve) => setTimeout(resolve, 1000))
+      expect(writ('approvals', 'enroll', who, '--ssh-agent')).toMatchObject({ code: 0, err: '' })
+      await world.reload()
       const { approval, status } = await waiting()
       const unasked = spawnSync(
         'setsid',
-        ['-w', process.execPath, writBin, 'approvals', 'approve', approval, '--as', 'sshy', '--ssh-agent'],
+        ['-w', process.execPath, writBin, 'approvals', 'approve', approval, '--as', who, '--ssh-agent'],
         { cwd: world.folder, env, encoding: 'utf8' },
       )
       expect(unasked.status).toBe(2)
-      expect(writ('approvals', 'approve', approval, '--as', 'sshy', '--ssh-agent', '--yes')).toMatchObject({ code: 0 })
+      expect(writ('approvals', 'approve', approval, '--as', who, '--ssh-agent', '--yes')).toMatchObject({ code: 0 })
       expect(await status()).toMatchObject({ state: 'succeeded' })
       ssh('ssh-add', '-q', '-d', file)
       const second = await waiting()
-      expect(writ('approvals', 'approve', second.approval, '--as', 'sshy', '--ssh-agent', '--yes')).toMatchObject({
+      expect(writ('approvals', 'approve', second.approval, '--as', who, '--ssh-agent', '--yes')).toMatchObject({
         code: 2,
-        err: expect.stringContaining('does not hold the key of "sshy"') as string,
+        err: expect.stringContaining(`does not hold the key of "${who}"`) as string,
       })
     } finally {
       process.kill(Number(pid))

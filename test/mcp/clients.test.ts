@@ -27,7 +27,8 @@ afterEach(async () => {
 
 function brokers(): number[] {
   try {
-    return readFileSync(join(folder, 'pids'), 'utf8').trim().split('\n').map(Number)
+    const pids = readFileSync(join(folder, 'pids'), 'utf8').trim().split('\n').map(Number)
+    return pids.filter((pid) => pid > 0)
   } catch {
     return []
   }
@@ -104,7 +105,8 @@ describe.each(clients)('$revision client $make', ({ make, revision, missing }) =
     const waiting = driver.call('start_execution', { task_id: 'task_2', wait_ms: 20_000 })
     await expect.poll(() => readFileSync(join(folder, 'ledger'), 'utf8')).toContain('task_2')
     const [broker] = brokers()
-    kill(broker ?? 0)
+    if (broker === undefined) throw new Error('no broker was started')
+    kill(broker)
     const lost = await waiting
     expect(lost).toMatchObject({
       isError: true,

@@ -64,7 +64,7 @@ describe('a broker killed in the middle of an upload', () => {
     const artifacts = join(world.folder, '.writ', 'artifacts')
     const halves = (): readonly string[] => readdirSync(artifacts).filter((name) => name.startsWith('.incoming-'))
     expect(halves()).toHaveLength(1)
-    process.kill(world.brokerPid() ?? 0, 'SIGKILL')
+    process.kill(world.brokerPid(), 'SIGKILL')
     expect(await status).toBe(0)
     const next = await world.client()
     const before = await next.call('upload_artifact', {

@@ -46,6 +46,35 @@ export function outcomeOf(result: JsonObject): CallOutcome {
   }
 }
 
+/** Whether policy said no for want of time. Nothing was done then, and its remedy is to make the same call again. */
+function missedDeadline({ error, state, reasons }: JsonObject): boolean {
+  const code = (reason: Json | undefined): unknown => (reason as JsonObject | undefined)?.['code']
+  const first = Array.isArray(reasons) ? (reasons as readonly Json[])[0] : undefined
+  return (
+    code(error) === 'deadline' ||
+    code(error) === 'policy_unavailable' ||
+    (state === 'denied' && code(first) === 'deadline')
+  )
+}
+
+/** Makes a call again that a busy machine had no time to decide, a few times. */
+export async function decided<T>(call: () => Promise<T>, structured: (answer: T) => JsonObject): Promise<T> {
+  for (let tries = 1; ; tries++) {
+    const answer = await call()
+    if (tries === 5 || !missedDeadline(structured(answer))) return answer
+  }
+}
+
+/** The same client, on a machine that may be too busy for policy's deadline. */
+export function patient<C extends Pick<Driver, 'call'>>(client: C): C {
+  const call: Driver['call'] = async (...asked) =>
+    await decided(
+      async () => await client.call(...asked),
+      (answer) => answer.structured,
+    )
+  return { ...client, call }
+}
+
 export function textOf(value: Json | undefined): string {
   return typeof value === 'string' ? value : ''
 }
