@@ -1,3 +1,4 @@
+import { nothingCounted } from './execution/job.ts'
 import { closeWithoutRun, outcomeOf } from './path/close.ts'
 import { nowOf, type Parts } from './path/parts.ts'
 import type { Runner } from './path/run.ts'
@@ -37,14 +38,15 @@ export async function recover(parts: Parts, runner: Runner): Promise<Recovered> 
       ref: newId('dec'),
     }
     const output = await parts.outputs.summary(execution.id)
+    const { egress, isolation_applied, withheld_files } = nothingCounted
     const report = {
       steps: [],
       files: [],
       output: { bytes: output.bytes, dropped_bytes: output.dropped_bytes, redactions: 0, sha256: output.sha256 },
-      egress: { allowed: 0, blocked: 0, refusals: [] },
-      isolation_applied: 'host' as const,
+      egress,
+      isolation_applied,
       reason: 'run_host_lost',
-      withheld_files: 0,
+      withheld_files,
     }
     await parts.ledger.append(
       ...entries,

@@ -65,7 +65,8 @@ export interface RunReport {
     readonly blocked: number
     readonly refusals: readonly { readonly code: string; readonly service: string; readonly count: number }[]
   }
-  readonly isolation_applied: Isolation
+  /** Null where nothing was started, or where it was lost before it was seen. */
+  readonly isolation_applied: Isolation | null
   /** A finer cause than the state: `memory`, `output`, `guest_error`, `sandbox_crash`, `no_space` … or null. */
   readonly reason: string | null
   readonly withheld_files: number

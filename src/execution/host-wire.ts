@@ -10,6 +10,7 @@ import type { Plan, PlanStep } from '../plan/plan.ts'
 import type { CompiledPack, PolicyInput } from '../policy/policy.ts'
 import { pathProblem } from '../request/files.ts'
 import type { DockerSettings } from './engine.ts'
+import { exitReasons } from './job.ts'
 import type { Outcome } from './job.ts'
 import { maxCases, maxDuration, maxFailures, maxMessage, maxName, reportSources } from './report/report.ts'
 import type { TestReport } from './report/report.ts'
@@ -92,7 +93,7 @@ const wireOutcome = z.discriminatedUnion('end', [
     code: z.enum(errorCodes as [(typeof errorCodes)[number]]),
     message: z.string().max(2000),
   }),
-  z.strictObject({ end: z.literal('exited'), steps, reason: z.string().max(64).nullable() }),
+  z.strictObject({ end: z.literal('exited'), steps, reason: z.enum(exitReasons).nullable() }),
   z.strictObject({ end: z.literal('stopped'), by: z.enum(['time', 'memory', 'output', 'cancel']), steps }),
   z.strictObject({ end: z.literal('unknown'), steps }),
 ])
@@ -151,7 +152,7 @@ const fromHost = z.discriminatedUnion('t', [
         blocked: count,
         refusals: z.array(z.strictObject({ code: z.string().max(256), service: z.string().max(256), count })).max(1000),
       }),
-      isolation_applied: z.enum(isolationLevels),
+      isolation_applied: z.enum(isolationLevels).nullable(),
       withheld_files: count,
       redactions: count,
       dropped_bytes: count,
@@ -201,15 +202,24 @@ export function checkFromHost(header: unknown): FromHost | null {
 }
 
 /**
- * What the run host says of an end, as far as it can be so: what began has begun, and the steps are the plan's. Throws
- * `internal` for more steps than there are.
+ * What the run host says of an end, as far as it can be so: what began has begun, in a sandbox that was seen, and the
+ * steps are the plan's. Throws `internal` for an end of what never began and for more steps than there are.
  */
-export function believed(outcome: WireOutcome, planned: readonly PlanStep[], started: boolean): Outcome {
+export function believed(
+  { outcome, counts }: Pick<FromHost & { t: 'ended' }, 'outcome' | 'counts'>,
+  planned: readonly PlanStep[],
+  started: boolean,
+): Outcome {
   if (outcome.end === 'not_started')
     return started
       ? { end: 'unknown', steps: [] }
       : { end: 'not_started', error: new WritError(outcome.code, outcome.message) }
   if (outcome.steps.length > planned.length) throw new WritError('internal', 'more steps than the plan has')
+  const ended = outcome.end === 'exited' || outcome.end === 'stopped'
+  if (ended && !started && !(outcome.end === 'stopped' && outcome.by === 'cancel'))
+    throw new WritError('internal', 'an end of what never began')
+  if (ended && started && counts.isolation_applied === null)
+    throw new WritError('internal', 'an end in no sandbox that was seen')
   return { ...outcome, steps: outcome.steps.map((step, at) => ({ ...step, title: planned[at]?.title ?? '' })) }
 }
 

@@ -10,6 +10,7 @@ import type { Child } from './child.ts'
 import type { DockerSettings } from './engine.ts'
 import { believed, checkFromHost, cut, maxHeader, maxPayload } from './host-wire.ts'
 import type { FromHost, HostSettings, ToHost } from './host-wire.ts'
+import { nothingCounted } from './job.ts'
 import type { Dispatch, FileReader, RunEnd, RunEvents, RunHost } from './job.ts'
 import { openPipe } from './pipe.ts'
 import type { Pipe } from './pipe.ts'
@@ -70,14 +71,6 @@ const answerMs = 60_000
 const maxFiles = 1000
 /** Bytes of all files of a run that is not worth waiting for. */
 const maxEarly = 256 * 1024
-
-const nothing: RunEnd['counts'] = {
-  egress: { allowed: 0, blocked: 0, refusals: [] },
-  isolation_applied: 'host',
-  withheld_files: 0,
-  redactions: 0,
-  dropped_bytes: 0,
-}
 
 /** Starts the run host and keeps one: where it died, the next call starts another. */
 export function startRunHost(options: RunHostOptions = {}): RunHost {
@@ -312,7 +305,7 @@ async function take(host: Host, header: FromHost, payload: Buffer): Promise<void
       return
     case 'ended':
       live.end({
-        outcome: believed(header.outcome, plan.steps, live.started),
+        outcome: believed(header, plan.steps, live.started),
         counts: header.counts,
         tests: header.tests,
       })
@@ -350,13 +343,13 @@ function readOnce(live: Live, digest: Digest): Promise<Uint8Array> {
 /** A run whose host is gone: what was told to have started may have done anything. */
 function lost(live: Live): RunEnd {
   if (!live.started) return lostBefore()
-  return { outcome: { end: 'unknown', steps: [] }, counts: nothing }
+  return { outcome: { end: 'unknown', steps: [] }, counts: nothingCounted }
 }
 
 function lostBefore(): RunEnd {
   return {
     outcome: { end: 'not_started', error: new WritError('run_host_lost', 'the run host ended before the run began') },
-    counts: nothing,
+    counts: nothingCounted,
   }
 }
 

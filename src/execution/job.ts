@@ -18,9 +18,13 @@ export interface Job {
   readonly placeholders: Readonly<Record<string, string>>
 }
 
+/** Why a run that was not stopped is no plain exit: its own code failed, or its sandbox handed over less than all. */
+export const exitReasons = ['guest_error', 'sandbox_crash', 'callback_quota', 'no_space'] as const
+export type ExitReason = (typeof exitReasons)[number]
+
 export type Outcome =
   | { readonly end: 'not_started'; readonly error: WritError }
-  | { readonly end: 'exited'; readonly steps: readonly StepExit[]; readonly reason: string | null }
+  | { readonly end: 'exited'; readonly steps: readonly StepExit[]; readonly reason: ExitReason | null }
   | {
       readonly end: 'stopped'
       readonly by: 'time' | 'memory' | 'output' | 'cancel'
@@ -58,6 +62,15 @@ export interface RunEnd {
   }
   /** The workload's word, redacted; decides nothing. */
   readonly tests?: TestReport | null
+}
+
+/** What is counted of a run of which nothing was seen. */
+export const nothingCounted: RunEnd['counts'] = {
+  egress: { allowed: 0, blocked: 0, refusals: [] },
+  isolation_applied: null,
+  withheld_files: 0,
+  redactions: 0,
+  dropped_bytes: 0,
 }
 
 /** What one kind of sandbox says of this machine. */

@@ -4,6 +4,7 @@ import type { Digest } from '../digest.ts'
 import type { EgressCounts, EgressPort } from '../egress/egress.ts'
 import type { Gateway } from '../egress/gateway.ts'
 import { WritError } from '../error.ts'
+import { nothingCounted } from '../execution/job.ts'
 import type { Dispatch, Outcome, RunEnd } from '../execution/job.ts'
 import { openReports } from '../execution/report/reports.ts'
 import type { Decision, PolicyInput } from '../policy/policy.ts'
@@ -107,7 +108,7 @@ export async function runJob(
 export function notStarted(error: WritError): RunEnd {
   return {
     outcome: { end: 'not_started', error },
-    counts: { egress: nothingPassed, isolation_applied: 'host', withheld_files: 0, redactions: 0, dropped_bytes: 0 },
+    counts: nothingCounted,
   }
 }
 
@@ -145,8 +146,6 @@ async function redactorOf(dispatch: Dispatch): Promise<Redactor | null> {
   return createRedactor(dispatch.secrets.map((secret) => ({ name: secret.name, value: secret, placeholder: null })))
 }
 
-const nothingPassed: EgressCounts = { allowed: 0, blocked: 0, refusals: [] }
-
 interface Egress {
   readonly port: EgressPort
   counts(): EgressCounts
@@ -175,7 +174,7 @@ function openEgress(dispatch: Dispatch, redactor: Redactor | null, ports: RunPor
         return await (await (gateway ??= open())).fetch(request, signal)
       },
     },
-    counts: () => opened?.counts() ?? nothingPassed,
+    counts: () => opened?.counts() ?? nothingCounted.egress,
     async close() {
       await gateway?.then((own) => own.close())
     },

@@ -4,16 +4,16 @@ import { endLease, leaseCredentials } from '../credential/lease.ts'
 import { newPlaceholder } from '../credential/placeholder.ts'
 import { digestOf } from '../digest.ts'
 import { WritError } from '../error.ts'
-import { type FinalState, isFinal, type OutputFile, type RunReport } from '../execution/execution.ts'
-import type { Outcome, RunEnd } from '../execution/job.ts'
+import { isFinal, type OutputFile, type RunReport } from '../execution/execution.ts'
+import { nothingCounted, type RunEnd } from '../execution/job.ts'
 import type { OutputSummary, OutputWriter } from '../execution/output.ts'
 import { type ExecutionId, type LeaseId, newId } from '../id.ts'
 import type { Entry } from '../ledger/ledger.ts'
 import { narrowLimits } from '../plan/limits.ts'
-import type { Plan } from '../plan/plan.ts'
-import type { Decision, Generation, PolicyInput, Reason } from '../policy/policy.ts'
+import type { Generation, PolicyInput } from '../policy/policy.ts'
 import { outcomeOf } from './close.ts'
-import { type Parts, reasonOf } from './parts.ts'
+import { endingOf } from './ending.ts'
+import type { Parts } from './parts.ts'
 import type { RunShare } from './storage.ts'
 import { bytesOf } from './submit.ts'
 
@@ -62,14 +62,13 @@ async function carryOut(
     end = { outcome: { end: 'not_started', error }, counts: nothingCounted }
   }
   const output = await closed(parts, execution, writer)
-  const revocation = lease === null ? null : await endLease(lease)
-  const outcome = end.outcome
+  // What was not leased leaves nothing to take back.
+  const revocation = lease === null ? 'done' : await endLease(lease)
   const overQuota = kept.noRoom > 0 || (output.dropped_bytes > 0 && (kept.share?.left ?? 0) < mostPrinted)
-  const state = stateOf(outcome, plan, overQuota)
-  // A run that was stopped before its first step was told of was handed to no sandbox; of one that was lost nobody knows.
-  const ran = outcome.end !== 'not_started' && (kept.began || outcome.end !== 'stopped')
+  const ending = endingOf(parts, end.outcome, { plan, decision, began: kept.began, overQuota })
+  const { state, ran, steps, reason } = ending
   const report: RunReport = {
-    steps: outcome.end === 'not_started' ? [] : outcome.steps,
+    steps,
     files: kept.files.toSorted((a, b) => (a.path < b.path ? -1 : 1)),
     output: {
       bytes: output.bytes,
@@ -79,20 +78,20 @@ async function carryOut(
     },
     egress: end.counts.egress,
     isolation_applied: end.counts.isolation_applied,
-    reason: reasonCode(outcome, state, overQuota),
+    reason,
     withheld_files: end.counts.withheld_files + kept.noRoom,
     tests: end.tests ?? null,
   }
   const row = parts.ledger.views.execution(execution)
   if (row === null || isFinal(row.state)) return
   await committed(parts, [
-    ...(lease === null ? [] : [{ kind: 'lease_ended' as const, lease: lease.id, revocation: revocation ?? 'pending' }]),
+    ...(lease === null ? [] : [{ kind: 'lease_ended' as const, lease: lease.id, revocation }]),
     { kind: 'outcome', execution, report },
-    { kind: 'state', execution, state, ran, reasons: reasonsOf(parts, outcome, decision, overQuota) },
+    { kind: 'state', execution, state, ran, reasons: ending.reasons },
     {
       kind: 'sign',
       execution,
-      account: outcomeOf(parts, row, { status: state, ran, report, revocation: revocation ?? 'done' }),
+      account: outcomeOf(parts, row, { status: state, ran, report, revocation }),
     },
   ])
   parts.changes.wake(execution)
@@ -133,14 +132,6 @@ interface Kept {
   /** True once the run host said that the first step may start. */
   began: boolean
   share: RunShare | null
-}
-
-const nothingCounted: RunEnd['counts'] = {
-  egress: { allowed: 0, blocked: 0, refusals: [] },
-  isolation_applied: 'host',
-  withheld_files: 0,
-  redactions: 0,
-  dropped_bytes: 0,
 }
 
 /** What was printed, on disk: a disk that refuses that is waited for, as no outcome is told without its digest. */
@@ -228,81 +219,6 @@ async function dispatch(
 // eslint-disable-next-line typescript/require-await -- the store takes an asynchronous stream
 async function* chunk(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
   yield bytes
-}
-
-/** Outcome → state, as contracts/execution.md has it: what ended a run is what Writ saw. */
-function stateOf(outcome: Outcome, plan: Plan, overQuota: boolean): FinalState {
-  switch (outcome.end) {
-    case 'not_started':
-      return 'failed'
-    case 'exited': {
-      const all = outcome.steps.length === plan.steps.length
-      const good = outcome.steps.every(
-        (step, at) => step.exit !== null && (plan.steps[at]?.success ?? []).includes(step.exit),
-      )
-      return all && good && !overQuota ? 'succeeded' : 'failed'
-    }
-    case 'stopped':
-      return outcome.by === 'time' ? 'timed_out' : outcome.by === 'cancel' ? 'cancelled' : 'failed'
-    case 'unknown':
-      return 'unknown'
-  }
-}
-
-function reasonCode(outcome: Outcome, state: FinalState, overQuota: boolean): string | null {
-  switch (outcome.end) {
-    case 'not_started':
-      return outcome.error.code
-    case 'exited':
-      return state === 'succeeded' ? null : overQuota ? 'quota_exceeded' : (outcome.reason ?? 'exit_status')
-    case 'stopped':
-      return outcome.by
-    case 'unknown':
-      return 'run_host_lost'
-  }
-}
-
-function reasonsOf(parts: Parts, outcome: Outcome, decision: Decision, overQuota: boolean): readonly Reason[] {
-  switch (outcome.end) {
-    case 'not_started':
-      return [reasonOf(parts, outcome.error)]
-    case 'exited':
-      return overQuota ? [noRoom(parts, decision)] : []
-    case 'stopped':
-      return [
-        {
-          code: outcome.by,
-          message: {
-            time: 'The run was ended at its time limit.',
-            memory: 'The run was ended at its memory limit.',
-            output: 'The run was ended at its output limit.',
-            cancel: 'The run was cancelled.',
-          }[outcome.by],
-          remedy:
-            outcome.by === 'cancel'
-              ? 'Start again when you want it to run.'
-              : 'Make the work smaller, or ask the operator for a higher limit.',
-          ref: decision.id,
-        },
-      ]
-    case 'unknown':
-      return [
-        {
-          code: 'run_host_lost',
-          message: 'Writ lost the run before it saw how it ended.',
-          remedy: 'Look at the target before you start it again.',
-          ref: decision.id,
-        },
-      ]
-  }
-}
-
-function noRoom(parts: Parts, decision: Decision): Reason {
-  const error = new WritError(
-    'quota_exceeded',
-    `What this run left is more than its tenant has room for in its ${parts.storage.quotas().stored_mb} MB: some of it was not kept.`,
-  )
-  return { code: error.code, message: error.message, remedy: error.remedy, ref: decision.id }
 }
 
 /** No receipt, no result: an outcome that cannot be written now is tried again until it can be. */

@@ -129,7 +129,7 @@ export function outcomeAccount(
     status: end.status,
     // What was sent and never heard of again may have happened.
     effect: end.ran ? (end.status === 'unknown' ? 'dispatched' : 'observed') : 'none',
-    exits: (report?.steps ?? []).map((step) => step.exit),
+    exits: end.ran ? (report?.steps ?? []).map((step) => step.exit) : [],
     counts: {
       output_bytes: report?.output.bytes ?? 0,
       dropped_bytes: report?.output.dropped_bytes ?? 0,

@@ -30,7 +30,7 @@ export function wordsOf(receipt: Checked): Words {
         who,
         what: `the end of ${inert(predicate.invocationId)}, task ${inert(claims.txn ?? '')}`,
         allowedBy: `the decision at index ${predicate.decisionRef.index} (${predicate.decisionRef.digest})`,
-        ranIn: predicate.isolation === null ? 'nothing was started' : `isolation ${predicate.isolation}`,
+        ranIn: ranInWords(predicate),
         end: endWords(predicate),
       }
     case 'denials':
@@ -83,6 +83,11 @@ const effectWords = {
   dispatched: 'it was started and its end is not known',
   none: 'nothing ran',
 } as const
+
+function ranInWords({ effect, isolation }: OutcomePredicate): string {
+  if (effect === 'none') return 'nothing was started'
+  return isolation === null ? 'isolation not seen: the run was lost' : `isolation ${isolation}`
+}
 
 function endWords(predicate: OutcomePredicate): string {
   const { counts, exits } = predicate

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import { test } from 'vitest'
 import type { Executor } from '../../src/executor/executor.ts'
 import { contained, newOwner, place } from '../executor/docker/place.ts'
@@ -47,12 +48,32 @@ function contract(name: string, runtime: string | null, found: Place): void {
         const path = `${program.does}${'code' in program ? program.code : ''}.py`
         return { files: { [path]: source(program) }, argv: ['python3', '-B', path] }
       },
+      kill() {
+        const script = killer(found.engine.host.slice('unix://'.length), owner, inner.waiting)
+        execFileSync(process.execPath, ['--input-type=module', '-e', script])
+      },
       async remains() {
         await inner.settled()
         return (await found.containers(owner)).filter((id) => !inner.waiting.includes(id))
       },
     })
   })
+}
+
+/** A program that kills an owner's containers but those that wait. */
+function killer(socketPath: string, owner: string, waiting: readonly string[]): string {
+  const filters = encodeURIComponent(JSON.stringify({ label: [`dev.writ.owner=${owner}`] }))
+  return `import http from 'node:http'
+const ask = (method, path) => new Promise((resolve, reject) => {
+  const request = http.request({ socketPath: ${JSON.stringify(socketPath)}, method, path }, (answer) => {
+    let text = ''
+    answer.on('data', (part) => (text += part)).on('end', () => resolve(text))
+  })
+  request.on('error', reject).end()
+})
+const waiting = ${JSON.stringify(waiting)}
+for (const { Id } of JSON.parse(await ask('GET', '/containers/json?filters=${filters}')))
+  if (!waiting.includes(Id)) await ask('POST', '/containers/' + Id + '/kill')`
 }
 
 function source(program: Program): string {
@@ -82,6 +103,10 @@ open('/out/${program.to}', 'wb').write(open('${program.from}', 'rb').read())`
 try: r = urllib.request.urlopen(urllib.request.Request('${program.url}', data='${program.body}'.encode(), method='POST'))
 except urllib.error.HTTPError as e: r = e
 print(r.status, r.read().decode())`
+    case 'leave':
+      return `import os
+for n in range(${program.count}): open(f'/out/{n}', 'wb').write(os.urandom(${program.bytes}))
+print('made', flush=True)`
     case 'linger':
       return `import os, signal, socket, sys, time
 for n in range(3):

@@ -7,18 +7,17 @@ const owner = `contract${process.pid}`
 
 executorContract('isolate', () => {
   const executor = createIsolateExecutor({ env: { PATH: '/usr/bin:/bin', HOME: '/', LANG: 'C.UTF-8' }, owner })
+  const busy = (): readonly number[] => workers().filter((pid) => !executor.waiting.includes(pid))
   return Promise.resolve({
     executor,
     program: (program) => {
       const path = `${program.does}${'code' in program ? program.code : ''}.js`
       return { files: { [path]: source(program) }, argv: [path] }
     },
-    remains: () =>
-      Promise.resolve(
-        workers()
-          .filter((pid) => !executor.waiting.includes(pid))
-          .map(String),
-      ),
+    kill() {
+      for (const pid of busy()) process.kill(pid, 'SIGKILL')
+    },
+    remains: () => Promise.resolve(busy().map(String)),
   })
 })
 
@@ -42,6 +41,8 @@ function source(program: Program): string {
       return 'console.log(JSON.stringify(writ.env))'
     case 'fetch':
       return `const r = await fetch('${program.url}', { method: 'POST', body: '${program.body}' }); console.log(r.status + ' ' + (await r.text()))`
+    case 'leave':
+      return `for (let i = 0; i < ${program.count}; i++) writ.writeFile('/out/' + i, 'x'.repeat(${program.bytes})); console.log('made')`
     case 'linger':
       return `setInterval(() => console.log('still here'), 5); setTimeout(() => {}, 60000); fetch('http://127.0.0.1:3128/x/').catch(() => {}); console.log('left'); writ.exit(0)`
   }

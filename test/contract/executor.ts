@@ -1,6 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { EgressPort, EgressRequest, Executor } from '../../src/executor/executor.ts'
 import type { Outcome } from '../../src/execution/job.ts'
+import { newId } from '../../src/id.ts'
+import { endingOf } from '../../src/path/ending.ts'
+import type { Decision } from '../../src/policy/policy.ts'
 import { listen, prepare } from '../executor/fixture.ts'
 import type { Prepared, Project, Seen } from '../executor/fixture.ts'
 
@@ -21,6 +24,8 @@ export type Program =
   | { readonly does: 'environment' }
   /** Requests URL with a body and prints `<status> <body>`. */
   | { readonly does: 'fetch'; readonly url: string; readonly body: string }
+  /** Leaves that many outputs of that many bytes each, prints `made`, and ends. */
+  | { readonly does: 'leave'; readonly count: number; readonly bytes: number }
   /** Starts what would outlive it if it could (children, timers), prints `left`, and ends. */
   | { readonly does: 'linger' }
 
@@ -28,9 +33,14 @@ export interface Subject {
   readonly executor: Executor
   /** Files and argv of one step that does it. */
   program(program: Program): { readonly files: Project['files']; readonly argv: readonly string[] }
+  /** Kills the sandbox of every run under way, from outside, before it returns. */
+  kill(): void
   /** Processes, containers and folders of ended runs that are still there. */
   remains(): Promise<readonly string[]>
 }
+
+const decision = { id: newId('dec') } as Decision
+const unasked = {} as Parameters<typeof endingOf>[0]
 
 /** What every kind of sandbox owes, whatever it is made of (contracts/execution.md). */
 export function executorContract(name: string, make: () => Promise<Subject>): void {
@@ -149,6 +159,46 @@ export function executorContract(name: string, make: () => Promise<Subject>): vo
       expect(await run(prepared, seen)).toMatchObject({ end: 'exited', steps: [{ exit: 0 }] })
       expect([...seen.files.keys()]).toEqual(['deep/out.bin'])
       expect(seen.files.get('deep/out.bin')?.equals(bytes)).toBe(true)
+    })
+
+    test('calls no run a success whose sandbox died before all outputs were handed over [G-whole-success]', async () => {
+      const count = 6
+      const prepared = project([{ does: 'leave', count, bytes: 1_000_000 }], { limits: { artifact_kb: 8192 } })
+      const seen = listen(prepared)
+      const { artifacts, output } = seen.io
+      let killed = false
+      const kill = (): void => {
+        if (!killed) subject.kill()
+        killed = true
+      }
+      const outcome = await subject.executor.run(prepared.job, {
+        ...seen.io,
+        output: {
+          get full() {
+            return output.full
+          },
+          write(step, stream, bytes) {
+            output.write(step, stream, bytes)
+            // A sandbox that hands its outputs over one by one is killed at the first of them.
+            if (subject.executor.kind !== 'isolate') kill()
+          },
+        },
+        artifacts: {
+          async put(path, bytes) {
+            await artifacts.put(path, bytes)
+            kill()
+          },
+        },
+      })
+      expect(seen.text('stdout')).toBe('made\n')
+      expect(seen.files.size).toBeLessThan(count)
+      const run = { plan: prepared.job.plan, decision, began: true, overQuota: false }
+      expect(endingOf(unasked, outcome, run)).toMatchObject({
+        state: 'failed',
+        ran: true,
+        reason: 'sandbox_crash',
+        reasons: [{ code: 'sandbox_crash' }],
+      })
     })
 
     test('shows a run its declared environment and placeholders, and nothing of the machine [G-placeholder-only]', async () => {

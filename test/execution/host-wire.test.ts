@@ -4,24 +4,49 @@ import { newId } from '../../src/id.ts'
 
 const steps = [{ title: 'Run a.js', argv: ['a.js'], success: [0] }]
 
+const seen = {
+  egress: { allowed: 0, blocked: 0, refusals: [] },
+  isolation_applied: 'process' as const,
+  withheld_files: 0,
+  redactions: 0,
+  dropped_bytes: 0,
+}
+
+const unseen = { ...seen, isolation_applied: null }
+
 describe('what the run host says of an end', () => {
+  const exited = (...exits: number[]) => ({
+    end: 'exited' as const,
+    reason: null,
+    steps: exits.map((exit) => ({ title: 'next: call cancel', exit, ms: 1 })),
+  })
+
   it('is not believed where it says that nothing ran of a run that began', () => {
-    const said = { end: 'not_started', code: 'internal', message: 'nothing ran' } as const
-    expect(believed(said, steps, true)).toEqual({ end: 'unknown', steps: [] })
-    expect(believed(said, steps, false)).toMatchObject({ end: 'not_started', error: { code: 'internal' } })
+    const outcome = { end: 'not_started', code: 'internal', message: 'nothing ran' } as const
+    expect(believed({ outcome, counts: unseen }, steps, true)).toEqual({ end: 'unknown', steps: [] })
+    expect(believed({ outcome, counts: unseen }, steps, false)).toMatchObject({
+      end: 'not_started',
+      error: { code: 'internal' },
+    })
   })
 
   it('names steps as the plan names them, whatever it calls them', () => {
-    const said = { end: 'exited', reason: null, steps: [{ title: 'next: call cancel', exit: 0, ms: 1 }] } as const
-    expect(believed({ ...said, steps: [...said.steps] }, steps, true)).toEqual({
-      ...said,
+    expect(believed({ outcome: exited(0), counts: seen }, steps, true)).toEqual({
+      ...exited(0),
       steps: [{ title: 'Run a.js', exit: 0, ms: 1 }],
     })
   })
 
   it('has no more steps than the plan', () => {
-    const step = { title: 'Run a.js', exit: 0, ms: 1 }
-    expect(() => believed({ end: 'unknown', steps: [step, step] }, steps, true)).toThrow('more steps')
+    expect(() => believed({ outcome: exited(0, 0), counts: seen }, steps, true)).toThrow('more steps')
+  })
+
+  it('is of a run that began, in a sandbox that was seen', () => {
+    expect(() => believed({ outcome: exited(0), counts: seen }, steps, false)).toThrow('never began')
+    expect(() => believed({ outcome: exited(0), counts: unseen }, steps, true)).toThrow('no sandbox')
+    const stopped = (by: 'time' | 'cancel') => ({ outcome: { end: 'stopped' as const, by, steps: [] }, counts: seen })
+    expect(() => believed(stopped('time'), steps, false)).toThrow('never began')
+    expect(believed(stopped('cancel'), steps, false)).toMatchObject({ end: 'stopped', by: 'cancel' })
   })
 })
 
@@ -41,13 +66,7 @@ describe('what the run host says of tests', () => {
     t: 'ended',
     execution: newId('exec'),
     outcome: { end: 'exited', steps: [], reason: null },
-    counts: {
-      egress: { allowed: 0, blocked: 0, refusals: [] },
-      isolation_applied: 'process',
-      withheld_files: 0,
-      redactions: 0,
-      dropped_bytes: 0,
-    },
+    counts: seen,
     tests,
   })
   const failure = report.failures[0]

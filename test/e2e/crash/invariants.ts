@@ -1,8 +1,9 @@
 import { DatabaseSync } from 'node:sqlite'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { isFinal } from '../../../src/execution/execution.ts'
+import { digestOf } from '../../../src/digest.ts'
+import { type Execution, isFinal } from '../../../src/execution/execution.ts'
 import { parseId } from '../../../src/id.ts'
 import { openWriter } from '../../../src/ledger/sqlite/database.ts'
 import { rebuildViews } from '../../../src/ledger/sqlite/rebuild.ts'
@@ -56,6 +57,8 @@ export function breaches(
         const permits = steps.filter(({ step }) => step.kind === 'permit_spent').length
         const outcomes = kinds.filter((kind) => kind === 'outcome').length
         const at = `${execution.id} (${execution.state})`
+        if (execution.state === 'succeeded')
+          found.push(...filesMissing(place, execution, line).map((it) => `${at} ${it}`))
         if (!kinds.includes('decision')) found.push(`${at} has no decision receipt`)
         if (permits > 1) found.push(`${at} spent ${String(permits)} permits`)
         if (execution.ran && permits !== 1) found.push(`${at} ran without a permit`)
@@ -91,6 +94,16 @@ export function breaches(
     views.close()
   }
   return found
+}
+
+/** A run that succeeded left one file with its line in it, known by its digest and there to be read. */
+function filesMissing(place: Place, execution: Execution, line: string): readonly string[] {
+  const files = execution.report?.files ?? []
+  const left = files.find((file) => file.path === 'seen.txt')
+  if (left === undefined || files.length !== 1) return [`left ${String(files.length)} files and not its one`]
+  if (left.sha256 !== digestOf(line)) return ['left another file than it wrote']
+  const hex = left.sha256.slice('sha256:'.length)
+  return existsSync(join(place.folder.artifacts, hex.slice(0, 2), hex)) ? [] : ['left a file that is not kept']
 }
 
 /** Every row of every view, in an order of its own. */
