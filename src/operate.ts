@@ -28,7 +28,7 @@ export function operatorMethods(from: {
       const known = parseId('apr', id)
       const of = known === null ? null : parts.ledger.views.approval(known)
       await admitLocal('get_status', { approval_id: id }, of?.tenant)
-      const shown = await showApproval(parts, id)
+      const shown = await showApproval(parts, id, null)
       return {
         approval: shown.approval as unknown as Json,
         payload: shown.payload,

@@ -12,18 +12,23 @@ import { approvalAccount } from '../receipt/account.ts'
 import type { Arguments } from '../request/call.ts'
 import type { Caller } from '../request/caller.ts'
 import { closingEntries, unasserted } from './close.ts'
+import { findApproval } from './found.ts'
 import { nowOf, type Parts } from './parts.ts'
 import { approvalResource } from './resource.ts'
 import type { Runner } from './run.ts'
 import { bytesOf } from './submit.ts'
 import { inTurn } from './turn.ts'
 
-/** The approval with the text an approver has to be shown; its digest is what a statement's `shown` names. */
+/**
+ * The approval with the text an approver has to be shown; its digest is what a statement's `shown` names.
+ * @param tenant whose it has to be; null for enrolled approvers and the operator's terminal, who answer for every tenant
+ */
 export async function showApproval(
   parts: Parts,
   text: string,
+  tenant: string | null,
 ): Promise<{ readonly approval: Approval; readonly payload: string }> {
-  const approval = find(parts, text)
+  const approval = find(parts, text, tenant)
   const plan = parts.ledger.views.plan(approval.plan)
   if (plan === null) throw new WritError('ledger_corrupt', 'an approval without its plan')
   const before = parts.ledger.views.lastApprovedPlan(plan.task.id)
@@ -34,7 +39,7 @@ export async function showApproval(
 export async function answerWithKey(parts: Parts, runner: Runner, jws: string): Promise<Approval> {
   const statement = readStatement(jws)
   return await inTurn(`approval ${statement.approval_id}`, async () => {
-    const { approval, payload } = await showApproval(parts, statement.approval_id)
+    const { approval, payload } = await showApproval(parts, statement.approval_id, null)
     const by = checkStatement(jws, {
       approval,
       approvers: parts.approvers(),
@@ -60,7 +65,7 @@ export async function answerInChat(
   args: Arguments['respond_to_approval'],
 ): Promise<Approval> {
   return await inTurn(`approval ${args.approval_id}`, async () => {
-    const { approval, payload } = await showApproval(parts, args.approval_id)
+    const { approval, payload } = await showApproval(parts, args.approval_id, caller.tenant)
     if (args.plan_digest !== approval.plan)
       throw new WritError('plan_changed', '"plan_digest" is not the digest of the plan that waits.')
     if (!approval.requirement.evidence.includes('bearer'))
@@ -105,9 +110,10 @@ export async function answerInChat(
   })
 }
 
-function find(parts: Parts, text: string): Approval {
+function find(parts: Parts, text: string, tenant: string | null): Approval {
+  const { views } = parts.ledger
   const id = parseId('apr', text)
-  const approval = id === null ? null : parts.ledger.views.approval(id)
+  const approval = tenant !== null ? findApproval(views, tenant, text) : id === null ? null : views.approval(id)
   if (approval === null) throw new WritError('not_found', 'There is no such approval among yours.')
   return approval
 }
@@ -144,7 +150,7 @@ async function take(
       name: 'respond_to_approval',
       arguments: { approval_id: approval.id, verdict: verdict.statement.verdict },
     },
-    resource: approvalResource(parts.ledger.views, approval.id),
+    resource: approvalResource(parts.ledger.views, person.tenant, approval.id),
     nowMs,
     counters: parts.ledger.views.counters(person.tenant, person.subject.id, nowMs),
     task: { ...task, files: plan.files },

@@ -37,7 +37,7 @@ export function openBroker(parts: Parts, runner: Runner, refusals: Refusals, tra
     get_status: async (caller, args, waiting) => await getStatus(parts, caller, args, waiting),
     get_result: async (caller, args) => await getResult(parts, transfers, caller, args),
     respond_to_approval: async (caller, args) => await respond(parts, runner, caller, args),
-    cancel_execution: async (_caller, args, waiting) => await cancelExecution(parts, runner, args, waiting),
+    cancel_execution: async (caller, args, waiting) => await cancelExecution(parts, runner, caller, args, waiting),
   }
   return {
     async admit(caller, message) {
@@ -122,7 +122,12 @@ async function start(
         next: { tool: 'start_execution', arguments: { task_id: started.task.id, wait_ms: 20_000 } },
       }
     case 'execution': {
-      const view = await statusOf(parts, executionOf(parts, started.id), { wait_ms: args.wait_ms ?? 0 }, waiting)
+      const view = await statusOf(
+        parts,
+        executionOf(parts, caller, started.id),
+        { wait_ms: args.wait_ms ?? 0 },
+        waiting,
+      )
       return { ...view, ...(started.existing ? { existing: true } : {}) }
     }
   }

@@ -2,7 +2,6 @@ import type { Resource, Waiting } from '../broker.ts'
 import { WritError } from '../error.ts'
 import { type Execution, isFinal, liveStates, type OutputFile } from '../execution/execution.ts'
 import type { Results } from '../execution/result.ts'
-import { parseId } from '../id.ts'
 import { targetState } from '../plan/available.ts'
 import { describeTarget } from '../plan/resolve.ts'
 import type { Arguments } from '../request/call.ts'
@@ -10,6 +9,7 @@ import type { Caller } from '../request/caller.ts'
 import { decideRequest, mayView, mustView } from './admit.ts'
 import { showApproval } from './answer.ts'
 import { closeWithoutRun } from './close.ts'
+import { findExecution, findReceipt, findTask } from './found.ts'
 import { isMine, type Parts, unknownTarget } from './parts.ts'
 import { approvalResource, artifactUri, parseUri, resourceOf } from './resource.ts'
 import type { Runner } from './run.ts'
@@ -64,7 +64,7 @@ export async function getStatus(
   if (args.approval_id !== undefined) {
     if (args.execution_id !== undefined || args.task_id !== undefined)
       throw new WritError('invalid_arguments', '"approval_id" stands alone: leave out "execution_id" and "task_id".')
-    const { approval, payload } = await showApproval(parts, args.approval_id)
+    const { approval, payload } = await showApproval(parts, args.approval_id, caller.tenant)
     const execution = parts.ledger.views.execution(approval.execution)
     if (execution === null) throw new WritError('ledger_corrupt', 'an approval without its execution')
     return {
@@ -78,9 +78,9 @@ export async function getStatus(
   }
   const execution =
     args.execution_id !== undefined
-      ? executionOf(parts, args.execution_id)
+      ? executionOf(parts, caller, args.execution_id)
       : args.task_id !== undefined
-        ? latestOf(parts, args.task_id)
+        ? latestOf(parts, caller, args.task_id)
         : null
   if (execution !== null) return await statusOf(parts, execution, args, waiting)
   if (args.task_id !== undefined)
@@ -101,7 +101,7 @@ async function overview(parts: Parts, caller: Caller): Promise<Results['get_stat
       parts,
       caller,
       { name: 'respond_to_approval', arguments: { approval_id: approval.id } },
-      approvalResource(parts.ledger.views, approval.id),
+      approvalResource(parts.ledger.views, caller.tenant, approval.id),
     )
     if (decision.effect === 'allow' && !approval.excluded.subjects.includes(caller.subject.id))
       waitingForYou.push(approvalView(approval))
@@ -190,7 +190,7 @@ export async function getResult(
   caller: Caller,
   args: Arguments['get_result'],
 ): Promise<Results['get_result']> {
-  const execution = executionOf(parts, args.execution_id)
+  const execution = executionOf(parts, caller, args.execution_id)
   const view = executionView(parts, execution)
   const report = execution.report
   if (!isFinal(execution.state)) return { ...view, next: nextOf(execution, view) }
@@ -301,10 +301,11 @@ async function filePart(
 export async function cancelExecution(
   parts: Parts,
   runner: Runner,
+  caller: Caller,
   args: Arguments['cancel_execution'],
   waiting: Waiting,
 ): Promise<Results['cancel_execution']> {
-  const execution = executionOf(parts, args.execution_id)
+  const execution = executionOf(parts, caller, args.execution_id)
   await inTurn(`execution ${execution.id}`, async () => {
     const now = parts.ledger.views.execution(execution.id) ?? execution
     if (now.state === 'awaiting_approval' || now.state === 'queued')
@@ -315,18 +316,16 @@ export async function cancelExecution(
 }
 
 /** The execution, which the request phase has already found to be one the caller may ask about. */
-export function executionOf(parts: Parts, text: string): Execution {
-  const id = parseId('exec', text)
-  const execution = id === null ? null : parts.ledger.views.execution(id)
+export function executionOf(parts: Parts, caller: Caller, text: string): Execution {
+  const execution = findExecution(parts.ledger.views, caller.tenant, text)
   if (execution === null) throw new WritError('not_found', 'There is no such execution among yours.')
   return execution
 }
 
-function latestOf(parts: Parts, text: string): Execution | null {
-  const id = parseId('task', text)
-  if (id === null || parts.ledger.views.task(id) === null)
-    throw new WritError('not_found', 'There is no such task among yours.')
-  return parts.ledger.views.executions({ task: id }, 1)[0] ?? null
+function latestOf(parts: Parts, caller: Caller, text: string): Execution | null {
+  const task = findTask(parts.ledger.views, caller.tenant, text)
+  if (task === null) throw new WritError('not_found', 'There is no such task among yours.')
+  return parts.ledger.views.executions({ task: task.id }, 1)[0] ?? null
 }
 
 export async function readResource(parts: Parts, caller: Caller, uri: string): Promise<Resource | null> {
@@ -340,12 +339,10 @@ export async function readResource(parts: Parts, caller: Caller, uri: string): P
   )
   if (decision.effect !== 'allow') return null
   if (parsed.kind === 'receipt') {
-    const id = parseId('rcpt', parsed.id)
-    const receipt = id === null ? null : parts.ledger.views.receipt(id)
-    return receipt === null ? null : { uri, mime: 'application/jwt', text: receipt.jws }
+    const found = findReceipt(parts.ledger.views, caller.tenant, parsed.id)
+    return found === null ? null : { uri, mime: 'application/jwt', text: found.receipt.jws }
   }
-  const id = parseId('exec', parsed.execution)
-  const execution = id === null ? null : parts.ledger.views.execution(id)
+  const execution = findExecution(parts.ledger.views, caller.tenant, parsed.execution)
   const file = execution?.report?.files.find((candidate) => candidate.path === parsed.path)
   if (execution === null || file === undefined || !isFinal(execution.state) || file.size > 3 * 1024 * 1024) return null
   const bytes = await parts.artifacts.read(file.sha256, file.size)

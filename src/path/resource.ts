@@ -1,10 +1,10 @@
 import type { Message } from '../broker.ts'
 import type { Json, JsonObject } from '../digest.ts'
-import { parseId } from '../id.ts'
 import type { Views } from '../ledger/ledger.ts'
 import type { Catalog } from '../plan/catalog.ts'
 import type { PolicyInput } from '../policy/policy.ts'
 import type { Caller } from '../request/caller.ts'
+import { findApproval, findExecution, findReceipt, findTask } from './found.ts'
 
 export type PolicyResource = PolicyInput['resource']
 
@@ -12,7 +12,7 @@ const nothing: PolicyResource = { type: 'none', id: '', properties: { owner: nul
 
 /**
  * What a message is about, as policy sees it. An id nobody has given out has no owner and no tenant, so a pack that
- * compares owners denies it exactly as it denies a stranger's.
+ * compares owners denies it exactly as it denies a stranger's; nor has one of another tenant.
  */
 export function resourceOf(views: Views, catalog: Catalog, caller: Caller, message: Message): PolicyResource {
   const { arguments: args, name } = message
@@ -23,14 +23,14 @@ export function resourceOf(views: Views, catalog: Catalog, caller: Caller, messa
   const target = text('target_ref')
   if ((name === 'submit_task' || name === 'list_targets') && target !== null)
     return targetResource(catalog, caller, target)
-  if (name === 'resources/read') return uriResource(views, text('uri') ?? '')
+  if (name === 'resources/read') return uriResource(views, caller.tenant, text('uri') ?? '')
   // In the order in which `get_status` looks at them: what is decided on is what is shown.
   const approval = text('approval_id')
-  if (approval !== null) return approvalResource(views, approval)
+  if (approval !== null) return approvalResource(views, caller.tenant, approval)
   const execution = text('execution_id')
-  if (execution !== null) return executionResource(views, execution)
+  if (execution !== null) return executionResource(views, caller.tenant, execution)
   const task = text('task_id')
-  if (task !== null) return taskResource(views, catalog, task)
+  if (task !== null) return taskResource(views, catalog, caller.tenant, task)
   return nothing
 }
 
@@ -52,15 +52,13 @@ function owned(
   return { type, id: id.slice(0, 128), properties: { owner: of?.owner ?? null, tenant: of?.tenant ?? null, labels } }
 }
 
-function taskResource(views: Views, catalog: Catalog, text: string): PolicyResource {
-  const id = parseId('task', text)
-  const task = id === null ? null : views.task(id)
+function taskResource(views: Views, catalog: Catalog, tenant: string, text: string): PolicyResource {
+  const task = findTask(views, tenant, text)
   return owned('task', text, task, task === null ? {} : (catalog.targets.get(task.target_ref)?.labels ?? {}))
 }
 
-function executionResource(views: Views, text: string): PolicyResource {
-  const id = parseId('exec', text)
-  const execution = id === null ? null : views.execution(id)
+function executionResource(views: Views, tenant: string, text: string): PolicyResource {
+  const execution = findExecution(views, tenant, text)
   return owned(
     'execution',
     text,
@@ -69,9 +67,8 @@ function executionResource(views: Views, text: string): PolicyResource {
   )
 }
 
-export function approvalResource(views: Views, text: string): PolicyResource {
-  const id = parseId('apr', text)
-  const approval = id === null ? null : views.approval(id)
+export function approvalResource(views: Views, tenant: string, text: string): PolicyResource {
+  const approval = findApproval(views, tenant, text)
   const execution = approval === null ? null : views.execution(approval.execution)
   return owned('approval', text, execution, execution === null ? {} : (views.plan(execution.plan)?.target.labels ?? {}))
 }
@@ -99,17 +96,11 @@ export function artifactUri(execution: string, path: string): string {
   return `writ://artifacts/${execution}/${path.split('/').map(encodeURIComponent).join('/')}`
 }
 
-function uriResource(views: Views, uri: string): PolicyResource {
+function uriResource(views: Views, tenant: string, uri: string): PolicyResource {
   const parsed = parseUri(uri)
   if (parsed === null) return owned('artifact', uri, null)
-  if (parsed.kind === 'artifact') {
-    const id = parseId('exec', parsed.execution)
-    return owned('artifact', uri, id === null ? null : views.execution(id))
-  }
-  const id = parseId('rcpt', parsed.id)
-  const receipt = id === null ? null : views.receipt(id)
-  const execution = receipt?.execution == null ? null : views.execution(receipt.execution)
-  return owned('receipt', uri, execution)
+  if (parsed.kind === 'artifact') return owned('artifact', uri, findExecution(views, tenant, parsed.execution))
+  return owned('receipt', uri, findReceipt(views, tenant, parsed.id)?.execution ?? null)
 }
 
 /** The arguments as policy sees them: contents of files become their sizes, so no upload grows the input. */

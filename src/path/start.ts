@@ -36,7 +36,7 @@ export async function startExecution(
   args: Arguments['start_execution'],
 ): Promise<Started> {
   return await inTurn(`task ${args.task_id}`, async () => {
-    const task = ownTask(parts, args.task_id)
+    const task = ownTask(parts, caller, args.task_id)
     const request = digestJson({ tool: 'start_execution', task: task.id, again: args.again ?? false })
     const key = args.idempotency_key
     if (args.dry_run === true) return await foresight(parts, caller, task)

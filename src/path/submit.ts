@@ -15,6 +15,7 @@ import { applyFiles, maxCallBytes } from '../request/files.ts'
 import { newTask, reviseTask } from '../request/submit.ts'
 import type { Task } from '../request/task.ts'
 import { mayView, mustView } from './admit.ts'
+import { findTask } from './found.ts'
 import { targetResource } from './resource.ts'
 import { type Parts, unknownTarget } from './parts.ts'
 import type { UploadTicket } from './ticket.ts'
@@ -81,7 +82,7 @@ export async function uploadArtifact(
   args: Arguments['upload_artifact'],
 ): Promise<Results['upload_artifact']> {
   return await inTurn(`task ${args.task_id}`, async () => {
-    const task = ownTask(parts, args.task_id)
+    const task = ownTask(parts, caller, args.task_id)
     // Archives are foreign bytes: the run host unpacks them, never the broker.
     const unpacked =
       args.archive === undefined
@@ -148,7 +149,7 @@ export async function attachUpload(
   { caller, task: id, path, size, sha256, unpack, upload }: UploadTicket,
 ): Promise<Results['upload_artifact']> {
   return await inTurn(`task ${id}`, async () => {
-    const task = ownTask(parts, id)
+    const task = ownTask(parts, caller, id)
     if (!unpack) allow(sha256, size)
     const { files, changed } = await applyFiles(
       task.files,
@@ -164,9 +165,8 @@ export async function attachUpload(
 }
 
 /** The task, which the request phase has already found to be the caller's to use. */
-export function ownTask(parts: Parts, text: string): Task {
-  const id = parseId('task', text)
-  const task = id === null ? null : parts.ledger.views.task(id)
+export function ownTask(parts: Parts, caller: Caller, text: string): Task {
+  const task = findTask(parts.ledger.views, caller.tenant, text)
   if (task === null) throw new WritError('not_found', 'There is no such task among yours.')
   return task
 }

@@ -75,6 +75,8 @@ export async function openWorld(
     readonly targets?: string
     readonly credentials?: string
     readonly yaml?: string
+    /** Rules of the one pack there is, in place of those Writ brings. */
+    readonly only?: string
   } = {},
 ): Promise<World> {
   const ada = generateKey()
@@ -84,12 +86,15 @@ export async function openWorld(
   mkdirSync(join(folder, 'policies', 'extra'))
   writeFileSync(
     join(folder, 'policies', 'extra', 'extra.rego'),
-    `package writ.pack.extra\n${guard('chat', 'bearer')}${guard('signed', 'key')}${options.rules ?? ''}`,
+    `package writ.pack.extra\n${guard('chat', 'bearer')}${guard('signed', 'key')}${options.rules ?? ''}${options.only ?? ''}`,
   )
   edit(join(folder, 'writ.yaml'), (text) =>
     text
       .replace(/^approvers:.*\n(?=[a-z#\n])/m, '')
-      .replace('policies:\n', 'policies:\n  - { pack: extra, layer: org, kind: guard, path: policies/extra }\n'),
+      .replace(
+        options.only === undefined ? 'policies:\n' : /^policies:\n(?: +- .*\n)+/m,
+        `policies:\n  - { pack: extra, layer: org, kind: ${options.only === undefined ? 'guard' : 'grant'}, path: policies/extra }\n`,
+      ),
   )
   edit(join(folder, 'catalog.yaml'), (text) =>
     text
@@ -134,7 +139,7 @@ export async function openWorld(
       }
     },
     async yes(id, key = ada) {
-      const { approval, payload } = await showApproval(parts, id)
+      const { approval, payload } = await showApproval(parts, id, null)
       const statement = makeStatement({
         approval,
         origin: parts.origin,
