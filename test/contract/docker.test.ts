@@ -79,15 +79,15 @@ for (const { Id } of JSON.parse(await ask('GET', '/containers/json?filters=${fil
 function source(program: Program): string {
   switch (program.does) {
     case 'print':
-      return `import sys, time
+      return `import sys, urllib.request
 print('${program.stdout}', flush=True); print('${program.stderr}', file=sys.stderr, flush=True)
-time.sleep(0.3); print('${program.after}')`
+urllib.request.urlopen('http://127.0.0.1:3128/vault/').read(); print('${program.after}')`
     case 'exit':
       return `raise SystemExit(${program.code})`
     case 'spin':
-      return 'while True: pass'
+      return "print('begun', flush=True)\nwhile True: pass"
     case 'sleep':
-      return 'import time\nwhile True: time.sleep(60)'
+      return "import time\nprint('begun', flush=True)\nwhile True: time.sleep(60)"
     case 'flood':
       return `import sys\nfor _ in range(${program.bytes / 1000}): sys.stdout.write('x' * 999 + '\\n')`
     case 'eat':

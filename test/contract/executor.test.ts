@@ -24,13 +24,13 @@ executorContract('isolate', () => {
 function source(program: Program): string {
   switch (program.does) {
     case 'print':
-      return `console.log('${program.stdout}'); console.error('${program.stderr}'); await new Promise((d) => setTimeout(d, 300)); console.log('${program.after}')`
+      return `console.log('${program.stdout}'); console.error('${program.stderr}'); await fetch('http://127.0.0.1:3128/vault/'); console.log('${program.after}')`
     case 'exit':
       return `writ.exit(${program.code})`
     case 'spin':
-      return 'for (;;);'
+      return `console.log('begun'); for (;;);`
     case 'sleep':
-      return 'await new Promise(() => {})'
+      return `console.log('begun'); await new Promise(() => {})`
     case 'flood':
       return `for (let i = 0; i < ${program.bytes / 1000}; i++) console.log('x'.repeat(999))`
     case 'eat':

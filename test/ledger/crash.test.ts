@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process'
+import { createHash } from 'node:crypto'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, it } from 'vitest'
@@ -17,17 +18,22 @@ interface Acknowledged {
   readonly index: number
 }
 
-/** Runs the appender, kills it with SIGKILL some milliseconds after it began to append, and returns what it was promised. */
-async function killed(path: string, round: string): Promise<readonly Acknowledged[]> {
+/** Runs the appender, kills it with SIGKILL so many milliseconds after so many promises, and returns what it was promised. */
+async function killed(
+  path: string,
+  round: string,
+  when: { readonly promises: number; readonly laterMs: number },
+): Promise<readonly Acknowledged[]> {
   const child = spawn(process.execPath, [appender, path, round], { stdio: ['ignore', 'pipe', 'inherit'], env: {} })
   let said = ''
   let armed = false
   child.stdout.setEncoding('utf8')
   child.stdout.on('data', (text: string) => {
     said += text
-    if (armed || !said.includes('ready\n')) return
+    // The first line says that it is about to begin.
+    if (armed || said.split('\n').length - 1 <= when.promises) return
     armed = true
-    setTimeout(() => child.kill('SIGKILL'), Math.random() * 60)
+    setTimeout(() => child.kill('SIGKILL'), when.laterMs)
   })
   const signal = await new Promise<NodeJS.Signals | null>((resolve, reject) => {
     child.on('error', reject)
@@ -41,6 +47,12 @@ async function killed(path: string, round: string): Promise<readonly Acknowledge
       const [name = '', position, index] = line.split(' ')
       return { name, position: Number(position), index: Number(index) }
     })
+}
+
+/** Whole numbers below one that is given, the same ones for the same seed. */
+function openChance(seed: string): (below: number) => number {
+  let drawn = 0
+  return (below) => createHash('sha256').update(`${seed} ${drawn++}`).digest().readUInt32BE() % below
 }
 
 interface Audit {
@@ -82,13 +94,15 @@ function audit(path: string, promised: readonly Acknowledged[]): Audit {
 
 it(
   '[G-no-loss] loses nothing it acknowledged and keeps no half batch through 32 kills -9 of its process',
-  { timeout: 60_000 },
+  { timeout: 300_000 },
   async () => {
     const totals = await Promise.all(
       ['a', 'b'].map(async (lane) => {
         const path = join(folder(), 'ledger.db')
         const promised: Acknowledged[] = []
-        for (let round = 0; round < 16; round++) promised.push(...(await killed(path, `${lane}${round}`)))
+        const chance = openChance(lane)
+        for (let round = 0; round < 16; round++)
+          promised.push(...(await killed(path, `${lane}${round}`, { promises: chance(12), laterMs: chance(12) })))
         const { whole, wrongs } = audit(path, promised)
         expect(wrongs).toEqual([])
         expect(whole).toBeGreaterThanOrEqual(promised.length)

@@ -110,12 +110,12 @@ beforeAll(async () => {
   const packs = await compileRego(folder.path, [
     { pack: 'cases', layer: 'team', kind: 'grant', rules: rules.join('\n') },
   ])
-  engine = openEngine({ threads: 1, deadlineMs: 2000 })
+  engine = openEngine({ threads: 1, deadlineMs: 20_000 })
   await engine.load(generation(1, packs))
   const { effect, findings } = await engine.decide(requestInput())
   if (effect !== 'deny') throw new Error(`without a grant the effect is ${effect}`)
   for (const { id, kind, message } of findings) if (kind === 'warn') answers.set(id, message)
-}, 30_000)
+}, 120_000)
 
 afterAll(async () => {
   await engine.close()
