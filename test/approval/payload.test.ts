@@ -5,6 +5,7 @@ import { visible, visibleLine } from '../../src/approval/visible.ts'
 import { neutral } from '../../src/mcp/neutral.ts'
 import type { Plan } from '../../src/plan/plan.ts'
 import type { TaskFile } from '../../src/request/task.ts'
+import { effort } from '../cost.ts'
 import { approvalOf, planWith, store } from './sample.ts'
 
 const files = store()
@@ -242,9 +243,18 @@ describe('the files it shows', () => {
     const now = Array.from({ length: 30 }, (_, at) =>
       files.add(`f${String(at).padStart(2, '0')}`, `${String(at)}\n${'x\ny\nz\n'.repeat(100)}`),
     )
-    const begun = performance.now()
-    const text = await shown({ files: now }, planWith({ files: was }))
-    expect(performance.now() - begun).toBeLessThan(3000)
+    const little = was.map(({ path }, at) => files.add(path, `${String(at)}\n${'a\nb\n'.repeat(16_000)}c\n`))
+    let text = ''
+    const comparing = async (changed: readonly TaskFile[], count = 30): Promise<number> =>
+      await effort(
+        async () => (text = await shown({ files: changed.slice(0, count) }, planWith({ files: was.slice(0, count) }))),
+      )
+    const honest = await comparing(little)
+    const few = await comparing(now, 3)
+    const many = await comparing(now)
+    // Ten times as many files take as long as the few that are compared at all.
+    expect(many).toBeLessThan(5 * few)
+    expect(many).toBeLessThan(3 * honest)
     expect(text).toContain('  ! differs from the approved one in more than is shown here; all of it now:')
   })
 })
