@@ -39,6 +39,31 @@ export function encodingsOf(value: Uint8Array): readonly Buffer[] {
   return [...forms.values()]
 }
 
+/**
+ * The forms in which a token comes back from the service that issued it, or from the code it was kept from: plain, in
+ * JSON, in a URL, in base64 at any offset, in hex. Few, as it is the service that says how many tokens there are.
+ */
+export function mainEncodingsOf(value: Uint8Array): readonly Buffer[] {
+  const raw = Buffer.from(value)
+  const text = raw.toString('latin1')
+  const json = JSON.stringify(text).slice(1, -1)
+  const component = encodeURIComponent(text)
+  const strict = strictly(component)
+  const hex = raw.toString('hex')
+  const forms = [
+    text,
+    json,
+    json.replaceAll('/', '\\/'),
+    component,
+    strict,
+    lowerPercent(strict),
+    ...base64Forms(raw),
+    hex,
+    hex.toUpperCase(),
+  ]
+  return [...new Set(forms)].filter((form) => form.length >= shortestNeedle).map((form) => Buffer.from(form, 'latin1'))
+}
+
 /** The value without the white space around it, and each of its lines. */
 function pieces(raw: Buffer): readonly Buffer[] {
   const text = raw.toString('latin1')
@@ -90,10 +115,14 @@ function unicodeEscape(unit: string): string {
 /** What languages make of a text in a URL: they differ in a few marks, in `/`, in `+` for a space, and in the case of hex digits. */
 function percentForms(text: string): readonly string[] {
   const component = encodeURIComponent(text)
-  const strict = component.replaceAll(/[!'()*]/g, (c) => `%${c.charCodeAt(0).toString(16).toUpperCase()}`)
+  const strict = strictly(component)
   const form = new URLSearchParams({ '': text }).toString().slice(1)
   const upper = [component, strict, form, strict.replaceAll('%2F', '/'), strict.replaceAll('%20', '+')]
   return [...upper, ...upper.map(lowerPercent)]
+}
+
+function strictly(component: string): string {
+  return component.replaceAll(/[!'()*]/g, (c) => `%${c.charCodeAt(0).toString(16).toUpperCase()}`)
 }
 
 function lowerPercent(text: string): string {

@@ -1,5 +1,5 @@
 import { type Automaton, buildAutomaton, type Needle } from './automaton.ts'
-import { encodingsOf } from './encoding.ts'
+import { encodingsOf, mainEncodingsOf, shortestNeedle } from './encoding.ts'
 import { Normaliser, specialBytes } from './normal.ts'
 import { type Known, Redaction, type RedactionStream, type Tables } from './redaction.ts'
 import type { Secret } from './secret.ts'
@@ -7,16 +7,22 @@ import type { Secret } from './secret.ts'
 export { encodingsOf } from './encoding.ts'
 export type { RedactionStream } from './redaction.ts'
 
+export interface Derived {
+  readonly name: string
+  readonly value: Uint8Array
+  readonly placeholder: string | null
+}
+
 export interface Redactor {
   stream(): RedactionStream
   bytes(input: Uint8Array): { bytes: Buffer; hits: number }
   /** Bytes its tables take in memory. */
   readonly size: number
   /**
-   * Adds a derived secret (a token that came back from a service), for open streams too, from their next byte on.
-   * A value of fewer than 8 bytes is not taken: `false`, and the caller has to keep it from being seen.
+   * Adds derived secrets (tokens of one answer of a service) in their main forms, for open streams too, from their next
+   * byte on. Where one has fewer than 8 bytes none is taken: `false`, and the caller has to keep them from being seen.
    */
-  learn(name: string, value: Uint8Array, placeholder?: string): boolean
+  learn(derived: readonly Derived[]): boolean
   /** The same needles, learned ones included, with these placeholders (by name) instead of the marker. */
   answering(placeholders: Readonly<Record<string, string>>): Redactor
 }
@@ -28,25 +34,31 @@ export interface Redactor {
 export function createRedactor(
   secrets: readonly { readonly name: string; readonly value: Secret; readonly placeholder: string | null }[],
 ): Redactor {
-  const known = secrets.map(({ name, value, placeholder }) => ({ name, value: value.reveal(), placeholder }))
+  const known = secrets.map(({ name, value, placeholder }) => {
+    const bytes = value.reveal()
+    return { name, value: bytes, placeholder, needles: needlesOf(encodingsOf(bytes)) }
+  })
   return redactorOver({ known, automaton: compile(known) }, new Map())
 }
 
 function compile(known: readonly Known[]): Automaton {
   const needles: Needle[] = []
-  for (const [owner, { value }] of known.entries())
-    for (const form of encodingsOf(value)) {
-      needles.push({ bytes: form, owner })
-      const seen: number[] = []
-      const normaliser = new Normaliser(
-        (byte) => seen.push(byte),
-        () => {},
-      )
-      for (const byte of form) normaliser.take(byte)
-      if (normaliser.idle && seen.length >= 8 && seen.length < form.length)
-        needles.push({ bytes: Uint8Array.from(seen), owner })
-    }
+  for (const [owner, secret] of known.entries()) for (const bytes of secret.needles) needles.push({ bytes, owner })
   return buildAutomaton(needles, specialBytes)
+}
+
+/** Each form, and what is left of it where its own line ends and escapes are not seen. */
+function needlesOf(forms: readonly Uint8Array[]): readonly Uint8Array[] {
+  return forms.flatMap((form) => {
+    const seen: number[] = []
+    const normaliser = new Normaliser(
+      (byte) => seen.push(byte),
+      () => {},
+    )
+    for (const byte of form) normaliser.take(byte)
+    const differs = normaliser.idle && seen.length >= shortestNeedle && seen.length < form.length
+    return differs ? [form, Uint8Array.from(seen)] : [form]
+  })
 }
 
 function redactorOver(tables: Tables, placeholders: ReadonlyMap<string, string>): Redactor {
@@ -67,11 +79,16 @@ function redactorOver(tables: Tables, placeholders: ReadonlyMap<string, string>)
     get size() {
       return tables.automaton.size
     },
-    learn(name, value, placeholder) {
-      if (value.length < 8) return false
-      if (tables.known.some((secret) => Buffer.compare(secret.value, value) === 0)) return true
-      tables.known.push({ name, value: Uint8Array.from(value), placeholder: placeholder ?? null })
-      tables.automaton = compile(tables.known)
+    learn(derived) {
+      if (derived.some(({ value }) => value.length < shortestNeedle)) return false
+      const fresh = derived.filter(
+        ({ value }) => !tables.known.some((secret) => Buffer.compare(secret.value, value) === 0),
+      )
+      for (const { name, value, placeholder } of fresh) {
+        const own = Uint8Array.from(value)
+        tables.known.push({ name, value: own, placeholder, needles: needlesOf(mainEncodingsOf(own)) })
+      }
+      if (fresh.length > 0) tables.automaton = compile(tables.known)
       return true
     },
     answering: (given) => redactorOver(tables, new Map(Object.entries(given))),

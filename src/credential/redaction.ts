@@ -19,6 +19,8 @@ export interface Known {
   readonly name: string
   readonly value: Uint8Array
   readonly placeholder: string | null
+  /** The bytes that it is known by. */
+  readonly needles: readonly Uint8Array[]
 }
 
 /** Tables shared by all views and streams of one run. */

@@ -30,7 +30,7 @@ export interface Gateway extends EgressPort {
  * nothing is shared with another. `secrets` are named like the credentials of the plan. `decide` is phase `egress`:
  * anything but a clean allow stops the request. `redactor` learns what services issue; answers pass it with the
  * placeholders in place of the marker. `resolve` is asked for the addresses of a name, by default the system;
- * `patience` is 10 s to be reached and 30 s between bytes unless said otherwise.
+ * `patience` is 10 s to be reached, 60 s to begin to answer and 30 s between bytes unless said otherwise.
  */
 export function openGateway(options: {
   readonly plan: Plan
@@ -123,12 +123,15 @@ export function openGateway(options: {
     if (response.status < 200 || response.status > 599) throw new Refusal('upstream_protocol')
     if (response.body === null && swap.holds) throw new Refusal('response_encoded')
     const plain = response.body ?? response.encoded
-    swap.learn(service, response.headers.find(([name]) => name === 'content-type')?.[1] ?? '', plain)
+    swap.learn(service, response.headers.find(([name]) => /^content-type$/i.test(name))?.[1] ?? '', plain)
     const headers: [string, string][] = []
-    for (const [name, value] of response.headers) {
+    for (const [spelt, value] of response.headers) {
+      const name = spelt.toLowerCase()
       // Without its coding only what could be decoded is handed on; anything else says what it is.
       const said = name === 'content-encoding' && response.body === null
-      if (!said && (isDroppedOfResponse(name) || answers.bytes(Buffer.from(name, 'latin1')).hits > 0)) continue
+      // Looked at as the service spelt it, and in lower case, as which it would be shown.
+      const spells = swap.names(name) || answers.bytes(Buffer.from(spelt, 'latin1')).hits > 0
+      if (spells || (!said && isDroppedOfResponse(name))) continue
       const shown = name === 'location' ? inSandbox(service, value) : value
       headers.push([name, answers.bytes(Buffer.from(shown, 'latin1')).bytes.toString('latin1')])
     }

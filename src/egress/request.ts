@@ -78,7 +78,9 @@ function count(text: string, character: string): number {
 
 /** Belong to a connection, are the gateway's to say, or tell a server to read another method, path or sender than policy judged. */
 const dropped: ReadonlySet<string> = new Set([
+  'a-im',
   'accept-encoding',
+  'cf-connecting-ip',
   'connection',
   'content-length',
   'cookie',
@@ -96,18 +98,22 @@ const dropped: ReadonlySet<string> = new Set([
   'upgrade',
   'via',
   'x-client-ip',
+  'x-cluster-client-ip',
+  'x-envoy-original-path',
+  'x-host',
   'x-http-method',
   'x-http-method-override',
   'x-method-override',
   'x-original-host',
   'x-original-method',
+  'x-original-uri',
   'x-original-url',
   'x-real-ip',
   'x-rewrite-url',
 ])
 
 function isDropped(name: string): boolean {
-  return dropped.has(name) || name.startsWith('proxy-') || name.startsWith('x-forwarded-')
+  return dropped.has(name) || name.startsWith('proxy-') || /^x-forwarded(?:-|$)/.test(name)
 }
 
 function parseHeaders(headers: EgressRequest['headers']): readonly (readonly [string, string])[] {

@@ -4,12 +4,13 @@ import type { Secret } from '../credential/secret.ts'
 import type { Plan, PlanCredential, PlanService } from '../plan/plan.ts'
 import { Refusal } from './refusal.ts'
 import type { ParsedRequest } from './request.ts'
+import { tokensOf } from './token.ts'
 
-/** Tokens that services of one run may be issued; each costs the redactor a rebuild. */
+/** Tokens that services may issue in one run, and the bytes of all: every answer with new ones costs the redactor a rebuild. */
 const mostTokens = 32
+const mostTokensBytes = 32_768
+/** Of one: what is longer fits no header. */
 const mostTokenBytes = 8192
-/** Larger answers are searched for token fields as text only. */
-const mostParsedBytes = 1_048_576
 
 type Header = readonly [string, string]
 
@@ -25,8 +26,13 @@ export interface Swap {
     service: PlanService,
     parsed: ParsedRequest,
   ): { readonly headers: readonly Header[]; readonly exposes: boolean }
-  /** Learns the tokens of an answer, so that the redactor puts placeholders in their place. Throws `response_token`. */
+  /**
+   * Learns the tokens of an answer, all of them or none, so that the redactor puts placeholders in their place. Throws
+   * `response_token`.
+   */
   learn(service: PlanService, contentType: string, body: Buffer): void
+  /** Whether a name in lower case holds a value, spelt in whatever case. */
+  names(name: string): boolean
 }
 
 interface Value {
@@ -54,6 +60,7 @@ export function createSwap(options: {
     credentials.set(secret.name, { binding, placeholder })
   }
   let tokens = 0
+  let tokenBytes = 0
 
   const isBound = (value: Value, service: PlanService): boolean =>
     value.credential === null ? value.service === service.name : value.credential === service.credential
@@ -116,17 +123,24 @@ export function createSwap(options: {
   }
 
   const learn: Swap['learn'] = (service, contentType, body) => {
-    for (const token of tokensOf(contentType, body)) {
-      if (values.has(token) || [...values.values()].some((value) => value.text === token)) continue
-      const bytes = Buffer.from(token, 'utf8')
-      // eslint-disable-next-line no-control-regex -- what cannot stand in a header cannot be swapped in
-      if (tokens >= mostTokens || bytes.length > mostTokenBytes || /[^\u0021-\u007e]/.test(token))
-        throw new Refusal('response_token')
-      const placeholder = newPlaceholder()
-      if (!redactor.learn(`${service.name}.token`, bytes, placeholder)) throw new Refusal('response_token')
+    const known = new Set([...values.values()].map((value) => value.text))
+    const fresh = [...tokensOf(contentType, body)].filter((token) => !values.has(token) && !known.has(token))
+    if (fresh.length === 0) return
+    const bytes = fresh.reduce((sum, token) => sum + token.length, tokenBytes)
+    // eslint-disable-next-line no-control-regex -- what cannot stand in a header cannot be swapped in
+    const unfit = fresh.some((token) => token.length > mostTokenBytes || /[^\u0021-\u007e]/.test(token))
+    if (unfit || tokens + fresh.length > mostTokens || bytes > mostTokensBytes) throw new Refusal('response_token')
+    const issued = fresh.map((token) => ({ token, placeholder: newPlaceholder() }))
+    const derived = issued.map(({ token, placeholder }) => ({
+      name: `${service.name}.token`,
+      value: Buffer.from(token, 'latin1'),
+      placeholder,
+    }))
+    if (!redactor.learn(derived)) throw new Refusal('response_token')
+    for (const { token, placeholder } of issued)
       values.set(placeholder, { service: service.name, credential: null, text: token })
-      tokens += 1
-    }
+    tokens += fresh.length
+    tokenBytes = bytes
   }
 
   return {
@@ -135,6 +149,7 @@ export function createSwap(options: {
     },
     request,
     learn,
+    names: (name) => [...values.values()].some(({ text }) => text !== '' && name.includes(text.toLowerCase())),
   }
 }
 
@@ -157,39 +172,4 @@ function rendered(binding: PlanCredential, value: string): string {
 function decodeBasic(value: string): string | null {
   const match = /^basic +([A-Za-z0-9+/_=-]+)$/i.exec(value)
   return match === null ? null : Buffer.from(match[1] ?? '', 'base64').toString('latin1')
-}
-
-const tokenNames: ReadonlySet<string> = new Set(['access_token', 'refresh_token', 'id_token'])
-
-/** Values of token fields, in JSON of any depth or in a form (RFC 6749 §5.1 and what older servers send). */
-function tokensOf(contentType: string, body: Buffer): ReadonlySet<string> {
-  const found = new Set<string>()
-  const text = body.toString('utf8')
-  if (!/token/.test(text) && !text.includes('\\u')) return found
-  if (/^application\/x-www-form-urlencoded/i.test(contentType))
-    for (const [name, value] of new URLSearchParams(text)) if (tokenNames.has(name) && value !== '') found.add(value)
-  // As text too: a parser keeps only the last of two equal names, and the reader sees both.
-  for (const [, quoted = ''] of text.matchAll(/"(?:access|refresh|id)_token"\s*:\s*("(?:[^"\\]|\\.){0,10000}")/g)) {
-    const value = parsed(quoted)
-    if (typeof value === 'string' && value !== '') found.add(value)
-  }
-  if (body.length > mostParsedBytes) return found
-  parsed(text, (name, value) => {
-    if (tokenNames.has(name) && typeof value === 'string' && value !== '') found.add(value)
-  })
-  return found
-}
-
-/** The JSON value, or undefined where it is none. */
-function parsed(text: string, see: (name: string, value: unknown) => void = () => {}): unknown {
-  try {
-    return JSON.parse(text, (name: string, value: unknown) => {
-      see(name, value)
-      return value
-    }) as unknown
-  } catch (failure) {
-    if (failure instanceof SyntaxError) return undefined
-    // Too deep to be walked, so nobody can say what is in it.
-    throw new Refusal('response_token')
-  }
 }

@@ -15,9 +15,11 @@ import { Refusal } from './refusal.ts'
 export interface Patience {
   readonly connectMs: number
   readonly idleMs: number
+  /** From the request to the end of the headers of its answer, however they trickle. */
+  readonly headersMs: number
 }
 
-const defaultPatience: Patience = { connectMs: 10_000, idleMs: 30_000 }
+const defaultPatience: Patience = { connectMs: 10_000, idleMs: 30_000, headersMs: 60_000 }
 export const mostResponseBytes = 8 * 1_048_576
 /** How long an address that was checked is dialled again without asking the resolver. */
 const addressMs = 30_000
@@ -30,6 +32,7 @@ const resolveBySystem: Resolve = async (hostname) =>
 
 export interface UpstreamResponse {
   readonly status: number
+  /** Names as the service spelt them. */
   readonly headers: readonly (readonly [string, string])[]
   /** Without its content coding. Null where the coding could not be taken off: then `encoded` has the bytes. */
   readonly body: Buffer | null
@@ -68,7 +71,7 @@ export function openUpstream(
   resolve: Resolve = resolveBySystem,
   patience: Patience = defaultPatience,
 ): Upstream {
-  const { connectMs, idleMs } = patience
+  const { connectMs, idleMs, headersMs } = patience
   const url = new URL(service.url)
   const secure = url.protocol === 'https:'
   if (
@@ -137,8 +140,10 @@ export function openUpstream(
         : {}),
     })
     let connecting: NodeJS.Timeout | undefined
+    let waiting: NodeJS.Timeout | undefined
     const fail = (refusal: Refusal): void => {
       clearTimeout(connecting)
+      clearTimeout(waiting)
       reject(refusal)
       outgoing.destroy()
     }
@@ -147,6 +152,7 @@ export function openUpstream(
       if (outgoing.reusedSocket) clearTimeout(connecting)
       else socket.once(secure ? 'secureConnect' : 'connect', () => clearTimeout(connecting))
     })
+    waiting = setTimeout(() => fail(new Refusal('upstream_timeout')), headersMs)
     outgoing.setTimeout(idleMs, () => fail(new Refusal('upstream_timeout')))
     outgoing.on('upgrade', (_response, socket) => {
       socket.destroy()
@@ -160,6 +166,10 @@ export function openUpstream(
     outgoing.on('response', (response) => {
       answered = true
       clearTimeout(connecting)
+      clearTimeout(waiting)
+      // No `te` was sent, so nothing but chunks may lie around the body; what does hides it from the redactor.
+      const coding = response.headers['transfer-encoding']?.trim().toLowerCase() ?? 'chunked'
+      if (coding !== 'chunked') return fail(new Refusal('response_encoded'))
       const parts: Buffer[] = []
       let size = 0
       response.on('data', (part: Buffer) => {
@@ -175,7 +185,7 @@ export function openUpstream(
         const encoded = Buffer.concat(parts)
         const raw = response.rawHeaders
         const headers: [string, string][] = []
-        for (let at = 0; at + 1 < raw.length; at += 2) headers.push([(raw[at] ?? '').toLowerCase(), raw[at + 1] ?? ''])
+        for (let at = 0; at + 1 < raw.length; at += 2) headers.push([raw[at] ?? '', raw[at + 1] ?? ''])
         // One at a time, so that what unpacks to much cannot do so many times over at once.
         decoding = decoding
           .then(() => decode(headers, encoded))
@@ -260,7 +270,7 @@ const decoders: ReadonlyMap<string, Decoder> = new Map<string, Decoder>([
 /** Takes off one content coding, which the service was asked not to use. Null where that cannot be done. */
 async function decode(headers: readonly (readonly [string, string])[], encoded: Buffer): Promise<Buffer | null> {
   const codings = headers
-    .filter(([name]) => name === 'content-encoding')
+    .filter(([name]) => name.toLowerCase() === 'content-encoding')
     .flatMap(([, value]) => value.toLowerCase().split(','))
     .map((coding) => coding.trim())
     .filter((coding) => coding !== '' && coding !== 'identity')

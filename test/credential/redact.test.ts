@@ -17,6 +17,10 @@ function redactorOf(
   )
 }
 
+function derived(value: string) {
+  return { name: 'derived', value: Buffer.from(value), placeholder: null }
+}
+
 function redacted(redactor: ReturnType<typeof createRedactor>, input: string | Uint8Array): string {
   return redactor.bytes(Buffer.from(input)).bytes.toString('utf8')
 }
@@ -148,7 +152,7 @@ describe('the redactor', () => {
     const redactor = redactorOf({ token: 'zzsecretzz' })
     const stream = redactor.stream()
     const parts = [stream.write(Buffer.from('one deri'))]
-    expect(redactor.learn('derived', Buffer.from('derived-token-1'))).toBe(true)
+    expect(redactor.learn([derived('derived-token-1')])).toBe(true)
     parts.push(
       stream.write(Buffer.from('ved-token-1 two derived-tok')),
       stream.write(Buffer.from('en-1 zzsecretzz')),
@@ -159,7 +163,27 @@ describe('the redactor', () => {
   })
 
   it('does not take a derived secret too short to be looked for, and says so', () => {
-    expect(redactorOf({}).learn('derived', Buffer.from('seven77'))).toBe(false)
+    const redactor = redactorOf({})
+    expect(redactor.learn([derived('derived-token-1'), derived('seven77')])).toBe(false)
+    expect(redacted(redactor, 'derived-token-1')).toBe('derived-token-1')
+  })
+
+  it('finds a derived secret in what programs and protocols make of a token most', () => {
+    const token = 'tok!en/1+2~3"4\\5'
+    const redactor = redactorOf({})
+    redactor.learn([derived(token)])
+    for (const form of [
+      JSON.stringify(token),
+      JSON.stringify(token).replaceAll('/', '\\/'),
+      encodeURIComponent(token),
+      encodeURIComponent(token).replaceAll('!', '%21'),
+      encodeURIComponent(token).replaceAll('!', '%21').toLowerCase(),
+      ...['', 'u', 'us'].map((before) => Buffer.from(`${before}${token}`).toString('base64')),
+      Buffer.from(token).toString('base64url'),
+      Buffer.from(token).toString('hex'),
+      `\u001b[1m${token.slice(0, 5)}\n${token.slice(5)}`,
+    ])
+      expect(redacted(redactor, `a ${form} b`)).toContain('[REDACTED:derived]')
   })
 
   it('gives an endless run of overlapping secrets one mark, and holds little of it', () => {

@@ -378,7 +378,7 @@ describe('an answer', () => {
       silent.listen(0, '127.0.0.1', done)
     })
     const { port } = silent.address() as AddressInfo
-    const patience = { connectMs: 100, idleMs: 150 }
+    const patience = { connectMs: 100, idleMs: 150, headersMs: 10_000 }
     await using(
       openRun({
         services: [

@@ -184,6 +184,13 @@ describe('the headers of a request', () => {
       'X-Original-URL',
       'X-Rewrite-URL',
       'HTTP2-Settings',
+      'X-Forwarded',
+      'X-Host',
+      'X-Original-URI',
+      'X-Envoy-Original-Path',
+      'CF-Connecting-IP',
+      'X-Cluster-Client-IP',
+      'A-IM',
     ]
     expect(
       parse({ headers: [...given.map((name) => [name, 'x'] as const), ['Accept', 'text/plain'], ['X-Own', '1']] })

@@ -4,6 +4,7 @@ import { Secret } from '../../src/credential/secret.ts'
 import type { Digest } from '../../src/digest.ts'
 import type { EgressResponse } from '../../src/egress/egress.ts'
 import { openGateway } from '../../src/egress/gateway.ts'
+import type { Patience } from '../../src/egress/upstream.ts'
 import { newId } from '../../src/id.ts'
 import type { Injection, Plan, PlanService } from '../../src/plan/plan.ts'
 import type { Decision, PolicyInput } from '../../src/policy/policy.ts'
@@ -106,7 +107,7 @@ export function openRun(options: {
   readonly requests?: number
   readonly decide?: (call: Call) => Promise<Decision>
   readonly resolve?: (hostname: string) => Promise<readonly string[]>
-  readonly patience?: { readonly connectMs: number; readonly idleMs: number }
+  readonly patience?: Patience
 }): TestRun {
   const { bindings = {}, values = {} } = options
   const secrets = Object.entries(values).map(([name, value]) => Secret.ingest(name, value))
