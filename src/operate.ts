@@ -4,7 +4,8 @@ import type { ControlMethods } from './control/control.ts'
 import type { Json, JsonObject } from './digest.ts'
 import { WritError } from './error.ts'
 import { parseId } from './id.ts'
-import { answerWithKey, showApproval } from './path/answer.ts'
+import { parseIJson } from './json.ts'
+import { answerWithKey, readPlanFile, showApproval } from './path/answer.ts'
 import type { Parts } from './path/parts.ts'
 import type { Runner } from './path/run.ts'
 import type { Caller } from './request/caller.ts'
@@ -15,19 +16,23 @@ export function operatorMethods(from: {
   readonly runner: Runner
   readonly broker: Broker
   readonly caller: (tenant?: string) => Caller
-}): Pick<ControlMethods, 'approval' | 'answer' | 'cancel'> {
+}): Pick<ControlMethods, 'approval' | 'approval_file' | 'answer' | 'cancel'> {
   const { parts, runner, broker } = from
   async function admitLocal(name: string, args: JsonObject, tenant?: string): Promise<void> {
     const admission = await broker.admit(from.caller(tenant), { name, arguments: args })
     if (!admission.allowed) throw new WritError('denied', admission.reason.message, { remedy: admission.reason.remedy })
   }
 
+  // Who approves with a key of their own is enrolled for the whole Writ, so the operator's terminal shows each tenant's.
+  async function admitApproval(id: string): Promise<void> {
+    const known = parseId('apr', id)
+    const of = known === null ? null : parts.ledger.views.approval(known)
+    await admitLocal('get_status', { approval_id: id }, of?.tenant)
+  }
+
   return {
     async approval(id) {
-      // Who approves with a key of their own is enrolled for the whole Writ, so the operator's terminal shows each tenant's.
-      const known = parseId('apr', id)
-      const of = known === null ? null : parts.ledger.views.approval(known)
-      await admitLocal('get_status', { approval_id: id }, of?.tenant)
+      await admitApproval(id)
       const shown = await showApproval(parts, id, null)
       return {
         approval: shown.approval as unknown as Json,
@@ -35,6 +40,22 @@ export function operatorMethods(from: {
         origin: parts.origin,
         stages: standing(shown.approval).stages as unknown as Json,
       }
+    },
+    async approval_file(asked) {
+      const {
+        id,
+        path,
+        from: start,
+      } = parseIJson(asked) as {
+        readonly id?: Json
+        readonly path?: Json
+        readonly from?: Json
+      }
+      if (typeof id !== 'string' || typeof path !== 'string' || !Number.isSafeInteger(start))
+        throw new WritError('malformed_message', 'a piece of a file is asked for by id, path and from')
+      await admitApproval(id)
+      const { size, sha256, bytes } = await readPlanFile(parts, id, path, Math.max(0, Number(start)))
+      return { size, sha256, bytes: bytes.toString('base64') }
     },
     async answer(jws) {
       const approval = await answerWithKey(parts, runner, jws)

@@ -23,6 +23,9 @@ export interface ApproveOptions {
   readonly yes?: boolean | undefined
 }
 
+/** What the payload is wrapped for. */
+const minColumns = 80
+
 /** Shows the payload in full, then signs over the digest of the very text that was shown. */
 export async function approvalsAnswer(
   context: Context,
@@ -60,6 +63,11 @@ export async function approvalsAnswer(
       },
     )
 
+  // Nothing of a caller stands at the margin, as long as no line is wrapped.
+  if (context.columns !== null && context.columns < minColumns)
+    throw new WritError('usage', `This terminal has ${String(context.columns)} columns.`, {
+      remedy: `Make it ${String(minColumns)} wide or wider, so that what you sign for is shown as it is.`,
+    })
   context.note(shown.payload)
   const statement = makeStatement({
     approval,

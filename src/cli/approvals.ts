@@ -1,6 +1,10 @@
 import type { Approval } from '../approval/approval.ts'
+import { isUtf8 } from 'node:buffer'
+import { quoted } from '../approval/files.ts'
 import { standing } from '../approval/requirement.ts'
 import { visible } from '../approval/visible.ts'
+import { marked, wrapped } from '../approval/wrap.ts'
+import { digestOf } from '../digest.ts'
 import { WritError } from '../error.ts'
 import { askStarted } from './broker.ts'
 import { type Context, folderFor, withViews, yes } from './context.ts'
@@ -59,4 +63,50 @@ export async function approvalsShow(context: Context, id: string): Promise<numbe
   const shown = await fetchApproval(context, id)
   show(context, shown, () => `${shown.payload}\nState         ${shown.approval.state}`)
   return yes
+}
+
+/** Bytes of a file that a terminal is given. */
+const maxShown = 64 * 1024 * 1024
+
+/** One file of the plan, whole: its text, or where it is none its bytes. */
+export async function approvalsFile(context: Context, id: string, path: string): Promise<number> {
+  const pieces: Buffer[] = []
+  let size = 0
+  let sha256: unknown
+  for (let from = 0; ;) {
+    const answer = await askStarted(context, 'approval_file', JSON.stringify({ id, path, from }))
+    size = Number(answer['size'])
+    sha256 = answer['sha256']
+    if (size > maxShown) throw new WritError('too_large', 'a file of more than 64 MiB is not for a terminal')
+    const piece = Buffer.from(String(answer['bytes']), 'base64')
+    pieces.push(piece)
+    from += piece.length
+    if (from >= size || piece.length === 0) break
+  }
+  const bytes = Buffer.concat(pieces)
+  if (digestOf(bytes) !== sha256)
+    throw new WritError('ledger_corrupt', 'a file of the plan is not what its digest says')
+  show(context, { path, size, sha256, content_base64: bytes.toString('base64') }, () =>
+    [
+      ...wrapped(`${quoted(path)}: ${String(size)} bytes`),
+      `  ${digestOf(bytes)}`,
+      ...(isText(bytes) ? marked(bytes.toString('utf8')) : dumped(bytes)),
+    ].join('\n'),
+  )
+  return yes
+}
+
+function isText(bytes: Buffer): boolean {
+  return isUtf8(bytes) && !bytes.includes(0)
+}
+
+/** Offset, bytes and what of them is printable ASCII. */
+function dumped(bytes: Buffer): readonly string[] {
+  const perLine = 16
+  return Array.from({ length: Math.ceil(bytes.length / perLine) }, (_, at) => {
+    const row = bytes.subarray(at * perLine, (at + 1) * perLine)
+    const offset = (at * perLine).toString(16).padStart(8, '0')
+    const ascii = row.toString('latin1').replaceAll(/[^ -~]/g, '.')
+    return `  | ${offset} ${row.toString('hex').padEnd(2 * perLine)}  ${ascii}`
+  })
 }

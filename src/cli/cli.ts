@@ -94,6 +94,7 @@ function contextOf(given: Given, command: Command): Context {
     configFlag: config,
     json: json === true,
     tty: process.stdin.isTTY,
+    columns: process.stderr.isTTY && process.stderr.columns > 0 ? process.stderr.columns : null,
     say: (text) => void process.stdout.write(`${visible(text)}\n`),
     note: (text) => void process.stderr.write(`${visible(text)}\n`),
     data: (data) => void process.stdout.write(`${asciiJson(data)}\n`),

@@ -140,12 +140,15 @@ function approvals(program: Command, leaf: Leaf, action: Action): void {
         return (context) => approvalsList(context, options.all === true)
       }),
     )
-  leaf(group, 'show <id>', 'everything that would run').action(
-    action(async (id: string) => {
-      const { approvalsShow } = await import('./approvals.ts')
-      return async (context) => await approvalsShow(context, id)
-    }),
-  )
+  leaf(group, 'show <id>', 'everything that would run')
+    .option('--file <path>', 'one file of the plan instead, whole, however large and whatever it holds')
+    .action(
+      action(async (id: string, options: { file?: string }) => {
+        const { approvalsFile, approvalsShow } = await import('./approvals.ts')
+        return async (context) =>
+          await (options.file === undefined ? approvalsShow(context, id) : approvalsFile(context, id, options.file))
+      }),
+    )
   for (const verdict of ['approve', 'reject'] as const)
     leaf(group, `${verdict} <id>`, `show everything that would run, then sign "${verdict}" with your own key`)
       .option('--as <name>', 'which approver you are, where several are enrolled')

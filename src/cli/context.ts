@@ -16,6 +16,8 @@ export interface Context {
   readonly configFlag: string | undefined
   readonly json: boolean
   readonly tty: boolean
+  /** Columns of the terminal that notes go to; null where they go elsewhere, or nobody knows. */
+  readonly columns: number | null
   /** Lines on standard output; what a terminal would obey or hide is written out. */
   say(text: string): void
   /** Lines on standard error: progress and warnings, never data. */

@@ -11,6 +11,8 @@ export interface ControlMethods {
   reload(): Promise<JsonObject>
   /** The approval and the text to show. */
   approval(id: string): Promise<JsonObject>
+  /** A piece of a file of the plan that waits; asked for as JSON `{id, path, from}`, given as `{size, sha256, bytes}` in base64. */
+  approval_file(asked: string): Promise<JsonObject>
   /** A signed statement. */
   answer(jws: string): Promise<JsonObject>
   cancel(execution: string): Promise<JsonObject>
@@ -67,6 +69,7 @@ const answers: ReadonlyMap<string, (methods: ControlMethods, text: string) => Pr
   ['stop', async (methods: ControlMethods) => await methods.stop()],
   ['reload', async (methods: ControlMethods) => await methods.reload()],
   ['approval', async (methods: ControlMethods, id: string) => await methods.approval(id)],
+  ['approval_file', async (methods: ControlMethods, asked: string) => await methods.approval_file(asked)],
   ['answer', async (methods: ControlMethods, jws: string) => await methods.answer(jws)],
   ['cancel', async (methods: ControlMethods, execution: string) => await methods.cancel(execution)],
   ['token_create', async (methods: ControlMethods, asked: string) => await methods.token_create(asked)],

@@ -2,7 +2,7 @@ import type { Approval, Approver, Statement, Verdict } from '../approval/approva
 import { payloadOf } from '../approval/payload.ts'
 import { refuseVerdict, stageFor, standing } from '../approval/requirement.ts'
 import { checkStatement, newNonce, readStatement } from '../approval/statement.ts'
-import { canonical, digestOf } from '../digest.ts'
+import { canonical, type Digest, digestOf } from '../digest.ts'
 import { WritError } from '../error.ts'
 import { parseId } from '../id.ts'
 import type { Entry } from '../ledger/ledger.ts'
@@ -33,6 +33,33 @@ export async function showApproval(
   if (plan === null) throw new WritError('ledger_corrupt', 'an approval without its plan')
   const before = parts.ledger.views.lastApprovedPlan(plan.task.id)
   return { approval, payload: await payloadOf({ approval, plan, before, bytesOf: bytesOf(parts) }) }
+}
+
+/** Bytes of a file that one answer to the operator's terminal holds. */
+const pieceBytes = 1024 * 1024
+
+/** A piece of any file of a plan that waits, however large: the payload shows no more than people read. */
+export async function readPlanFile(
+  parts: Parts,
+  text: string,
+  path: string,
+  from: number,
+): Promise<{ readonly size: number; readonly sha256: Digest; readonly bytes: Buffer }> {
+  const file = parts.ledger.views.plan(find(parts, text, null).plan)?.files.find((one) => one.path === path)
+  if (file === undefined)
+    throw new WritError('not_found', 'The plan has no such file.', {
+      remedy: 'Give a path as "writ approvals show" prints it.',
+    })
+  const bytes: Buffer[] = []
+  let left = Math.min(pieceBytes, Math.max(0, file.size - from))
+  if (left > 0)
+    for await (const chunk of await parts.artifacts.open(file.sha256, from)) {
+      const piece = Buffer.from(chunk as Uint8Array).subarray(0, left)
+      bytes.push(piece)
+      left -= piece.length
+      if (left === 0) break
+    }
+  return { size: file.size, sha256: file.sha256, bytes: Buffer.concat(bytes) }
 }
 
 /** An enrolled approver's signed statement, from whatever channel it came. */

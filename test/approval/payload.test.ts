@@ -50,6 +50,7 @@ describe('the text an approver is shown', () => {
         .replaceAll(approval.requirement_digest, 'REQ'),
     ).toBe(
       `Approval APR of execution EXEC
+Words of others stand in quotes or behind "|"; "|>" goes on with a line.
 
 Asked for by  alice through agent local-agent, tenant default
 Project       "orders"
@@ -62,7 +63,9 @@ Sandbox       isolate, isolation process, runtime javascript, kill confirmed
 Egress        gateway: orders with orders-token
 Credentials   orders-token (lane placeholder, exposure none)
 Delivery      files
-Limits        wall_s ${String(plan.limits.wall_s)}, cpu_s ${String(plan.limits.cpu_s)}, memory_mb ${String(plan.limits.memory_mb)}, output_kb ${String(plan.limits.output_kb)}, artifact_kb ${String(plan.limits.artifact_kb)}, egress_requests ${String(plan.limits.egress_requests)}
+Limits
+  wall_s ${String(plan.limits.wall_s)}, cpu_s ${String(plan.limits.cpu_s)}, memory_mb ${String(plan.limits.memory_mb)}
+  output_kb ${String(plan.limits.output_kb)}, artifact_kb ${String(plan.limits.artifact_kb)}, egress_requests ${String(plan.limits.egress_requests)}
 Steps
   1. "Run a.js": "node" "a.js"
 Inputs
@@ -76,15 +79,18 @@ Environment
   MODE = "dry"
 
 Files         1, 18 bytes
-  "a.js": 18 bytes, ${plan.files[0]?.sha256 ?? ''}
+  "a.js": 18 bytes
+    ${plan.files[0]?.sha256 ?? ''}
   | console.log('hi')
   | 
 
 Needs         1 of approver (stage approver)
 Evidence      key or passkey; not from alice, local-agent
 Answer by     2026-11-24T12:00:00.000Z; it then has to start within 3600 s
-Plan          PLAN
-Requirement   REQ
+Plan
+  PLAN
+Requirement
+  REQ
 `,
     )
   })
@@ -163,9 +169,9 @@ Requirement   REQ
       environment: [{ name: 'X', about: '', value: { kind: 'literal', value: lines } }],
       files: [files.add('a.js', lines), files.add('b" 9 bytes, sha256:1.js', '')],
     })
-    for (const label of ['Plan ', 'Egress ', 'Goal '])
+    for (const label of ['Plan', 'Egress ', 'Goal '])
       expect(text.split('\n').filter((line) => line.startsWith(label))).toHaveLength(1)
-    expect(text).toContain('  "b\\" 9 bytes, sha256:1.js": 0 bytes, sha256:e3b0')
+    expect(text).toContain('  "b\\" 9 bytes, sha256:1.js": 0 bytes\n    sha256:e3b0')
   })
 })
 
@@ -179,13 +185,31 @@ describe('the files it shows', () => {
     )
     const text = await shown({ files: [big, binary, zero, ...many] })
     expect(text).toContain(
-      `"big.txt": 65537 bytes, ${big.sha256}\n  ! NOT SHOWN: larger than 65536 bytes; the digest above is what is approved`,
+      `"big.txt": 65537 bytes\n    ${big.sha256}\n  ! NOT SHOWN: larger than 65536 bytes; its digest is approved`,
     )
-    expect(text).toContain(`"bin": 3 bytes, ${binary.sha256}\n  ! NOT SHOWN: not UTF-8 text`)
-    expect(text).toContain(`"zero": 3 bytes, ${zero.sha256}\n  ! NOT SHOWN: not UTF-8 text`)
-    for (const file of many) expect(text).toContain(`"${file.path}": ${String(file.size)} bytes, ${file.sha256}\n  `)
+    expect(text).toContain(`"bin": 3 bytes\n    ${binary.sha256}\n  ! NOT SHOWN: not UTF-8 text`)
+    expect(text).toContain(`"zero": 3 bytes\n    ${zero.sha256}\n  ! NOT SHOWN: not UTF-8 text`)
+    for (const file of many)
+      expect(text).toContain(`"${file.path}": ${String(file.size)} bytes\n    ${file.sha256}\n  `)
     expect(text).toContain('! NOT SHOWN: too large to show beside the others')
     expect(text.length).toBeLessThan(400_000)
+  })
+
+  it('[G-approval-shown] come first where a step names them, and what is not shown is said again right above the question', async () => {
+    const rows = 'benign,row\n'.repeat(5000)
+    const data = Array.from({ length: 12 }, (_, at) => files.add(`data/${String(at)}.csv`, `${String(at)}\n${rows}`))
+    const code = [files.add('lib.js', 'lib()'), files.add('main.js', 'steal()')]
+    const text = await shown({
+      files: [...data, ...code],
+      steps: [{ title: 'Run', argv: ['node', './main.js'], success: [0] }],
+    })
+    expect(text.indexOf('  | steal()')).toBeLessThan(text.indexOf('"data/0.csv"'))
+    const hidden = text.split('\n').filter((line) => line.startsWith('  ! NOT SHOWN')).length
+    expect(hidden).toBe(9)
+    expect(text).toMatch(
+      /\nRequirement\n {2}sha256:[0-9a-f]{64}\nNOT SHOWN {5}9 files: "data\/3\.csv", [\s\S]* and 1 more\n {2}writ approvals show apr_[a-z2-7]{10} --file PATH\n$/,
+    )
+    expect(await shown({ files: code })).not.toContain('NOT SHOWN')
   })
 
   it('are the bytes of their digest, or there is no text at all', async () => {
@@ -227,12 +251,14 @@ describe('the files it shows', () => {
       },
       before,
     )
-    expect(text).toMatch(/"a\.js": \d+ bytes, sha256:[0-9a-f]{64}, CHANGED\n {2}! differs from the approved one in:\n/)
+    expect(text).toMatch(
+      /"a\.js": \d+ bytes, CHANGED\n {4}sha256:[0-9a-f]{64}\n {2}! differs from the approved one in:\n/,
+    )
     expect(text).toContain('  | -two\n  | +2\n')
     expect(text).toContain('  ! all of it now:\n  | one\n  | 2\n  | three\n')
-    expect(text).toMatch(/"new\.js": 1 bytes, sha256:[0-9a-f]{64}, NEW\n {2}\| y/)
-    expect(text).toMatch(/"same\.js": 5 bytes, sha256:[0-9a-f]{64}, unchanged\n {2}\| same/)
-    expect(text).toMatch(/"gone\.js": REMOVED, was sha256:/)
+    expect(text).toMatch(/"new\.js": 1 bytes, NEW\n {4}sha256:[0-9a-f]{64}\n {2}\| y/)
+    expect(text).toMatch(/"same\.js": 5 bytes, unchanged\n {4}sha256:[0-9a-f]{64}\n {2}\| same/)
+    expect(text).toMatch(/"gone\.js": REMOVED, was\n {4}sha256:/)
     expect(text).toMatch(/"x\.sh": .*, executable NOW, unchanged/)
   })
 
@@ -255,7 +281,7 @@ describe('the files it shows', () => {
     // Ten times as many files take as long as the few that are compared at all.
     expect(many).toBeLessThan(5 * few)
     expect(many).toBeLessThan(3 * honest)
-    expect(text).toContain('  ! differs from the approved one in more than is shown here; all of it now:')
+    expect(text).toContain('  ! differs from the approved one in more than can be shown; all of it now:')
   })
 })
 
@@ -271,13 +297,51 @@ describe('what changed since the last approved plan', () => {
       },
       before,
     )
-    expect(text).toMatch(/\nChanged since the last approved plan, sha256:[0-9a-f]{64}\n/)
+    expect(text).toMatch(/\nChanged since the last approved plan\n {2}sha256:[0-9a-f]{64}\n/)
     expect(text).toContain('  Goal was "Count what is late"\n')
-    expect(text).toMatch(/ {2}Limits was wall_s \d+, /)
+    expect(text).toMatch(/ {2}Limits was\n {4}wall_s \d+, /)
     expect(text).toContain('  Environment was\n    ORDERS_URL = address of service orders\n')
     expect(text).toContain('  Standard input was not there\n')
     expect(text).toContain("  The operator's target/production is another now\n")
     expect(text).not.toContain('Project was')
+  })
+
+  it('[G-approval-shown] is said of what stands behind the names too, and of what counts as success', async () => {
+    const image = {
+      name: 'python',
+      id: `sha256:${'1'.repeat(64)}`,
+      store: 'containerd',
+      digest: null,
+      arch: 'amd64',
+      agent: digestOf('agent'),
+    } as const
+    const before = planWith({ image, engine: { runtime: 'runsc' } })
+    const same = planWith({ image, engine: { runtime: 'runsc' }, nonce: 'ff'.repeat(16), task: before.task })
+    expect(await shown(same, before)).toContain('  nothing but what the files below say\n')
+    const [service, credential] = [before.services[0], before.credentials[0]]
+    if (service === undefined || credential === undefined) throw new Error('no sample')
+    for (const [change, said] of [
+      [{ image: { ...image, id: `sha256:${'2'.repeat(64)}` } }, 'The image it runs in is another now'],
+      [{ engine: { runtime: 'runc' } }, 'What its sandbox is made with is another now'],
+      [
+        { services: [{ ...service, url: 'https://elsewhere.example' }] },
+        'What stands behind its services is another now',
+      ],
+      [{ hosts: [{ origin: 'https://a.example' }] }, 'What else it can reach is another now'],
+      [
+        { credentials: [{ ...credential, inject: { kind: 'bearer' } }] },
+        'How its credentials are held or used is another now',
+      ],
+      [{ steps: [{ ...before.steps[0], success: [0, 1] }] }, 'Steps was\n    1. "Run a.js": "node" "a.js"\n'],
+      [{ target: { ...before.target, about: 'y' } }, 'Something that is not shown here is another now'],
+    ] as const) {
+      const text = await shown({ ...same, ...(change as Partial<Plan>) }, before)
+      expect(text).toContain(`  ${said}`)
+      expect(text).not.toContain('nothing but what the files below say')
+    }
+    expect(await shown({ steps: [{ title: 't', argv: ['a'], success: [0, 2] }] })).toContain(
+      '"t": "a" (succeeds with exit 0, 2)',
+    )
   })
 
   it('is nothing where the plan itself was approved before, under another requirement: all of it is shown', async () => {

@@ -40,6 +40,7 @@ function context(env: Readonly<Record<string, string>>): Context {
     configFlag: path,
     json: false,
     tty: false,
+    columns: null,
     say: () => undefined,
     note: () => undefined,
     data: () => undefined,

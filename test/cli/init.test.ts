@@ -23,6 +23,7 @@ const context = (): Context => ({
   configFlag: undefined,
   json: true,
   tty: false,
+  columns: null,
   say: () => undefined,
   note: () => undefined,
   data: (data) => void said.push(data),

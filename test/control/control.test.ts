@@ -18,6 +18,7 @@ const methods: ControlMethods = {
   stop: async () => await Promise.reject(new Error('secret detail /var/lib/writ')),
   reload: async () => await Promise.resolve({}),
   approval: async (id) => await Promise.resolve({ id }),
+  approval_file: async (asked) => await Promise.resolve({ asked }),
   answer: async () =>
     await Promise.reject(
       new WritError('approval_refused', 'This approval has expired.', {

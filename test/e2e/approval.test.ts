@@ -332,7 +332,7 @@ describe('what changes between question and run', () => {
     await client.call('upload_artifact', { task_id: task, files: [{ path: 'a.js', content: "console.log('three')" }] })
     const third = (await client.call('start_execution', { task_id: task })).structured
     const shown = world.writ(['approvals', 'show', String((third['approval'] as JsonObject)['approval_id'])]).out
-    expect(shown).toContain('Changed since the last approved plan, sha256:')
+    expect(shown).toContain('Changed since the last approved plan\n  sha256:')
     expect(shown).toContain("  | -console.log('two')")
     expect(shown).toContain("  | +console.log('three')")
     await client.call('cancel_execution', { execution_id: String(third['execution_id']) })

@@ -98,7 +98,7 @@ describe('a person at a terminal', () => {
     expect(answered).toMatchObject({ code: 0, echo: true, canonical: true })
     expect(answered.screen).not.toContain(passphrase)
     expect(answered.screen).toContain('Target        production')
-    expect(answered.screen.indexOf('Requirement   sha256:')).toBeLessThan(
+    expect(answered.screen.indexOf('Requirement\r\n  sha256:')).toBeLessThan(
       answered.screen.indexOf('type the passphrase'),
     )
     expect(answered.out).toContain('satisfied')

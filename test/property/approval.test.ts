@@ -84,7 +84,9 @@ describe('the payload', () => {
           const own = shown.split('\n').filter((line) => !line.startsWith('  ') && line !== '')
           const labels = own.map(
             (line) =>
-              /^(?:Approval apr|Changed since|Context, in|Standard input|[A-Z][a-z]+(?: for by| by)?)/.exec(line)?.[0],
+              /^(?:Approval apr|Words of others|NOT SHOWN|Changed since|Context, in|Standard input|[A-Z][a-z]+(?: for by| by)?)/.exec(
+                line,
+              )?.[0],
           )
           expect(labels.every((label) => label !== undefined)).toBe(true)
           for (const label of [
