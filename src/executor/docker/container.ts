@@ -96,7 +96,10 @@ async function begin(options: StartOptions, id: string, stream: Duplex): Promise
   const { promise: ready, resolve: heard, reject: unheard } = Promise.withResolvers<Isolation>()
   ready.catch(nobody)
   const { promise: closed, resolve: close } = Promise.withResolvers<void>()
+  const gone = new AbortController()
+  let drained: Promise<void> | null = null
   const shut = (): void => {
+    gone.abort()
     stream.destroy()
     unheard(unavailable('the sandbox did not start'))
     close()
@@ -121,7 +124,10 @@ async function begin(options: StartOptions, id: string, stream: Duplex): Promise
       if (stream.destroyed) return
       const bytes = wire.encode(frame)
       if (bytes === null || stream.write(bytes)) return
-      await Promise.race([once(stream, 'drain').catch(nobody), closed])
+      // One promise for all that wait: one of each would be kept for as long as the container lives.
+      await (drained ??= once(stream, 'drain', { signal: gone.signal })
+        .catch(nobody)
+        .then(() => void (drained = null)))
     },
     async end(patienceMs) {
       if (patienceMs === 0) shut()

@@ -1,23 +1,14 @@
 import { createServer } from 'node:http'
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { Duplex } from 'node:stream'
+import type { Duplex } from 'node:stream'
 import type { EgressPort, EgressResponse } from '../../egress/egress.ts'
-import { maxData, windowBytes } from './frame.ts'
+import { Connection } from './connection.ts'
+import type { ConnectionFrames } from './connection.ts'
 
 /*
  * The connections that the agent of a container takes on its loopback arrive here as bytes in frames. Each becomes a
  * stream that Node's own HTTP server reads strictly; what it understood goes to the run's gateway, and to nothing else.
  */
-
-/** What is sent to the agent about a connection; nothing where it is over. The wire keeps numbers and windows. */
-export interface ConnectionFrames {
-  data(connection: number, bytes: Uint8Array): void
-  end(connection: number): void
-  reset(connection: number): void
-  window(connection: number, bytes: number): void
-  /** Bytes that may be sent now. */
-  room(connection: number): number
-}
 
 export interface Connections {
   open(connection: number): void
@@ -33,15 +24,16 @@ export interface Connections {
 const mostBodyBytes = 1_048_576 + 65_536
 /** Requests whose bytes and answers are held at once: a run that reads none of its answers holds no more of the run host. */
 const mostAnswers = 8
-/** Bytes that are read before the agent is told that it may send as much again. */
-const tellAt = windowBytes / 4
+/** Milliseconds from the turn of a request to the end of its body: what a run never ends must not keep a turn. */
+const usualBodyMs = 30_000
 const origin = 'http://127.0.0.1:3128'
 const ownHosts: ReadonlySet<string> = new Set(['127.0.0.1:3128', 'localhost:3128'])
 
 /** `send` is not called any more after `close`. */
-export function openConnections(port: EgressPort, send: ConnectionFrames): Connections {
+export function openConnections(port: EgressPort, send: ConnectionFrames, bodyMs = usualBodyMs): Connections {
   const live = new Map<number, Connection>()
   const stop = new AbortController()
+  const turns = openTurns(mostAnswers)
 
   const server = createServer(
     { maxHeaderSize: 32_768, insecureHTTPParser: false, requireHostHeader: true, keepAliveTimeout: 0 },
@@ -55,31 +47,33 @@ export function openConnections(port: EgressPort, send: ConnectionFrames): Conne
     else stream.destroy()
   })
 
-  let answering = 0
-  const queue: (() => void)[] = []
-  /** Waits for its turn to hold a request and an answer, and holds them until the connection has taken the answer. */
-  async function turn(response: ServerResponse): Promise<void> {
-    if (answering >= mostAnswers) await new Promise<void>((resolve) => queue.push(resolve))
-    else answering++
-    const over = (): void => {
-      const next = queue.shift()
-      if (next === undefined) answering--
-      else next()
-    }
-    if (response.closed) over()
-    else response.once('close', over)
-  }
-
   async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const connection: unknown = request.socket
+    if (!(connection instanceof Connection)) return
+    connection.asked(request)
+    const turn = turns()
     const gone = new AbortController()
-    response.once('close', () => gone.abort())
-    await turn(response)
-    const body = await bodyOf(request)
-    if (body === null) {
-      response.writeHead(413, { connection: 'close' }).end()
+    /** The connection has taken the answer, or there is nobody any more to take it. */
+    const over = (): void => {
+      if (gone.signal.aborted) return
+      connection.off('close', over)
+      gone.abort()
+      turn.over()
+      connection.answered(request)
+    }
+    response.once('close', over)
+    connection.once('close', over)
+    await turn.come
+    if (gone.signal.aborted) return
+    const body = bodyOf(request, bodyMs)
+    connection.reads(request)
+    const came = await body
+    if (gone.signal.aborted) return
+    if (typeof came === 'number') {
+      response.writeHead(came, { connection: 'close' }).end()
       return
     }
-    const got = await ask(request, body, AbortSignal.any([gone.signal, stop.signal]))
+    const got = await ask(request, came, gone.signal)
     if (response.destroyed) return
     const empty = request.method === 'HEAD' || got.status === 204 || got.status === 304
     response.sendDate = false
@@ -119,12 +113,13 @@ export function openConnections(port: EgressPort, send: ConnectionFrames): Conne
 
   return {
     open(connection) {
-      const made = new Connection(connection, send, () => live.delete(connection))
+      const made = new Connection(connection, send)
       live.set(connection, made)
+      made.once('close', () => live.delete(connection))
       server.emit('connection', made)
     },
     data: (connection, bytes) => live.get(connection)?.arrive(bytes),
-    end: (connection) => void live.get(connection)?.push(null),
+    end: (connection) => live.get(connection)?.finish(),
     reset: (connection) => live.get(connection)?.abandon(),
     raised: (connection) => live.get(connection)?.pump(),
     close() {
@@ -132,79 +127,6 @@ export function openConnections(port: EgressPort, send: ConnectionFrames): Conne
       for (const connection of live.values()) connection.abandon()
       server.close()
     },
-  }
-}
-
-/** One connection: holds no more of either direction than one window. */
-class Connection extends Duplex {
-  readonly #number: number
-  readonly #send: ConnectionFrames
-  readonly #closed: () => void
-  /** What was read without telling the agent yet. */
-  #unread = 0
-  /** What waits for room. */
-  #waiting: { bytes: Buffer; readonly done: () => void } | null = null
-  #ended = false
-  #abandoned = false
-
-  constructor(number: number, send: ConnectionFrames, closed: () => void) {
-    super({ allowHalfOpen: true, readableHighWaterMark: 65_536 })
-    this.#number = number
-    this.#send = send
-    this.#closed = closed
-    this.on('error', () => undefined)
-  }
-
-  arrive(bytes: Uint8Array): void {
-    this.#unread += bytes.length
-    if (this.push(bytes)) this.#release()
-  }
-
-  /** Ends it without telling the agent, which knows. */
-  abandon(): void {
-    this.#abandoned = true
-    this.destroy()
-  }
-
-  #release(): void {
-    if (this.#unread < tellAt || this.#abandoned) return
-    this.#send.window(this.#number, this.#unread)
-    this.#unread = 0
-  }
-
-  pump(): void {
-    for (let room = 0; this.#waiting !== null && (room = this.#send.room(this.#number)) > 0;) {
-      const waiting = this.#waiting
-      const part = waiting.bytes.subarray(0, Math.min(room, maxData))
-      waiting.bytes = waiting.bytes.subarray(part.length)
-      if (part.length > 0) this.#send.data(this.#number, part)
-      if (waiting.bytes.length > 0) continue
-      this.#waiting = null
-      waiting.done()
-    }
-  }
-
-  override _read(): void {
-    this.#release()
-  }
-
-  override _write(chunk: Buffer, _encoding: string, done: () => void): void {
-    this.#waiting = { bytes: Buffer.from(chunk), done }
-    this.pump()
-  }
-
-  override _final(done: () => void): void {
-    this.#ended = true
-    if (!this.#abandoned) this.#send.end(this.#number)
-    done()
-  }
-
-  override _destroy(error: Error | null, done: (error: Error | null) => void): void {
-    this.#waiting = null
-    if (!this.#abandoned && !(this.#ended && this.readableEnded)) this.#send.reset(this.#number)
-    this.#abandoned = true
-    this.#closed()
-    done(error)
   }
 }
 
@@ -216,19 +138,51 @@ function urlOf(request: IncomingMessage): string {
   return `${ownHosts.has(host.toLowerCase()) ? origin : `http://${host}`}${target}`
 }
 
-/** Null where it is larger than any gateway takes, or cut off. */
-async function bodyOf(request: IncomingMessage): Promise<Buffer | null> {
+/** Or the status of the answer where it is larger than any gateway takes, cut off, or not there in time. */
+async function bodyOf(request: IncomingMessage, ms: number): Promise<Buffer | 400 | 408 | 413> {
   const chunks: Buffer[] = []
   let size = 0
+  const { promise, resolve } = Promise.withResolvers<Buffer | 400 | 408 | 413>()
+  const late = setTimeout(() => resolve(408), ms)
+  request.on('data', (chunk: Buffer) => {
+    size += chunk.length
+    if (size > mostBodyBytes) resolve(413)
+    else chunks.push(chunk)
+  })
+  request.once('end', () => resolve(Buffer.concat(chunks)))
+  for (const event of ['error', 'close'] as const) request.once(event, () => resolve(400))
   try {
-    for await (const chunk of request as AsyncIterable<Buffer>) {
-      size += chunk.length
-      if (size > mostBodyBytes) return null
-      chunks.push(chunk)
+    return await promise
+  } finally {
+    clearTimeout(late)
+    request.pause()
+  }
+}
+
+/** Lets so many go on at once, in the order they came, each until it is over; one that is over before its turn comes too. */
+function openTurns(most: number): () => { readonly come: Promise<void>; over(): void } {
+  const waiting = new Set<() => void>()
+  let under = 0
+  const next = (): void => {
+    for (const go of waiting) {
+      if (under >= most) return
+      waiting.delete(go)
+      under++
+      go()
     }
-    return Buffer.concat(chunks)
-  } catch {
-    return null
+  }
+  return () => {
+    const { promise: come, resolve } = Promise.withResolvers<void>()
+    waiting.add(resolve)
+    next()
+    return {
+      come,
+      over() {
+        if (waiting.delete(resolve)) resolve()
+        else under--
+        next()
+      },
+    }
   }
 }
 

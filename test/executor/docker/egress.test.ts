@@ -30,7 +30,7 @@ afterEach(() => {
   open = []
 })
 
-function begin(answer: (request: EgressRequest) => Promise<EgressResponse> | EgressResponse): Side {
+function begin(answer: (request: EgressRequest) => Promise<EgressResponse> | EgressResponse, bodyMs?: number): Side {
   const sent = new Map<number, Buffer[]>()
   const side: Side = {
     connections: openConnections(
@@ -51,6 +51,7 @@ function begin(answer: (request: EgressRequest) => Promise<EgressResponse> | Egr
         window: (_connection, bytes) => void (side.returned += bytes),
         room: () => side.room,
       },
+      bodyMs,
     ),
     asked: [],
     text: (connection = first) => Buffer.concat(sent.get(connection) ?? []).toString('latin1'),
@@ -194,6 +195,50 @@ describe('a request of a run', () => {
   })
 })
 
+describe('a body', () => {
+  test('that is not there in time is refused, and others have its turn [G-egress-bounded]', async () => {
+    const side = begin(() => ok(), 200)
+    const head = `POST /v/ HTTP/1.1\r\n${host}Content-Length: 10\r\n\r\n`
+    for (let n = 0; n < 8; n++) say(side, `${head}half`, first + n)
+    say(side, `GET /v/ HTTP/1.1\r\n${host}\r\n`, first + 8)
+    await until(() => side.text(first + 8).endsWith('hello'))
+    for (let n = 0; n < 8; n++) await until(() => side.text(first + n).startsWith('HTTP/1.1 408 '))
+    expect(side.asked).toHaveLength(1)
+  })
+
+  test('that is cut off is refused', async () => {
+    const side = begin(() => ok())
+    say(side, `POST /v/ HTTP/1.1\r\n${host}Content-Length: 10\r\n\r\nhalf`)
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    side.connections.end(first)
+    await until(() => side.ended.includes(first) || side.resets.includes(first))
+    expect(side.asked).toEqual([])
+  })
+
+  test('is not read before its turn, of whatever length [G-egress-bounded]', async () => {
+    const side = begin(() => new Promise(() => undefined))
+    for (let n = 0; n < 8; n++) say(side, `GET /v/ HTTP/1.1\r\n${host}\r\n`, first + n)
+    await until(() => side.asked.length === 8)
+    say(side, `POST /v/ HTTP/1.1\r\n${host}Transfer-Encoding: chunked\r\n\r\n`, first + 8)
+    side.connections.data(first + 8, Buffer.from(`30000\r\n${'a'.repeat(0x30000)}\r\n`))
+    await new Promise((resolve) => setTimeout(resolve, 50))
+    expect(side.returned).toBe(0)
+  })
+
+  test('with the end of a head in it at every place is read whole', async () => {
+    const body = `${'\r\n\r\n'.repeat(20_000)}end`
+    const side = begin(() => ok())
+    for (const [at, text] of [
+      `POST /v/ HTTP/1.1\r\n${host}Content-Length: ${body.length}\r\n\r\n${body}`,
+      `POST /v/ HTTP/1.1\r\n${host}Transfer-Encoding: chunked\r\n\r\n${body.length.toString(16)}\r\n${body}\r\n0\r\n\r\n`,
+    ].entries()) {
+      say(side, text, first + at)
+      await until(() => side.text(first + at).endsWith('hello'))
+      expect(Buffer.from(side.asked[at]?.body ?? []).toString()).toBe(body)
+    }
+  })
+})
+
 describe('an answer', () => {
   test('goes out only as fast as the agent takes it', async () => {
     const side = begin(() => ok('x'.repeat(1_000_000)))
@@ -218,7 +263,67 @@ describe('an answer', () => {
     await new Promise((resolve) => setTimeout(resolve, 50))
     expect(side.asked).toHaveLength(8)
     for (let n = 0; n < 8; n++) side.connections.reset(first + n)
-    await until(() => side.asked.length === 16)
+    await until(() => side.asked.length >= 16)
+    await new Promise((resolve) => setTimeout(resolve, 50))
+    expect(side.asked).toHaveLength(16)
+  })
+
+  test('is waited for before the next request of its connection is read, however many are sent ahead [G-egress-bounded]', async () => {
+    const held: (() => void)[] = []
+    const side = begin(async ({ url }) => {
+      await new Promise<void>((resolve) => held.push(resolve))
+      return ok(url.slice(-1))
+    })
+    side.room = 100_000_000
+    for (let n = 0; n < 8; n++) say(side, `GET /v/ HTTP/1.1\r\n${host}\r\n`, first + n)
+    await until(() => side.asked.length === 8)
+    const one = `GET /v/x HTTP/1.1\r\n${host}\r\n`
+    const many = Math.floor(window / 8 / one.length)
+    // A ninth in every form that holds many requests: whole, byte by byte, and with bodies.
+    say(side, one.repeat(many), first + 8)
+    side.connections.open(first + 9)
+    for (const byte of Buffer.from(one.repeat(200))) side.connections.data(first + 9, Buffer.from([byte]))
+    say(side, `POST /v/x HTTP/1.1\r\n${host}Content-Length: 3\r\n\r\na\r\n${one.repeat(300)}`, first + 10)
+    say(side, `POST /v/x HTTP/1.1\r\n${host}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n${one.repeat(300)}`, first + 11)
+    await new Promise((resolve) => setTimeout(resolve, 100))
+    expect(side.asked).toHaveLength(8)
+    // Nothing was read but a head of each.
+    expect(side.returned).toBe(0)
+    for (let answered = 0; answered < 8; answered++) held.shift()?.()
+    await until(() => side.asked.length === 12)
+    await new Promise((resolve) => setTimeout(resolve, 100))
+    // One at a time, all of them: those of one connection do not pass those of another.
+    expect(side.asked).toHaveLength(12)
+    const all = many + 200 + 301 + 301
+    for (const late = Date.now() + 60_000; side.asked.length < 8 + all || held.length > 0;) {
+      if (Date.now() > late) throw new Error(`only ${side.asked.length} were asked`)
+      expect(held.length).toBeLessThanOrEqual(4)
+      for (const answer of held.splice(0)) answer()
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+    expect(side.text(first + 8).split('HTTP/1.1 200').length - 1).toBe(many)
+    expect(side.resets).toEqual([])
+  })
+
+  test('is not waited for by what was given up: requests that nobody waits for any more keep no place [G-egress-bounded]', async () => {
+    let free: () => void = () => undefined
+    const gate = new Promise<void>((resolve) => (free = resolve))
+    const side = begin(async () => {
+      await gate
+      return ok()
+    })
+    side.room = 100_000_000
+    const one = `GET /v/ HTTP/1.1\r\n${host}\r\n`
+    for (let n = 0; n < 8; n++) say(side, one, first + n)
+    await until(() => side.asked.length === 8)
+    for (let n = 8; n < 3000; n++) {
+      say(side, one + one, first + n)
+      side.connections.reset(first + n)
+    }
+    say(side, one, first + 3000)
+    free()
+    await until(() => side.text(first + 3000).endsWith('hello'))
+    expect(side.asked).toHaveLength(9)
   })
 
   test('to a question for the head alone, and one without content, has none', async () => {
