@@ -25,6 +25,19 @@ export interface RunShare {
   end(): void
 }
 
+/** What a call stores: it counts from when it is taken, so that no two calls are given the same room. Ends with the call. */
+export interface Allowance extends Disposable {
+  /** Throws `quota_exceeded` where the tenant has no room for these bytes. */
+  take(digest: Digest, size: number): void
+  /** Throws likewise, and takes nothing. */
+  check(digest: Digest, size: number): void
+}
+
+/** Bytes that were promised and are still to come; less by what is taken of them. */
+export interface Promised {
+  bytes: number
+}
+
 /** Holds each tenant to what it may store. */
 export interface Storage {
   readonly holdings: Holdings
@@ -32,11 +45,10 @@ export interface Storage {
   /** Counts bytes that were promised to a tenant and are still to come. */
   count(promised: (tenant: string) => number): void
   /**
-   * Throws `quota_exceeded` as soon as the new bytes passed to it are more than the tenant has room for; at once where
-   * there is none left for the records of anything.
-   * @param arrived bytes that were promised and are about to be counted as what they are
+   * Rejects `quota_exceeded` where nothing is left for the records of anything.
+   * @param promised bytes that have arrived and are about to be counted as what they are
    */
-  allowance(tenant: string, arrived?: number): Promise<(digest: Digest, size: number) => void>
+  allowance(tenant: string, promised?: Promised): Promise<Allowance>
   /** Rejects `quota_exceeded` where nothing is left. */
   checkLeft(tenant: string): Promise<void>
   begin(tenant: string): Promise<RunShare>
@@ -46,27 +58,65 @@ export interface Storage {
 
 const megabyte = 1_048_576
 
+/** What the live runs and calls of one tenant took. */
+interface Taken {
+  readonly files: Map<Digest, { readonly size: number; uses: number }>
+  /** Of those that the steps do not tell of. */
+  bytes: number
+}
+
 export function openStorage(ledger: Pick<Ledger, 'steps'>, quotas: () => Quotas, saved: string | null = null): Storage {
-  const holdings = openHoldings(ledger, saved)
+  const read = openHoldings(ledger, saved)
+  const holdings: Holdings = { ...read, refresh }
   const counters: ((tenant: string) => number)[] = []
-  /** Of each tenant, what its live runs took. */
-  const running = new Map<string, Set<Map<Digest, number>>>()
+  const tenants = new Map<string, Taken>()
+  /** What ended runs and calls took: it counts until the steps were read that tell of it. */
+  const ended = new Set<{ readonly tenant: string; readonly digests: ReadonlySet<Digest> }>()
 
   const most = (): number => quotas().stored_mb * megabyte
   const knows = (tenant: string, digest: Digest): boolean =>
-    holdings.holds(tenant, digest) || [...(running.get(tenant) ?? [])].some((taken) => taken.has(digest))
+    read.holds(tenant, digest) || tenants.get(tenant)?.files.has(digest) === true
 
   function used(tenant: string): number {
-    let sum = holdings.bytesOf(tenant)
+    let sum = read.bytesOf(tenant) + (tenants.get(tenant)?.bytes ?? 0)
     for (const promised of counters) sum += promised(tenant)
-    const seen = new Set<Digest>()
-    for (const taken of running.get(tenant) ?? [])
-      for (const [digest, size] of taken) {
-        if (seen.has(digest) || holdings.holds(tenant, digest)) continue
-        seen.add(digest)
-        sum += size
-      }
     return sum
+  }
+
+  async function refresh(): Promise<void> {
+    const over = [...ended]
+    await read.refresh()
+    for (const one of over) {
+      // Another refresh may have been faster.
+      if (!ended.delete(one)) continue
+      const files = tenants.get(one.tenant)?.files
+      for (const digest of one.digests) {
+        const file = files?.get(digest)
+        if (file !== undefined && --file.uses === 0) files?.delete(digest)
+      }
+    }
+    for (const [tenant, taken] of tenants) {
+      taken.bytes = 0
+      for (const [digest, { size }] of taken.files) if (!read.holds(tenant, digest)) taken.bytes += size
+      if (taken.files.size === 0) tenants.delete(tenant)
+    }
+  }
+
+  function share(tenant: string): { take(digest: Digest, size: number): void; end(): void } {
+    const digests = new Set<Digest>()
+    return {
+      take(digest, size) {
+        if (digests.has(digest)) return
+        digests.add(digest)
+        const taken = tenants.get(tenant) ?? { files: new Map(), bytes: 0 }
+        tenants.set(tenant, taken)
+        if (!knows(tenant, digest)) taken.bytes += size
+        const file = taken.files.get(digest)
+        if (file === undefined) taken.files.set(digest, { size, uses: 1 })
+        else file.uses++
+      },
+      end: () => void ended.add({ tenant, digests }),
+    }
   }
 
   function full(): WritError {
@@ -80,44 +130,44 @@ export function openStorage(ledger: Pick<Ledger, 'steps'>, quotas: () => Quotas,
     holdings,
     quotas,
     count: (promised) => void counters.push(promised),
-    async allowance(tenant, arrived = 0) {
-      await holdings.refresh()
-      if (used(tenant) - arrived >= most()) throw full()
-      const fresh = new Set<Digest>()
-      let added = 0
-      return (digest, size) => {
-        if (knows(tenant, digest) || fresh.has(digest)) return
-        fresh.add(digest)
-        added += size
-        if (used(tenant) - arrived + added > most()) throw full()
+    async allowance(tenant, promised = { bytes: 0 }) {
+      await refresh()
+      if (used(tenant) - promised.bytes >= most()) throw full()
+      const mine = share(tenant)
+      const check = (digest: Digest, size: number): number => {
+        if (knows(tenant, digest)) return 0
+        if (used(tenant) - promised.bytes + size > most()) throw full()
+        return size
+      }
+      return {
+        check: (digest, size) => void check(digest, size),
+        take(digest, size) {
+          promised.bytes = Math.max(0, promised.bytes - check(digest, size))
+          mine.take(digest, size)
+        },
+        [Symbol.dispose]: () => mine.end(),
       }
     },
     async checkLeft(tenant) {
-      await holdings.refresh()
+      await refresh()
       if (used(tenant) >= most()) throw full()
     },
     async begin(tenant) {
-      await holdings.refresh()
-      const taken = new Map<Digest, number>()
-      const shares = running.get(tenant) ?? new Set()
-      running.set(tenant, shares.add(taken))
+      await refresh()
+      const mine = share(tenant)
       return {
         left: Math.max(0, most() - used(tenant)),
         take(digest, size) {
-          if (knows(tenant, digest)) return true
-          if (used(tenant) + size > most()) return false
-          taken.set(digest, size)
+          if (!knows(tenant, digest) && used(tenant) + size > most()) return false
+          mine.take(digest, size)
           return true
         },
-        end() {
-          shares.delete(taken)
-          if (shares.size === 0) running.delete(tenant)
-        },
+        end: () => mine.end(),
       }
     },
     async save() {
-      await holdings.refresh()
-      return holdings.save()
+      await refresh()
+      return read.save()
     },
   }
 }

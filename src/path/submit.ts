@@ -18,6 +18,7 @@ import { mayView, mustView } from './admit.ts'
 import { findTask } from './found.ts'
 import { targetResource } from './resource.ts'
 import { type Parts, unknownTarget } from './parts.ts'
+import type { Allowance } from './storage.ts'
 import type { UploadTicket } from './ticket.ts'
 import type { TransferDesk } from './transfer.ts'
 import { inTurn } from './turn.ts'
@@ -41,7 +42,8 @@ export async function submitTask(
       }
     }
     await checkTarget(parts, caller, args)
-    const put = putBytes(parts, await parts.storage.allowance(caller.tenant))
+    using allowance = await parts.storage.allowance(caller.tenant)
+    const put = putBytes(parts, allowance)
     const { files } = await applyFiles([], { files: args.files }, bytesOf(parts), put)
     const task = newTask(caller, args, { id: newId('task'), nowMs: parts.clock.now(), files })
     await parts.ledger.append(
@@ -88,11 +90,12 @@ export async function uploadArtifact(
       args.archive === undefined
         ? undefined
         : await parts.host.unpack(Buffer.from(args.archive.content_base64, 'base64'))
+    using allowance = await parts.storage.allowance(caller.tenant)
     const { files, changed } = await applyFiles(
       task.files,
       { files: args.files, remove: args.remove, unpacked, under: args.archive?.path },
       bytesOf(parts),
-      putBytes(parts, await parts.storage.allowance(caller.tenant)),
+      putBytes(parts, allowance),
     )
     const revised = await revise(parts, task, files, changed)
     const described = { ...(await describe(parts, caller, revised)), changed }
@@ -145,19 +148,19 @@ async function withUpload(
 /** An upload that is complete and has the right digest becomes part of its task as the task now stands. */
 export async function attachUpload(
   parts: Parts,
-  allow: (digest: Digest, size: number) => void,
+  allowance: Allowance,
   { caller, task: id, path, size, sha256, unpack, upload }: UploadTicket,
 ): Promise<Results['upload_artifact']> {
   return await inTurn(`task ${id}`, async () => {
     const task = ownTask(parts, caller, id)
-    if (!unpack) allow(sha256, size)
+    if (!unpack) allowance.take(sha256, size)
     const { files, changed } = await applyFiles(
       task.files,
       unpack
         ? { unpacked: await parts.host.unpack(await upload.read()), under: path }
         : { stored: [{ path, sha256, size }] },
       bytesOf(parts),
-      putBytes(parts, allow),
+      putBytes(parts, allowance),
     )
     if (!unpack) await upload.keep()
     return { ...(await describe(parts, caller, await revise(parts, task, files, changed))), changed }
@@ -177,11 +180,11 @@ export function bytesOf(parts: Parts): (digest: Digest) => Promise<Buffer> {
 
 function putBytes(
   parts: Parts,
-  allow: (digest: Digest, size: number) => void,
+  allowance: Allowance,
 ): (bytes: Uint8Array) => Promise<{ sha256: Digest; size: number }> {
   return async (bytes) => {
     const sha256 = digestOf(bytes)
-    allow(sha256, bytes.length)
+    allowance.take(sha256, bytes.length)
     const known = parts.artifacts.hold(sha256)
     if (known !== null) return { sha256, size: known }
     return await parts.artifacts.put(one(bytes), maxCallBytes)

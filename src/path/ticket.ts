@@ -5,6 +5,7 @@ import type { Digest } from '../digest.ts'
 import { WritError } from '../error.ts'
 import type { ExecutionId, TaskId } from '../id.ts'
 import type { Caller } from '../request/caller.ts'
+import type { Promised } from './storage.ts'
 
 interface Bound {
   /** Who asked for it; redeeming it is decided as theirs. */
@@ -19,6 +20,8 @@ export interface UploadTicket extends Bound {
   readonly task: TaskId
   readonly unpack: boolean
   readonly upload: Upload
+  /** What of it the quota counts still as to come. */
+  readonly promised: Promised
   /** The request that is being served; one at a time. */
   serving: AbortController | null
 }

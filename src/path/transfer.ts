@@ -90,7 +90,7 @@ export function openTransfers(parts: Parts, refusals: Refusals, options: Transfe
   const of = (tenant: string): readonly Ticket[] => tickets.live().filter((ticket) => ticket.caller.tenant === tenant)
   const moving = (tenant: string): number => of(tenant).reduce((sum, ticket) => sum + servingOf(ticket).length, 0)
 
-  storage.count((tenant) => of(tenant).reduce((sum, one) => sum + (one.kind === 'upload' ? one.size : 0), 0))
+  storage.count((tenant) => of(tenant).reduce((sum, one) => sum + (one.kind === 'upload' ? one.promised.bytes : 0), 0))
 
   /** Waits for nothing: what `make` counted is still so when its ticket lives. */
   function give(base: string, make: () => Ticket): Given {
@@ -231,7 +231,8 @@ export function openTransfers(parts: Parts, refusals: Refusals, options: Transfe
       if (stop.signal.aborted) throw stopped(stop.signal)
       // A gigabyte later, the answer may be another one.
       await decide(ticket)
-      const result = await attachUpload(parts, await storage.allowance(ticket.caller.tenant, ticket.size), ticket)
+      using allowance = await storage.allowance(ticket.caller.tenant, ticket.promised)
+      const result = await attachUpload(parts, allowance, ticket)
       await end(ticket, 'used')
       return result
     } catch (failure) {
@@ -257,7 +258,7 @@ export function openTransfers(parts: Parts, refusals: Refusals, options: Transfe
       } else await applyFiles(task.files, { stored: [{ path, sha256, size }] }, nothing, nothing)
       await replace({ kind: 'upload', caller, path, of: task.id })
       await checkDisk(size)
-      const allow = await storage.allowance(caller.tenant)
+      using allowance = await storage.allowance(caller.tenant)
       const base = await options.place.url()
       return give(base, () => {
         const most = storage.quotas().tickets
@@ -265,9 +266,10 @@ export function openTransfers(parts: Parts, refusals: Refusals, options: Transfe
           throw new WritError('quota_exceeded', `Your tenant has ${most} one-time URLs already.`, {
             remedy: 'Use those you have, or wait until they expire.',
           })
-        allow(sha256, size)
+        allowance.check(sha256, size)
         const upload = parts.artifacts.receive()
-        return { kind: 'upload', caller, task: task.id, path, size, sha256, unpack, upload, serving: null }
+        const promised = { bytes: size }
+        return { kind: 'upload', caller, task: task.id, path, size, sha256, unpack, upload, promised, serving: null }
       })
     },
     async issueDownload(caller, execution, { path, size, sha256 }) {

@@ -68,6 +68,29 @@ it('[G-quota] what runs print counts, and is cut where the room ends; with none 
   expect(await run(of('beside'), prints)).toMatchObject({ state: 'succeeded' })
 }, 60_000)
 
+it('[G-quota] calls at the same time are not given the same room, and one that was refused keeps none', async () => {
+  const caller = of('crowd')
+  const submit = async (name: string, size: number): Promise<Results['submit_task']> =>
+    await world.ask(caller, 'submit_task', {
+      project_name: 'p',
+      goal: 'g',
+      target_ref: 'sandbox',
+      execution_intent: 'run_script',
+      inputs: { script: 'main.js' },
+      files: [{ path: 'main.js', content: name.repeat(size) }],
+    })
+  const names = Array.from('abcdefghijkl')
+  const all = await Promise.all(names.map(async (name) => await submit(name, 600_000)))
+  const codes = all.map(({ error }) => error?.code ?? 'stored')
+  expect(codes.filter((code) => code === 'stored').length).toBe(3)
+  expect(codes.filter((code) => code === 'quota_exceeded').length).toBe(names.length - 3)
+  expect(world.parts.storage.holdings.bytesOf('crowd')).toBeLessThanOrEqual(2 * 1_048_576)
+  expect((await submit('m', 200_000)).error).toBeUndefined()
+  // The bytes of one who waits for the same are known already, and count once.
+  const same = await Promise.all([1, 2, 3, 4].map(async () => await submit('a', 600_000)))
+  expect(same.map(({ error }) => error)).toEqual([undefined, undefined, undefined, undefined])
+})
+
 it('[G-quota] the records of tasks count too: a tenant cannot fill the ledger by describing work', async () => {
   const caller = of('records')
   let refused: unknown
