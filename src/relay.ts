@@ -1,11 +1,11 @@
 import { randomUUID } from 'node:crypto'
-import { once } from 'node:events'
 import type { Duplex, Readable, Writable } from 'node:stream'
 import type { Json, JsonObject } from './digest.ts'
 import { WritError } from './error.ts'
+// Of the MCP edge only what imports nothing else of it: a relay has to start at once.
+import { drained, linesOf, write } from './mcp/lines.ts'
+import { maxMessageBytes, parseRequestId, requestIdIn, type RequestId } from './mcp/request-id.ts'
 
-/** As in contracts/mcp-tools.md; written here again because a relay must start without loading the MCP edge. */
-const maxMessageBytes = 4 * 1024 * 1024
 const refusedNumber = -32600
 /** JSON-RPC's range for the implementation: the broker was not there to answer. */
 const lostNumber = -32011
@@ -20,8 +20,6 @@ export interface RelayOptions {
   /** For the operator, on standard error: why there is no broker. */
   report?(error: unknown): void
 }
-
-type Id = string | number
 
 /** Time a broker that listens has to answer its first request. */
 const greetingMs = 10_000
@@ -54,7 +52,7 @@ interface Asked {
 export async function relay(options: RelayOptions): Promise<void> {
   const line = new Relay(options)
   try {
-    for await (const message of linesOf(options.stdin, () => line.refuseOversize())) await line.fromClient(message)
+    for await (const message of linesOf(options.stdin, (id) => line.refuseOversize(id))) await line.fromClient(message)
     await line.drained(options.drainMs ?? 10_000)
   } catch (error) {
     // A client that went without a word is a client that went.
@@ -68,11 +66,11 @@ class Relay {
   readonly #options: RelayOptions
   #socket: Duplex | null = null
   #connecting: Promise<Duplex | null> | null = null
-  readonly #asked = new Map<Id, Asked>()
+  readonly #asked = new Map<RequestId, Asked>()
   /** The `initialize` and `notifications/initialized` lines of a client of the 2025 revisions. */
   #handshake: { readonly initialize: JsonObject; initialized: Buffer | null } | null = null
   /** The relay's own requests; their answers are not the client's. */
-  readonly #greetings = new Map<Id, () => void>()
+  readonly #greetings = new Map<RequestId, () => void>()
   #settled: (() => void) | null = null
   #clientGone = false
 
@@ -89,20 +87,22 @@ class Relay {
     if (line.toString('latin1').trim() === '') return
     const message = parse(line)
     const method = message?.['method']
-    const id = idOf(message)
+    // The id under which the broker will answer, be it with what is wrong with the line.
+    const id = requestIdIn(line)
+    if (id !== null) {
+      if (message !== null && method === 'initialize') this.#handshake = { initialize: message, initialized: null }
+      const asked = { method: typeof method === 'string' ? method : '', stateless: isStateless(message) }
+      return await this.#request(id, { ...asked, line, sentOver: null })
+    }
     if (message !== null && typeof method !== 'string') return await this.#passUnlessGone(line)
     if (message !== null && typeof method === 'string' && !('id' in message))
       return await this.#notify(method, message, line)
-    if (message !== null && typeof method === 'string' && id !== null) {
-      if (method === 'initialize') this.#handshake = { initialize: message, initialized: null }
-      return await this.#request(id, { method, stateless: isStateless(message), line, sentOver: null })
-    }
-    // What cannot be read here is answered by the broker, which says what is wrong with it.
+    // Whom it would be answered to is not known, but the broker says what is wrong with it.
     const socket = await this.#connected(true)
     if (socket !== null) await write(socket, line)
   }
 
-  async #request(id: Id, asked: Asked): Promise<void> {
+  async #request(id: RequestId, asked: Asked): Promise<void> {
     this.#asked.set(id, asked)
     // A line of which not even the last byte left this process can have had no effect: that one is sent again.
     for (let attempt = 0; attempt < 3; attempt++) {
@@ -126,7 +126,7 @@ class Relay {
     if (method === 'notifications/initialized' && this.#handshake !== null) this.#handshake.initialized = line
     if (method === 'notifications/cancelled') {
       const params = message['params']
-      const cancelled = isObject(params) ? idOf({ id: params['requestId'] ?? null }) : null
+      const cancelled = isObject(params) ? parseRequestId(params['requestId']) : null
       if (cancelled !== null && this.#asked.get(cancelled)?.method !== 'initialize') this.#settle(cancelled)
     }
     await this.#passUnlessGone(line)
@@ -137,11 +137,13 @@ class Relay {
     if (this.#socket !== null) await write(this.#socket, line)
   }
 
-  refuseOversize(): void {
+  /** An id that is being served keeps its one answer. */
+  refuseOversize(id: RequestId | null): void {
+    const { code, message, remedy } = oversize
     this.#toClient({
       jsonrpc: '2.0',
-      id: null,
-      error: { code: refusedNumber, message: `a message is at most ${maxMessageBytes} bytes` },
+      id: id !== null && this.#asked.has(id) ? null : id,
+      error: { code: refusedNumber, message: `${message} ${remedy}`, data: { code, message, remedy, ref: 'none' } },
     })
   }
 
@@ -213,7 +215,7 @@ class Relay {
 
   async #fromBroker(line: Buffer): Promise<void> {
     const message = parse(line)
-    const id = idOf(message)
+    const id = parseRequestId(message?.['id'])
     if (message !== null && id !== null && !('method' in message)) {
       const greeted = this.#greetings.get(id)
       if (greeted !== undefined) return greeted()
@@ -235,7 +237,7 @@ class Relay {
     if (this.#asked.size === 0) this.#settled?.()
   }
 
-  #answer(id: Id, asked: Asked, error: WritError): void {
+  #answer(id: RequestId, asked: Asked, error: WritError): void {
     const reason = { code: error.code, message: error.message, remedy: error.remedy, ref: 'none' }
     if (asked.method === 'tools/call') {
       const next =
@@ -259,7 +261,7 @@ class Relay {
     if (!this.#clientGone) this.#options.stdout.write(`${JSON.stringify(message)}\n`)
   }
 
-  #settle(id: Id): void {
+  #settle(id: RequestId): void {
     this.#asked.delete(id)
     if (this.#asked.size === 0) this.#settled?.()
   }
@@ -289,58 +291,9 @@ const lostInFlight = new WritError(
   { remedy: 'Call get_status {} to see what exists before you repeat anything.' },
 )
 
-/** Whole lines with their line breaks; what exceeds a message's size is skipped up to the next break and told. */
-async function* linesOf(stream: Readable, tooLong: (() => void) | null): AsyncGenerator<Buffer> {
-  let held: Buffer[] = []
-  let size = 0
-  let skipping = false
-  for await (const piece of stream as AsyncIterable<Buffer | string>) {
-    let rest = typeof piece === 'string' ? Buffer.from(piece) : piece
-    for (let end = rest.indexOf(10); end >= 0; end = rest.indexOf(10)) {
-      const last = rest.subarray(0, end + 1)
-      rest = rest.subarray(end + 1)
-      const line = held.length === 0 ? last : Buffer.concat([...held, last])
-      held = []
-      size = 0
-      if (skipping) skipping = false
-      else if (tooLong !== null && line.length > maxMessageBytes + 1) tooLong()
-      else yield line
-    }
-    if (rest.length === 0 || skipping) continue
-    held.push(rest)
-    size += rest.length
-    if (tooLong !== null && size > maxMessageBytes) {
-      tooLong()
-      held = []
-      size = 0
-      skipping = true
-    }
-  }
-  // A last line without a break is a message all the same when it comes from a client that ended.
-  if (tooLong !== null && held.length > 0) yield Buffer.concat([...held, Buffer.from('\n')])
-}
-
-/** True once the whole line has left this process; false where it did not and will not. */
-function write(socket: Duplex, line: Buffer): Promise<boolean> {
-  return new Promise((resolve) => {
-    if (socket.destroyed) resolve(false)
-    else socket.write(line, (error) => resolve(error === null || error === undefined))
-  })
-}
-
-/** Until the stream takes more or is gone. */
-async function drained(stream: Writable): Promise<void> {
-  if (stream.destroyed) return
-  const stop = new AbortController()
-  try {
-    const signal = stop.signal
-    await Promise.race([once(stream, 'drain', { signal }), once(stream, 'close', { signal })])
-  } catch {
-    // An error of the stream is followed by its end, which is where it is dealt with.
-  } finally {
-    stop.abort()
-  }
-}
+const oversize = new WritError('too_large', `A message has at most ${maxMessageBytes} bytes.`, {
+  remedy: 'Send less in one call; for a file over 3 MiB ask upload_artifact with "upload" for a URL.',
+})
 
 function parse(line: Buffer): JsonObject | null {
   try {
@@ -352,14 +305,8 @@ function parse(line: Buffer): JsonObject | null {
   }
 }
 
-function idOf(message: JsonObject | null): Id | null {
-  const id = message?.['id']
-  if (typeof id === 'string') return id.length <= 128 ? id : null
-  return typeof id === 'number' && Number.isSafeInteger(id) ? id : null
-}
-
-function isStateless(message: JsonObject): boolean {
-  const params = message['params']
+function isStateless(message: JsonObject | null): boolean {
+  const params = message?.['params']
   const meta = isObject(params) ? params['_meta'] : undefined
   return isObject(meta) && 'io.modelcontextprotocol/protocolVersion' in meta
 }

@@ -269,6 +269,50 @@ describe('the relay', () => {
     expect(one.connects()).toBe(1)
   })
 
+  test('says which request an unreadable line was, and waits for none of them when the client ends', async () => {
+    const one = bench({ drainMs: 20_000 })
+    one.send('{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"get_status","name":"get_result"}}\n')
+    one.send('{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"get_status","arguments":{"a":\t"\t"}}}\n')
+    one.send('{"jsonrpc":"2.0","id":3,"id":4,"method":"ping"}\n')
+    for (const id of [1, 2, null]) expect(await one.answer(id)).toMatchObject({ error: { code: -32700 } })
+    const before = performance.now()
+    one.eof()
+    await one.ended
+    expect(performance.now() - before).toBeLessThan(10_000)
+  })
+
+  test('says of a request that was too long which one it was, wherever its id stands, and what to do instead', async () => {
+    const one = bench()
+    const long = 'x'.repeat(5 * 1024 * 1024)
+    one.send(`{"jsonrpc":"2.0","id":"head","method":"tools/call","params":{"name":"submit_task","a":"${long}"}}\n`)
+    one.send(
+      `{"method":"tools/call","params":{"name":"submit_task","id":1,"a":"${long}"},"jsonrpc":"2.0","id":"tail"}\n`,
+    )
+    one.send(`{"id":"both","method":"tools/call","params":{"a":"${long}"},"jsonrpc":"2.0","id":"both"}\n`)
+    for (const id of ['head', 'tail', null])
+      expect(await one.answer(id)).toMatchObject({
+        error: {
+          code: -32600,
+          data: { code: 'too_large', remedy: expect.stringContaining('upload_artifact') as string },
+        },
+      })
+    expect(one.connects()).toBe(0)
+  })
+
+  test('leaves a request that is served its one answer when a line that is too long names its id', async () => {
+    const one = bench()
+    one.send(call(1, 'get_status', { wait_ms: 300 }))
+    one.send(`{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":"${'x'.repeat(5 * 1024 * 1024)}"}}\n`)
+    expect(await one.answer(null)).toHaveProperty('error')
+    expect(await one.answer(1)).toHaveProperty('result')
+  })
+
+  test('says of an unreadable request, too, that no broker can be reached', async () => {
+    const one = bench({ fail: () => new WritError('no_config', 'no writ.yaml') })
+    one.send('{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":"\t"}}\n')
+    expect(await one.answer(1)).toMatchObject({ error: { data: { code: 'no_config' } } })
+  })
+
   test('waits for open answers when the client ends, but not for long', async () => {
     const quick = bench()
     quick.send(call(1, 'get_status', { wait_ms: 60 }))

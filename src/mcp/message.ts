@@ -3,12 +3,11 @@ import type { Json, JsonObject } from '../digest.ts'
 import { WritError } from '../error.ts'
 import { parseIJson } from '../json.ts'
 import { plainLine } from './neutral.ts'
+import { maxMessageBytes, parseRequestId, requestIdIn, type RequestId } from './request-id.ts'
 
-/** Bytes of one message without its line break (contracts/mcp-tools.md). */
-export const maxMessageBytes = 4 * 1024 * 1024
+export type { RequestId } from './request-id.ts'
+
 const maxDepth = 64
-
-export type RequestId = string | number
 
 /** JSON-RPC 2.0 §5.1, and one of ours: −32000 to −32019 are the implementation's, what follows belongs to MCP. */
 export const errorNumbers = {
@@ -73,7 +72,7 @@ export type Inbound =
 /**
  * Reads one line of a connection: I-JSON, then JSON-RPC, then the closed list of methods and the shape of their
  * parameters. Never throws; what it cannot read comes back as `malformed` with a text that repeats nothing of the input
- * but a name, made harmless.
+ * but a name, made harmless, and the id of the request, where the line has one and only one.
  */
 export function readMessage(line: Uint8Array): Inbound {
   let value: Json
@@ -81,7 +80,7 @@ export function readMessage(line: Uint8Array): Inbound {
     value = parseIJson(line, { maxBytes: maxMessageBytes, maxDepth, refuseProto: true })
   } catch (error) {
     if (!(error instanceof WritError)) throw error
-    return malformed(null, errorNumbers.parse, error.message)
+    return malformed(requestIdIn(line), errorNumbers.parse, error.message)
   }
   if (Array.isArray(value))
     return malformed(null, errorNumbers.invalidRequest, 'batches are not served; send one message per line')
@@ -215,11 +214,6 @@ function readNotification(method: string, params: JsonObject): Inbound {
     cancels,
     forward: { jsonrpc: '2.0', method, params: kept },
   }
-}
-
-function parseRequestId(value: Json | undefined): RequestId | null {
-  if (typeof value === 'string') return value.length <= 128 ? value : null
-  return typeof value === 'number' && Number.isSafeInteger(value) ? value : null
 }
 
 function assertedBy(info: Json | undefined): Asserted | null {

@@ -3,10 +3,11 @@ import type { JSONRPCMessage, Transport } from '@modelcontextprotocol/server'
 import type { Admission, Broker, Message } from '../broker.ts'
 import type { Reason } from '../policy/policy.ts'
 import type { Caller } from '../request/caller.ts'
-import { errorNumbers, maxMessageBytes, readMessage } from './message.ts'
-import type { InboundNotification, InboundRequest, RequestId } from './message.ts'
+import { errorNumbers, readMessage } from './message.ts'
+import type { InboundNotification, InboundRequest } from './message.ts'
 import { decide, errorAnswer, harmless, refusalAnswer, unknownTool } from './refusal.ts'
 import type { Log } from './refusal.ts'
+import { maxMessageBytes, type RequestId } from './request-id.ts'
 
 /** Requests of one connection that may be unanswered at once; more are left in the socket. */
 const inFlightMax = 64

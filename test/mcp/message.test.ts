@@ -1,34 +1,67 @@
 import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { maxMessageBytes, readMessage, requestMethods } from '../../src/mcp/message.ts'
+import { readMessage, requestMethods } from '../../src/mcp/message.ts'
+import { maxMessageBytes, openIdFinder } from '../../src/mcp/request-id.ts'
 
 const read = (text: string) => readMessage(Buffer.from(text))
 const request = (rest: string) => read(`{"jsonrpc":"2.0","id":1,${rest}}`)
 
 describe('a message', () => {
   test.each([
-    ['a duplicate key', '{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}'],
-    [
-      'a duplicate key deep inside',
-      '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x","arguments":{"a":1,"a":2}}}',
-    ],
-    ['a duplicate key spelled with an escape', '{"jsonrpc":"2.0","id":1,"method":"ping","\\u0069d":2}'],
-    ['an escaped lone surrogate', '{"jsonrpc":"2.0","id":"\\ud800","method":"ping"}'],
-    [
-      'depth 65',
-      `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x","arguments":{"a":${'['.repeat(62)}${']'.repeat(62)}}}}`,
-    ],
-    ['an integer beyond 2^53', '{"jsonrpc":"2.0","id":9007199254740993,"method":"ping"}'],
-    [
-      'a member named __proto__',
-      '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x","arguments":{"__proto__":{"a":1}}}}',
-    ],
+    ['two ids', '{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}'],
+    ['the same id twice', '{"jsonrpc":"2.0","id":1,"id":1,"method":"ping"}'],
+    ['a second id spelled with an escape', '{"jsonrpc":"2.0","id":1,"method":"ping","\\u0069d":2}'],
+    ['an escaped lone surrogate in its id', '{"jsonrpc":"2.0","id":"\\ud800","method":"ping"}'],
+    ['an id beyond 2^53', '{"jsonrpc":"2.0","id":9007199254740993,"method":"ping"}'],
+    ['an id that is an object', '{"jsonrpc":"2.0","id":{"id":1,"id":2},"method":"ping"}'],
     ['a byte order mark', '\ufeff{"jsonrpc":"2.0","id":1,"method":"ping"}'],
-    ['a comment', '{"jsonrpc":"2.0",/* */"id":1,"method":"ping"}'],
-    ['a half message', '{"jsonrpc":"2.0","id":1,'],
+    ['a comment', '{"jsonrpc":"2.0",/* "id":2, */"id":1,"method":"ping"}'],
+    ['a half message', '{"jsonrpc":"2.0","id":1,"method":"ping",'],
+    ['more behind it', '{"jsonrpc":"2.0","id":1,"method":"ping"}{"id":2}'],
+    ['an id in its parameters only', '{"jsonrpc":"2.0","method":"ping","params":{"id":1,"a":1,"a":2}}'],
+    ['an id in a list', '[{"jsonrpc":"2.0","id":1,"method":"ping","method":"ping"},]'],
+    ['the shape of an answer', '{"jsonrpc":"2.0","id":1,"result":{"a":1,"a":2}}'],
     ['nothing but text', 'GET / HTTP/1.1'],
   ])('with %s is malformed, with a null id', (_what, text) => {
     expect(read(text)).toMatchObject({ kind: 'malformed', id: null, number: -32700 })
+  })
+
+  test.each([
+    ['a duplicate key', '1', '"id":1,"method":"ping","method":"ping"'],
+    ['a duplicate key deep inside', '"a b"', '"method":"ping","params":{"a":{"id":3,"id":4}},"id":"a b"'],
+    ['an id spelled with escapes', '"\\"\\u0031"', '"\\u0069d":"\\"\\u0031","method":"ping","x":1,"x":2'],
+    ['an escaped lone surrogate', '-7', '"id" : -7 ,"method":"ping","params":{"a":"\\ud800"}'],
+    ['depth 65', '0', `"method":"ping","params":{"a":${'['.repeat(64)}${']'.repeat(64)}},"id":0`],
+    ['an integer beyond 2^53', '1', '"id":1,"method":"ping","params":{"a":9007199254740993}'],
+    ['a member named __proto__', '1', '"id":1,"method":"ping","params":{"__proto__":{"id":2}}'],
+    ['a raw control character', '1', '"id":1,"method":"ping","params":{"a":"\u0001"}'],
+    ['a value that is none', '1', '"id":1,"params":{"a":},"method":"ping"'],
+    ['quotes and braces in its text', '1', '"method":"ping","params":{"a":"\\"},\\"id\\":2,{\\\\","a":1},"id":1'],
+  ])('with %s is malformed, and answered under its one id', (_what, id, rest) => {
+    expect(read(`{"jsonrpc":"2.0",${rest}}`)).toMatchObject({
+      kind: 'malformed',
+      id: JSON.parse(id) as unknown,
+      number: -32700,
+    })
+  })
+
+  test('has the same id for the finder as for the parser, whatever it is, in whatever pieces it comes', () => {
+    fc.assert(
+      fc.property(
+        fc.oneof(fc.string({ maxLength: 20 }), fc.maxSafeInteger()),
+        fc.jsonValue(),
+        fc.boolean(),
+        fc.integer({ min: 1, max: 9 }),
+        (id, params, first, step) => {
+          fc.pre(typeof id === 'number' || id.isWellFormed())
+          const message = first ? { id, method: 'ping', params } : { method: 'ping', params, id }
+          const bytes = Buffer.from(JSON.stringify(message))
+          const finder = openIdFinder()
+          for (let at = 0; at < bytes.length; at += step) finder.feed(bytes.subarray(at, at + step))
+          expect(finder.found()).toBe(id)
+        },
+      ),
+    )
   })
 
   test('of bytes that are not UTF-8 is malformed', () => {
@@ -49,7 +82,7 @@ describe('a message', () => {
 
   test('longer than 4 MiB is malformed even when its line ends', () => {
     const text = `{"jsonrpc":"2.0","id":1,"method":"ping","params":{"_meta":{"pad":"${'x'.repeat(maxMessageBytes)}"}}}`
-    expect(read(text)).toMatchObject({ kind: 'malformed', number: -32700 })
+    expect(read(text)).toMatchObject({ kind: 'malformed', id: 1, number: -32700 })
   })
 
   test.each([
