@@ -1,6 +1,6 @@
 import { createHash, randomBytes, randomUUID } from 'node:crypto'
 import { setTimeout as timer } from 'node:timers'
-import { callBytes, callQuota } from './wire.ts'
+import { callBytes, callQuota, fetchLimits, maxPayload } from './wire.ts'
 
 /** What the guest's calls do outside the isolate; the worker's side of `prelude.ts`. */
 export interface Surroundings {
@@ -123,14 +123,20 @@ export function openBridge(around: Surroundings, outputs: Map<string, Buffer>, l
         const body = takeBytes()
         const { id, url, method, headers } = object(text)
         if (body === null) return 'the body of the request is too large'
-        if (typeof id !== 'number' || typeof url !== 'string' || typeof method !== 'string' || !pairs(headers))
+        if (!isCount(id) || typeof url !== 'string' || typeof method !== 'string' || !pairs(headers))
           return 'fetch needs a URL'
+        // What the run host would refuse as a frame is told to the guest here.
+        if (url.length > fetchLimits.url) return `the URL is longer than ${fetchLimits.url} characters`
+        if (method.length > fetchLimits.method) return `the method is longer than ${fetchLimits.method} characters`
+        if (headers.length > fetchLimits.headers) return `a request may have ${fetchLimits.headers} headers`
+        if (headers.some(([name, value]) => name.length > fetchLimits.name || value.length > fetchLimits.value))
+          return `a header has a name of at most ${fetchLimits.name} and a value of at most ${fetchLimits.value} characters`
         around.fetch(id, method, url, headers, body)
         return ''
       }
       case 'unfetch': {
         const { id } = object(text)
-        if (typeof id === 'number') around.unfetch(id)
+        if (isCount(id)) around.unfetch(id)
         return ''
       }
       case 'exit':
@@ -188,10 +194,13 @@ function object(text: string): { readonly [key: string]: unknown } {
   return value as { readonly [key: string]: unknown }
 }
 
+function isCount(value: unknown): value is number {
+  return typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= maxPayload
+}
+
 function pairs(value: unknown): value is readonly (readonly [string, string])[] {
   return (
     Array.isArray(value) &&
-    value.length <= 100 &&
     value.every((pair) => Array.isArray(pair) && pair.length === 2 && pair.every((item) => typeof item === 'string'))
   )
 }

@@ -1,9 +1,10 @@
 import { z } from 'zod'
-import { maxPayload } from './wire.ts'
+import { fetchLimits, maxPayload } from './wire.ts'
 import type { FromWorker } from './wire.ts'
 
 const count = z.int().min(0).max(maxPayload)
-const header = z.tuple([z.string().max(256), z.string().max(16_384)])
+const milliseconds = z.int().min(0)
+const header = z.tuple([z.string().max(fetchLimits.name), z.string().max(fetchLimits.value)])
 
 const frame = z.discriminatedUnion('t', [
   z.strictObject({ t: z.literal('ready') }),
@@ -12,16 +13,16 @@ const frame = z.discriminatedUnion('t', [
   z.strictObject({
     t: z.literal('fetch'),
     id: count,
-    method: z.string().max(32),
-    url: z.string().max(16_384),
-    headers: z.array(header).max(100),
+    method: z.string().max(fetchLimits.method),
+    url: z.string().max(fetchLimits.url),
+    headers: z.array(header).max(fetchLimits.headers),
   }),
   z.strictObject({ t: z.literal('unfetch'), id: count }),
   z.strictObject({
     t: z.literal('exited'),
     step: count,
     exit: z.int().min(0).max(255),
-    ms: count,
+    ms: milliseconds,
     reason: z.literal('guest_error').nullable(),
   }),
   z.strictObject({ t: z.literal('artifact'), path: z.string().min(1).max(1024) }),

@@ -266,12 +266,15 @@ type Entry =
   | { readonly kind: 'module'; readonly module: ivm.Module }
   | { readonly kind: 'script'; readonly script: ivm.Script }
 
+/** At the beginning of a line. It goes over no line end, so that a text of empty lines costs no more than its length. */
+const moduleWord = /^[^\S\r\n\u2028\u2029]*(?:import|export)\b/m
+
 /** A lone script may return from its top level or be sloppy; what is no module is taken as the body of a function. */
 async function compileEntry(isolate: ivm.Isolate, filename: string, text: string): Promise<Entry> {
   try {
     return { kind: 'module', module: await isolate.compileModule(text, { filename }) }
   } catch (error) {
-    if (isolate.isDisposed || /^\s*(?:import|export)\b/m.test(text)) throw error
+    if (isolate.isDisposed || moduleWord.test(text)) throw error
     const open = '(async function () { '
     const script = await isolate
       .compileScript(`${open}${text.replace(/^#!.*/, '')}\n})`, { filename, columnOffset: -open.length })

@@ -47,9 +47,14 @@ export function createIsolateExecutor(options: IsolateOptions): Executor & { rea
         plan.files.map(async (file) => [file.path, await io.files.read(file.sha256)] as const),
       )
       if (io.signal.aborted) return { end: 'stopped', by: abortedBy(io.signal), steps: [] }
-      const worker = await pool.take(plan.limits.memory_mb)
+      const taking = pool.take(plan.limits.memory_mb, plan.limits.cpu_s)
+      const worker = await unlessAborted(taking, io.signal)
+      if (worker === null) {
+        // A sandbox that is slow to start holds up no cancel; nothing of the run was in it, and it goes when it is there.
+        taking.then((late) => pool.end(late)).catch(() => undefined)
+        return { end: 'stopped', by: abortedBy(io.signal), steps: [] }
+      }
       try {
-        if (io.signal.aborted) return { end: 'stopped', by: abortedBy(io.signal), steps: [] }
         await io.started(0)
         return await runIn(worker, job, io, files)
       } finally {
@@ -164,7 +169,7 @@ export function createIsolateExecutor(options: IsolateOptions): Executor & { rea
         if (worker.pipe.backlog > sentAhead) await sent
       }
       void worker.pipe.send({ t: 'go', job: workerJob(job) })
-      await Promise.all([worker.child.exited, worker.pipe.closed])
+      const [{ signal }] = await Promise.all([worker.child.exited, worker.pipe.closed])
       if (ending === 'exited' && steps.length > 0) return { end: 'exited', steps, reason }
       const cut: StepExit = {
         title: plan.steps[current]?.title ?? '',
@@ -175,7 +180,7 @@ export function createIsolateExecutor(options: IsolateOptions): Executor & { rea
       if (stopped !== null) return { end: 'stopped', by: stopped, steps: all }
       if (ending === 'memory' || worker.cage.kills() > 0 || /out of memory/i.test(worker.child.complaint()))
         return { end: 'stopped', by: 'memory', steps: all }
-      if (ending === 'cpu') return { end: 'stopped', by: 'time', steps: all }
+      if (ending === 'cpu' || signal === 'SIGXCPU') return { end: 'stopped', by: 'time', steps: all }
       if (ending === 'callback_quota') return { end: 'exited', steps: all, reason: 'callback_quota' }
       return { end: 'exited', steps: all, reason: 'sandbox_crash' }
     } finally {
@@ -196,6 +201,19 @@ function workerJob(job: Job): WorkerJob {
   for (const { name, value } of plan.environment) put(name, environmentText(value, job.placeholders))
   put('WRIT_OUT', '/out')
   return { steps: plan.steps, env, stdin: plan.stdin ?? '', inputs: plan.task.inputs, limits: plan.limits }
+}
+
+/** What is waited for, or null where the run was ended first. */
+async function unlessAborted<T>(waited: Promise<T>, signal: AbortSignal): Promise<T | null> {
+  const { promise, resolve } = Promise.withResolvers<null>()
+  const stop = (): void => resolve(null)
+  signal.addEventListener('abort', stop)
+  if (signal.aborted) stop()
+  try {
+    return await Promise.race([promise, waited])
+  } finally {
+    signal.removeEventListener('abort', stop)
+  }
 }
 
 function abortedBy(signal: AbortSignal): 'time' | 'cancel' {

@@ -17,6 +17,8 @@ export interface Worker {
   readonly cage: Cage
   /** What it was started for; where resource limits hold it, they cannot be raised any more. */
   readonly memoryMb: number
+  /** Seconds of processor time that the kernel grants it, whoever watches or does not. */
+  readonly cpuS: number
   /** Where its frames go; set by the run that took it. */
   take: (header: FromWorker, payload: Buffer) => void | Promise<void>
 }
@@ -31,8 +33,8 @@ export interface PoolOptions {
 }
 
 export interface Pool {
-  /** A worker that is ready. Rejects `target_unavailable`. */
-  take(memoryMb: number): Promise<Worker>
+  /** A worker that is ready, for a run of so many megabytes and seconds of processor time. Rejects `target_unavailable`. */
+  take(memoryMb: number, cpuS: number): Promise<Worker>
   /** Kills a worker and resolves when it is seen gone. */
   end(worker: Worker): Promise<void>
   /** Pids of the workers that wait for a run, or will soon. */
@@ -43,6 +45,9 @@ export interface Pool {
 /** Megabytes a worker itself needs beside what its guest may have. */
 export const workerShareMb = 96
 const bootMs = 15_000
+/** Seconds of processor time beyond those of its run after which the kernel ends a worker that nobody ends; then it kills. */
+const bootCpuS = 10
+const killCpuS = 5
 /** A pause before a taken worker is replaced, so that its start does not compete with a short run that just began. */
 const refillMs = 50
 
@@ -54,6 +59,8 @@ export function openPool(options: PoolOptions): Pool {
   let open = true
   let count = 0
   let memoryMb = 256
+  // Where it was raised once it stays so: a run that needs more than the worker that waits has to wait for another.
+  let cpuS = 60
   const spares: Promise<Worker>[] = []
   const live = new Set<Worker>()
   const busy = new Set<Worker>()
@@ -64,7 +71,9 @@ export function openPool(options: PoolOptions): Pool {
     cage.limit(memoryMb + workerShareMb)
     const shift = cage.joins.map((_, at) => `echo $$ > "$${at + 1}" || exit 97`).join('; ')
     const space = cage.kind === 'rlimit' ? `ulimit -v ${addressSpaceKb + memoryMb * 1024} 2>/dev/null` : ':'
-    const script = `${shift === '' ? ':' : `${shift}; shift ${cage.joins.length}`}; ${limits}; ${space}; exec "$@"`
+    const own = cpuS + bootCpuS
+    const cpu = `ulimit -S -t ${own}; ulimit -H -t ${own + killCpuS}`
+    const script = `${shift === '' ? ':' : `${shift}; shift ${cage.joins.length}`}; ${limits}; ${cpu}; ${space}; exec "$@"`
     const node = [
       process.execPath,
       '--no-node-snapshot',
@@ -104,6 +113,7 @@ export function openPool(options: PoolOptions): Pool {
       child,
       cage,
       memoryMb,
+      cpuS,
       pipe: openPipe<FromWorker, ToWorker>(child.stream, {
         check: checkFromWorker,
         maxHeader,
@@ -148,13 +158,14 @@ export function openPool(options: PoolOptions): Pool {
 
   fill()
   return {
-    async take(wanted) {
+    async take(wanted, wantedCpuS) {
       if (!open) throw new WritError('target_unavailable', 'the sandbox is shutting down')
       memoryMb = wanted
+      cpuS = Math.max(cpuS, wantedCpuS)
       const spare = spares.shift()
       setTimeout(fill, refillMs).unref()
       let worker = await (spare ?? start()).catch(start)
-      const tooSmall = worker.cage.kind === 'rlimit' && worker.memoryMb < wanted
+      const tooSmall = worker.cpuS < wantedCpuS || (worker.cage.kind === 'rlimit' && worker.memoryMb < wanted)
       if (tooSmall) worker.child.kill()
       if (tooSmall || !live.has(worker)) worker = await start()
       busy.add(worker)

@@ -1,6 +1,7 @@
-import { readFileSync, readlinkSync } from 'node:fs'
+import { readFileSync, readdirSync, readlinkSync } from 'node:fs'
 import { afterAll, describe, expect, test, vi } from 'vitest'
 import type { Outcome } from '../../../src/execution/job.ts'
+import { checkFromWorker } from '../../../src/executor/isolate/check.ts'
 import { findCage } from '../../../src/executor/isolate/cage.ts'
 import { createIsolateExecutor } from '../../../src/executor/isolate/isolate.ts'
 import { workerShareMb } from '../../../src/executor/isolate/pool.ts'
@@ -32,6 +33,20 @@ async function waitingWorker(): Promise<number> {
     },
     { timeout: 15_000, interval: 10 },
   )
+}
+
+/** Workers that this process started. */
+function workers(): readonly number[] {
+  return readdirSync('/proc').flatMap((name) => {
+    try {
+      const stat = readFileSync(`/proc/${name}/stat`, 'utf8')
+      const [state, parent] = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+      const command = readFileSync(`/proc/${name}/cmdline`, 'utf8')
+      return Number(parent) === process.pid && state !== 'Z' && command.includes('isolate/worker') ? [Number(name)] : []
+    } catch {
+      return []
+    }
+  })
 }
 
 const passed = { end: 'exited', reason: null, steps: [{ exit: 0 }] }
@@ -184,6 +199,102 @@ console.log(own(globalThis), own(writ), own(Object.prototype), own(Array.prototy
     expect(limits).toMatch(/Max core file size\s+0\s+0/)
     expect(limits).toMatch(/Max file size\s+0\s+0/)
     expect(limits).toMatch(/Max open files\s+64\s+64/)
+  })
+
+  test('a worker has its processor time from the kernel too, and one that needs more gets another worker [G-limits-hold]', async () => {
+    const limitOf = (pid: number): readonly number[] =>
+      /Max cpu time\s+(\d+)\s+(\d+)/
+        .exec(readFileSync(`/proc/${pid}/limits`, 'utf8'))
+        ?.slice(1)
+        .map(Number) ?? []
+    const [soft = 0, hard = 0] = limitOf(await waitingWorker())
+    expect(soft).toBeGreaterThanOrEqual(60)
+    expect(soft).toBeLessThan(100)
+    expect(hard).toBeGreaterThan(soft)
+    let seen: readonly number[] = []
+    const { outcome } = await run(
+      { 'a.js': `console.log('here'); await new Promise((done) => setTimeout(done, 300))` },
+      { limits: { cpu_s: 500, wall_s: 60 } },
+      (listening) => {
+        const watch = setInterval(() => {
+          if (listening.size === 0) return
+          clearInterval(watch)
+          for (const pid of workers()) if (!executor.waiting.includes(pid)) seen = limitOf(pid)
+        }, 10)
+      },
+    )
+    expect(outcome).toMatchObject(passed)
+    expect(seen[0]).toBeGreaterThanOrEqual(500)
+  })
+
+  test('a cancel does not wait for a sandbox that is still starting, and that one does not stay [G-cancel]', async () => {
+    const cold = createIsolateExecutor({ env, owner: `cold${process.pid}`, poolSize: 0 })
+    const before = new Set(workers())
+    const prepared = prepare({ files: { 'a.js': '' }, argv: [['a.js']] })
+    const seen = listen(prepared)
+    const running = cold.run(prepared.job, seen.io)
+    const [starting = 0] = await vi.waitFor(() => {
+      const pids = cold.waiting.filter((pid) => !before.has(pid))
+      expect(pids).toHaveLength(1)
+      return pids
+    })
+    process.kill(starting, 'SIGSTOP')
+    const begun = performance.now()
+    seen.stop.abort('cancel')
+    expect(await running).toEqual({ end: 'stopped', by: 'cancel', steps: [] })
+    expect(performance.now() - begun).toBeLessThan(2000)
+    expect(seen.started).toEqual([])
+    process.kill(starting, 'SIGCONT')
+    await vi.waitFor(() => expect(cold.waiting).toEqual([]), { timeout: 20_000 })
+    await cold.close()
+  })
+
+  test.each([
+    ['URL', `'http://127.0.0.1:3128/x/' + 'a'.repeat(20000)`, 'the URL is longer than 16384 characters'],
+    ['method', `'http://127.0.0.1:3128/x/', { method: 'A'.repeat(40) }`, 'the method is longer than 32 characters'],
+    [
+      'value of a header',
+      `'http://127.0.0.1:3128/x/', { headers: { a: 'b'.repeat(17000) } }`,
+      'a header has a name of at most 256 and a value of at most 16384 characters',
+    ],
+    [
+      'name of a header',
+      `'http://127.0.0.1:3128/x/', { headers: { ['a'.repeat(300)]: 'b' } }`,
+      'a header has a name of at most 256 and a value of at most 16384 characters',
+    ],
+    [
+      'list of headers',
+      `'http://127.0.0.1:3128/x/', { headers: Array.from({ length: 101 }, (_, at) => ['x-' + at, '1']) }`,
+      'a request may have 100 headers',
+    ],
+  ])('tells a guest whose request has too long a %s, and lets it go on', async (_what, given, told) => {
+    const { outcome, seen } = await run({
+      'a.js': `try { await fetch(${given}) } catch (error) { console.log(error.message) }\nconsole.log((await fetch('http://127.0.0.1:3128/x/')).status)`,
+    })
+    expect(outcome).toMatchObject(passed)
+    expect(seen.text()).toBe(`${told}\n403\n`)
+  })
+
+  test('a guest that forges the number of a request fails itself only', async () => {
+    const forged = (id: string): string =>
+      `Object.prototype.toJSON = function () { return 'url' in this ? { id: ${id}, url: this.url, method: 'GET', headers: [] } : this }\ntry { await fetch('http://127.0.0.1:3128/x/') } catch (error) { console.log(error.message) }`
+    for (const id of ['-5', '1.5', '1e99', '"1"']) {
+      const { outcome, seen } = await run({ 'a.js': forged(id) })
+      expect(outcome).toMatchObject(passed)
+      expect(seen.text()).toBe('fetch needs a URL\n')
+    }
+  })
+
+  test('reads a script of empty lines in time to its length, not to its square', async () => {
+    const { outcome, seen } = await run({ 'a.js': `${'\n'.repeat(300_000)}@@@` }, { limits: { cpu_s: 3 } })
+    expect(outcome).toMatchObject({ end: 'exited', reason: 'guest_error' })
+    expect(seen.text('stderr')).toContain('SyntaxError')
+  })
+
+  test('takes the time of a step that lasts for days', () => {
+    const frame = { t: 'exited', step: 0, exit: 0, ms: 86_400_000 * 3, reason: null }
+    expect(checkFromWorker(frame)).toEqual(frame)
+    expect(checkFromWorker({ ...frame, ms: -1 })).toBeNull()
   })
 
   test('holds a memory bomb to its limit, by the kernel [G-limits-hold]', async (ctx) => {
