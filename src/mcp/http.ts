@@ -9,7 +9,7 @@ import { openLine } from './line.ts'
 import { decide, errorAnswer, refusalAnswer, unknownTool } from './refusal.ts'
 import type { Log } from './refusal.ts'
 import { makeServer } from './server.ts'
-import { openSessions, ownerOf } from './session.ts'
+import { openSessions, personOf } from './session.ts'
 import type { Session, Sessions, SessionLimits } from './session.ts'
 import { openStateless, statelessRevision } from './stateless.ts'
 
@@ -104,7 +104,7 @@ export function openMcpHttp(options: {
       request.caller,
       (inbound.kind === 'request' ? inbound.asserted : null) ?? session?.asserted ?? null,
     )
-    const place = await deciding.enter(ownerOf(caller), request.signal)
+    const place = await deciding.enter(personOf(caller), request.signal)
     if (place === null) return busy(inbound.kind === 'request' ? inbound.id : null)
     const admission = await decide((one, message) => broker.admit(one, message), caller, inbound.message, log)
     place[Symbol.dispose]()

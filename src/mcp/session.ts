@@ -42,6 +42,7 @@ export interface Sessions {
 interface Open extends Session {
   readonly id: string
   readonly owner: string
+  readonly person: string
   usedMs: number
   /** Requests being served and streams held: while there are any, the session is in use. */
   readonly busy: () => boolean
@@ -67,18 +68,17 @@ export function openSessions(options: {
   )
   sweep.unref()
 
-  /** Clients come back without having ended their last session; the one longest unused makes room. */
-  const makeRoom = async (within: readonly Open[], max: number): Promise<boolean> => {
-    if (within.length < max) return true
-    const idle = within.filter((session) => !session.busy())
+  /** Clients come back without having ended their last session; their own one longest unused makes room, nobody else's. */
+  const makeRoom = async (person: string): Promise<boolean> => {
+    const idle = [...open.values()].filter((session) => session.person === person && !session.busy())
     const oldest = idle.reduce<Open | null>(
       (found, one) => (found === null || one.usedMs < found.usedMs ? one : found),
       null,
     )
-    if (oldest === null) return false
-    await oldest.forget()
-    return true
+    await oldest?.forget()
+    return oldest !== null
   }
+  const countOf = (person: string): number => [...open.values()].filter((session) => session.person === person).length
 
   return {
     find(id, caller) {
@@ -86,12 +86,12 @@ export function openSessions(options: {
       return session === undefined || session.owner !== ownerOf(caller) ? null : session
     },
     async open(caller, asserted) {
-      const owner = ownerOf(caller)
-      const mine = [...open.values()].filter((session) => session.owner === owner)
-      if (!(await makeRoom(mine, limits.sessionsPerCaller))) return { kind: 'full', whose: 'caller' }
-      if (!(await makeRoom([...open.values()], limits.sessions))) return { kind: 'full', whose: 'all' }
+      const [owner, person] = [ownerOf(caller), personOf(caller)]
+      if (countOf(person) >= limits.sessionsPerCaller && !(await makeRoom(person)))
+        return { kind: 'full', whose: 'caller' }
+      if (open.size >= limits.sessions && !(await makeRoom(person))) return { kind: 'full', whose: 'all' }
       const id = randomBytes(24).toString('base64url')
-      const session = await connect({ ...options, id, owner, asserted, forgotten: () => void open.delete(id) })
+      const session = await connect({ ...options, id, owner, person, asserted, forgotten: () => void open.delete(id) })
       open.set(id, session)
       log.debug({ sessions: open.size }, 'an MCP session was opened')
       return { kind: 'open', session }
@@ -105,8 +105,13 @@ export function openSessions(options: {
 }
 
 /** Who a session belongs to: not one token, for an access token is replaced while a session lives. */
-export function ownerOf(caller: Caller): string {
+function ownerOf(caller: Caller): string {
   return JSON.stringify([caller.tenant, caller.subject.type, caller.subject.id, caller.agent.id])
+}
+
+/** Whose share a session is of: another agent, or a client registered anew, buys no second one. */
+export function personOf({ tenant, subject }: Caller): string {
+  return JSON.stringify([tenant, subject.type, subject.id])
 }
 
 async function connect(options: {
@@ -115,6 +120,7 @@ async function connect(options: {
   readonly keepAliveMs: number
   readonly id: string
   readonly owner: string
+  readonly person: string
   readonly asserted: Asserted | null
   readonly forgotten: () => void
 }): Promise<Open> {
@@ -157,6 +163,7 @@ async function connect(options: {
   const session: Open = {
     id,
     owner: options.owner,
+    person: options.person,
     asserted: options.asserted,
     usedMs: performance.now(),
     busy: () => pending.size > 0 || streams > 0,
