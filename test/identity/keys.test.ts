@@ -87,6 +87,28 @@ describe('the keys of an issuer', () => {
     expect(said(await world.with(await token()))).toBe('ok corp:alice')
   })
 
+  it('[G-no-hammer] are not asked for more than twice in any minute of an issuer that answers with errors', async () => {
+    for (const known of [true, false]) {
+      const { issuer, world, token, later, pair } = await setUp()
+      if (known) await world.with(await token())
+      issuer.instead.set('/jwks', { status: 500, body: 'ill' })
+      const [right, invented] = [await token(), await token({ ...pair, kid: 'invented' })]
+      const counts: number[] = []
+      for (let second = 0; second < 300; second++) {
+        const answers = [said(await world.with(right)), said(await world.with(invented))]
+        expect(answers[0]).toBe(known ? 'ok corp:alice' : unavailable)
+        expect(['401', '503']).toContain(answers[1]?.slice(0, 3))
+        counts.push(fetched(issuer.asked))
+        later(1000)
+      }
+      const inMinute = counts.map((count, at) => count - (counts[at - 60] ?? 0))
+      expect(Math.max(...inMinute)).toBe(2)
+      issuer.instead.clear()
+      later(301_000)
+      expect(said(await world.with(await token()))).toBe('ok corp:alice')
+    }
+  })
+
   it('[G-dead-issuer] serve on while the issuer is dead, for a day, and it is not hammered meanwhile', async () => {
     const { issuer, world, token, later, pair } = await setUp()
     await world.with(await token())

@@ -19,7 +19,10 @@ export interface IssuerKeys {
 const refreshMs = 10 * 60_000
 /** Keys older than this count for nothing: who cuts us off from the issuer cannot keep a withdrawn key alive for longer. */
 const staleMs = 24 * 3_600_000
-/** Between two fetches whatever key ids come: who sends invented ones makes us ask twice a minute at most. */
+/** Fetches that may begin in any minute, whatever tokens come and however the fetches before ended. */
+const mostFetches = 2
+const minuteMs = 60_000
+/** Between a fetch that went well and the next. */
 const pauseMs = 30_000
 /** After the first failure; doubles with each further one up to five minutes. */
 const retryMs = 2_000
@@ -44,6 +47,8 @@ export function openIssuerKeys(options: {
   const imported = new Map<string, CryptoKey>()
   let fetchedAt = -Infinity
   let notBefore = -Infinity
+  /** When the last fetches began. */
+  let begun: readonly number[] = []
   let failures = 0
   let underWay: Promise<void> | null = null
 
@@ -63,7 +68,12 @@ export function openIssuerKeys(options: {
   }
   /** One fetch at a time for everybody, and none before the pause is over. */
   const refresh = async (): Promise<void> => {
-    if (underWay === null && clock.monotonic() < notBefore) return
+    const now = clock.monotonic()
+    if (underWay === null) {
+      const many = begun.length === mostFetches && now - (begun[0] ?? 0) < minuteMs
+      if (now < notBefore || many) return
+      begun = [...begun.slice(1 - mostFetches), now]
+    }
     underWay ??= fetchKeys().finally(() => (underWay = null))
     await underWay
   }
