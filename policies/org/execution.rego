@@ -5,11 +5,11 @@ package writ.pack.org
 production if lower(input.resource.properties.labels.env) in {"prod", "production"}
 
 # METADATA
-# title: Production needs a second person
+# title: Production waits for an approver
 # custom:
 #   id: ORG-010
 #   code: approval_required
-#   remedy: Wait for a person with the role approver, other than you; the run starts by itself once approved.
+#   remedy: Tell your user that another person, with the role approver, has to say yes; the run starts by itself once approved.
 require_approval contains {
 	"rule": rego.metadata.rule(),
 	"stages": [{"id": "approver", "roles": ["approver"], "min": 1}],

@@ -16,7 +16,7 @@ grant contains {"rule": rego.metadata.rule()} if {
 # custom:
 #   id: STA-021
 #   code: approval_required
-#   remedy: Tell your user that a person with the role approver has to say yes; the run starts by itself once approved.
+#   remedy: Tell your user that another person, with the role approver, has to say yes; the run starts by itself once approved.
 require_approval contains {
 	"rule": rego.metadata.rule(),
 	"stages": [{"id": "approver", "roles": ["approver"], "min": 1}],
@@ -34,7 +34,7 @@ require_approval contains {
 # title: The credentials a plan names may be used by the gateway
 # custom: {id: STA-022}
 credential contains {"rule": rego.metadata.rule(), "name": credential.name, "lane": "placeholder"} if {
-	input.phase in {"execution", "egress"}
+	input.phase == "execution"
 	some credential in input.context.plan.credentials
 	credential.lane == "placeholder"
 }

@@ -192,8 +192,15 @@ function checkSetRule(
       `"${set}" is a set: write ${set} contains {"rule": rego.metadata.rule(), …} if { … }`,
     )
   }
+  checkEffect(set, one, report)
   checkElement(set, one, report)
   checkMetadata(set, one, rules, report)
+}
+
+/** What a run is leased and limited to is settled before it begins. */
+function checkEffect(set: SetName, one: Rule, report: Report): void {
+  if ((set === 'credential' || set === 'limit') && one.phases.length > 0 && !one.phases.includes('execution'))
+    report(one, 'no_effect', `"${set}" has an effect in phase execution only`, 'warning')
 }
 
 function checkElement(set: SetName, one: Rule, report: Report): void {

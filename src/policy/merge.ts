@@ -2,34 +2,21 @@ import { egressModes, isolationLevels } from '../plan/plan.ts'
 import type { EgressMode, Isolation, Limits } from '../plan/plan.ts'
 import { hostSentence } from './decision.ts'
 import type { HostCode, Merged, Sentence } from './decision.ts'
+import { distinct, finding, findingsOf, hostFinding, sorted } from './findings.ts'
+import type { Answer } from './findings.ts'
 import { supportedObligations } from './input.ts'
 import { exposures, lanes, limitNames, parseOutput } from './output.ts'
-import type {
-  CompiledPack,
-  Decision,
-  DecisionErrorCode,
-  Finding,
-  PackOutput,
-  PolicyInput,
-  Requirement,
-  RuleRef,
-} from './policy.ts'
+import { defaultCodes } from './pack.ts'
+import type { Decision, DecisionErrorCode, Finding, PackOutput, PolicyInput, Requirement, RuleRef } from './policy.ts'
 import { byText, mergeRequirement, satisfied } from './requirement.ts'
 
 /** A pack as far as the merge needs it, and what it answered. */
 export interface PackAnswer {
-  readonly attachment: Pick<CompiledPack, 'pack' | 'layer' | 'kind' | 'rules'>
+  readonly attachment: Answer['attachment']
   readonly result: { readonly ok: PackOutput } | { readonly error: DecisionErrorCode }
 }
 
-type Attachment = PackAnswer['attachment']
 type Set = keyof PackOutput
-
-/** An answer that may be used: right in shape, attributable, and within what its kind may say. */
-interface Answer {
-  readonly attachment: Attachment
-  readonly output: PackOutput
-}
 
 const layers = ['org', 'team'] as const
 const sets: readonly Set[] = [
@@ -51,42 +38,6 @@ function check({ attachment, result }: PackAnswer): Answer | DecisionErrorCode {
   const rules = sets.flatMap((set) => output[set].map((element) => element.rule.id))
   // A rule that the compiler did not list cannot be traced to its line.
   return rules.every((id) => Object.hasOwn(attachment.rules, id)) ? { attachment, output } : 'output_schema'
-}
-
-function finding({ attachment }: Answer, kind: Finding['kind'], rule: RuleRef, message: string): Finding {
-  return {
-    id: `${attachment.pack}/${rule.id}`,
-    layer: attachment.layer,
-    kind,
-    code: rule.code,
-    title: rule.title,
-    at: attachment.rules[rule.id]?.at ?? '',
-    message,
-  }
-}
-
-function hostFinding(code: HostCode, layer: string, kind: 'deny' | 'error', message: string): Finding {
-  return { id: `writ/${code}`, layer, kind, code, title: hostSentence(code).message, at: '', message }
-}
-
-function findingsOf(answer: Answer): readonly Finding[] {
-  const { output } = answer
-  const amounts = (limit: PackOutput['limit'][number]): string =>
-    limitNames.flatMap((name) => (limit[name] === undefined ? [] : [`${name} <= ${limit[name]}`])).join(', ')
-  return [
-    ...output.grant.map(({ rule }) => finding(answer, 'grant', rule, '')),
-    ...output.deny.map(({ rule, message }) => finding(answer, 'deny', rule, message ?? '')),
-    ...output.require_approval.map(({ rule, message }) => finding(answer, 'require_approval', rule, message ?? '')),
-    ...output.limit.map((limit) => finding(answer, 'limit', limit.rule, amounts(limit))),
-    ...output.credential.map(({ rule, name, lane, exposure }) =>
-      finding(answer, 'credential', rule, `${name} (${lane ?? 'placeholder'}, ${exposure ?? 'none'})`),
-    ),
-    ...output.sandbox.map(({ rule, isolation, egress }) =>
-      finding(answer, 'sandbox', rule, `isolation >= ${isolation ?? 'any'}, egress <= ${egress ?? 'any'}`),
-    ),
-    ...output.obligation.map(({ rule, type }) => finding(answer, 'obligation', rule, type)),
-    ...output.warn.map(({ rule, message }) => finding(answer, 'warn', rule, message)),
-  ]
 }
 
 /** What a rule says to a caller: its own code, title and remedy, written by the operator, and nothing it computed. */
@@ -154,23 +105,36 @@ function hostRefusal(code: HostCode, message: string, layer = 'writ'): Refusal {
   return { finding: hostFinding(code, layer, 'deny', message), sentence: hostSentence(code) }
 }
 
-/** The run's sandbox against the strongest demand. Phase `request` has no run; in the others an unknown sandbox is the weakest. */
+/** The run's sandbox against each demand. Phase `request` has no run; in the others an unknown sandbox is the weakest. */
 function sandboxRefusals(answers: readonly Answer[], input: PolicyInput): readonly Refusal[] {
   if (input.phase === 'request') return []
-  const demands = answers.flatMap(({ output }) => output.sandbox)
   const isolation: Isolation = input.context.plan?.isolation ?? 'host'
   const egress: EgressMode = input.context.plan?.egress ?? 'open'
-  const weak = demands.some(
-    (demand) =>
-      demand.isolation !== null && isolationLevels.indexOf(isolation) < isolationLevels.indexOf(demand.isolation),
-  )
-  const open = demands.some(
-    (demand) => demand.egress !== null && egressModes.indexOf(egress) > egressModes.indexOf(demand.egress),
-  )
-  return [
-    ...(weak ? [hostRefusal('isolation_too_weak', `the target has ${isolation}`)] : []),
-    ...(open ? [hostRefusal('egress_too_open', `the target has ${egress}`)] : []),
-  ]
+  return answers
+    .flatMap(({ output }) => output.sandbox)
+    .flatMap((demand) => {
+      const weak =
+        demand.isolation !== null && isolationLevels.indexOf(isolation) < isolationLevels.indexOf(demand.isolation)
+      const open = demand.egress !== null && egressModes.indexOf(egress) > egressModes.indexOf(demand.egress)
+      return [
+        ...(weak ? [sandboxRefusal('isolation_too_weak', `the target has ${isolation}`, demand.rule)] : []),
+        ...(open ? [sandboxRefusal('egress_too_open', `the target has ${egress}`, demand.rule)] : []),
+      ]
+    })
+}
+
+/** A rule's own words, and the host's for what it leaves out. */
+function sandboxRefusal(code: HostCode, message: string, rule: RuleRef): Refusal {
+  const own = hostSentence(code)
+  const said = ruleSentence(rule, code)
+  return {
+    finding: hostFinding(code, 'writ', 'deny', message),
+    sentence: {
+      code: rule.code === defaultCodes.sandbox ? code : said.code,
+      message: rule.title === '' ? own.message : said.message,
+      remedy: rule.remedy === '' ? own.remedy : said.remedy,
+    },
+  }
 }
 
 function refusals(answers: readonly Answer[], input: PolicyInput): readonly Refusal[] {
@@ -206,16 +170,6 @@ function refusals(answers: readonly Answer[], input: PolicyInput): readonly Refu
     ...ungranted.map((packs) => hostRefusal('not_granted', '', packs[0]?.attachment.layer ?? 'writ')),
     ...(granting.length === 0 ? [hostRefusal('not_granted', 'no pack that may grant is attached')] : []),
   ]
-}
-
-/** Once each, in an order that does not depend on the order of packs. */
-function distinct<T>(elements: readonly T[], key: (element: T) => string): readonly T[] {
-  return [...new Map(elements.map((element) => [key(element), element])).values()]
-}
-
-function sorted(findings: readonly Finding[]): readonly Finding[] {
-  const key = ({ layer, kind, id, message }: Finding): string => JSON.stringify([layer, kind, id, message])
-  return distinct(findings, key).toSorted((a, b) => byText(key(a), key(b)))
 }
 
 /**

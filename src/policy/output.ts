@@ -6,7 +6,13 @@ import type { Evidence, PackOutput, RuleRef, Stage } from './policy.ts'
 /** A pack that says more than this in one set is refused whole: it would bury what matters in the decision. */
 const maxElements = 200
 const maxText = 2000
+/** What people may be asked: rules of `require_approval` that speak at once, stages of one, roles and people of a stage. */
+const maxDemands = 16
+const maxStages = 16
+const maxRoles = 32
 const maxQuorum = 100
+/** Characters of JSON one pack may answer: the broker, which has one thread for everybody, reads no more. */
+export const maxAnswer = 256 * 1024
 
 export const limitNames = [
   'wall_s',
@@ -54,13 +60,13 @@ function word<const T extends string>(words: readonly T[]): (value: unknown) => 
   return (value) => words.find((known) => known === value) ?? refuse()
 }
 
-function list<T>(value: unknown, parse: (value: unknown) => T): readonly T[] {
-  if (!Array.isArray(value) || value.length > maxElements) refuse()
+function list<T>(value: unknown, parse: (value: unknown) => T, most = maxElements): readonly T[] {
+  if (!Array.isArray(value) || value.length > most) refuse()
   return value.map((element) => parse(element))
 }
 
-function some<T>(value: unknown, parse: (value: unknown) => T): readonly T[] {
-  const all = list(value, parse)
+function some<T>(value: unknown, parse: (value: unknown) => T, most = maxElements): readonly T[] {
+  const all = list(value, parse, most)
   return all.length === 0 ? refuse() : all
 }
 
@@ -77,7 +83,7 @@ function rule(value: unknown): RuleRef {
 function stage(value: unknown): Stage {
   const raw = fields(value, ['id', 'roles', 'min'])
   const min = amount(raw['min'])
-  return { id: name(raw['id']), roles: some(raw['roles'], name), min: min > maxQuorum ? refuse() : min }
+  return { id: name(raw['id']), roles: some(raw['roles'], name, maxRoles), min: min > maxQuorum ? refuse() : min }
 }
 
 function grant(value: unknown): PackOutput['grant'][number] {
@@ -91,9 +97,11 @@ function deny(value: unknown): PackOutput['deny'][number] {
 
 function requireApproval(value: unknown): PackOutput['require_approval'][number] {
   const raw = fields(value, ['rule', 'stages', 'exclude', 'evidence', 'request_ttl_s', 'execute_within_s', 'message'])
+  const stages = some(raw['stages'], stage, maxStages)
+  if (new Set(stages.map(({ id }) => id)).size < stages.length) refuse()
   return {
     rule: rule(raw['rule']),
-    stages: some(raw['stages'], stage),
+    stages,
     exclude: list(raw['exclude'], word(exclusions)),
     evidence: some(raw['evidence'], word(evidences)),
     request_ttl_s: amount(raw['request_ttl_s']),
@@ -166,7 +174,7 @@ export function parseOutput(value: unknown): PackOutput | null {
     return {
       grant: list(raw['grant'], grant),
       deny: list(raw['deny'], deny),
-      require_approval: list(raw['require_approval'], requireApproval),
+      require_approval: list(raw['require_approval'], requireApproval, maxDemands),
       limit: list(raw['limit'], limit),
       credential: list(raw['credential'], credential),
       sandbox: list(raw['sandbox'], sandbox),

@@ -9,8 +9,12 @@ export function byText(a: string, b: string): number {
 }
 
 function intersection<T extends string>(lists: readonly (readonly T[])[]): readonly T[] {
-  const [first = [], ...rest] = lists
-  return [...new Set(first)].filter((element) => rest.every((list) => list.includes(element))).toSorted(byText)
+  let common = [...new Set(lists[0])]
+  for (const list of lists.slice(1)) {
+    const next = new Set(list)
+    common = common.filter((element) => next.has(element))
+  }
+  return common.toSorted(byText)
 }
 
 /**
@@ -21,7 +25,9 @@ function intersection<T extends string>(lists: readonly (readonly T[])[]): reado
 export function mergeRequirement(demands: readonly [Demand, ...Demand[]]): Requirement | null {
   const byId = new Map<string, Stage[]>()
   for (const stage of demands.flatMap((demand) => demand.stages)) {
-    byId.set(stage.id, [...(byId.get(stage.id) ?? []), stage])
+    const same = byId.get(stage.id)
+    if (same === undefined) byId.set(stage.id, [stage])
+    else same.push(stage)
   }
   const stages = [...byId]
     .map(([id, same]) => ({

@@ -223,6 +223,24 @@ describe('an engine', () => {
 })
 
 describe('a pack', () => {
+  it('[G-policy-bounded] that says more than 256 KiB is taken for one that says what it may not', async () => {
+    const rules = `${rule('ST-1', 'grant contains {"rule": rego.metadata.rule()}')}
+${rule(
+  'ST-2',
+  `warn contains {"rule": rego.metadata.rule(), "message": $"{at} {text}"} if {
+	text := input.action.properties.arguments.text
+	some at in numbers.range(1, input.action.properties.arguments.count)
+}`,
+)}`
+    const engine = engineOf()
+    const talking = await compileRego(folder.path, [{ pack: 'talking', layer: 'team', kind: 'grant', rules }])
+    await engine.load(generation(1, talking))
+    const saying = async (count: number) => await engine.decide(requestInput({ text: 'x'.repeat(1900), count }))
+    expect(await saying(100)).toMatchObject({ effect: 'allow' })
+    expect(await saying(150)).toMatchObject({ effect: 'error', error: 'output_schema', findings: [{ kind: 'error' }] })
+    expect(await saying(1)).toMatchObject({ effect: 'allow' })
+  })
+
   it('may say something in every set, with optional fields left out', async () => {
     const elements: readonly (readonly [string, string])[] = [
       ['grant', ''],

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { merge } from '../../src/policy/merge.ts'
 import type { PackAnswer } from '../../src/policy/merge.ts'
 import type { InputApproval, PackOutput, PolicyInput, RuleRef } from '../../src/policy/policy.ts'
+import { effort } from '../cost.ts'
 import { approvalOf, input, requestInput } from './fixtures/input.ts'
 import { emptyOutput } from './fixtures/wasm.ts'
 
@@ -214,10 +215,33 @@ describe('a demanded sandbox', () => {
     at = input(),
   ) => merge([guard({ sandbox: [{ rule: rule('S-1'), isolation, egress }] }), team(grant)], at)
 
-  it('stronger than the target denies', () => {
+  it('stronger than the target denies, in the words of the rule', () => {
     expect(demands('process', 'gateway')).toMatchObject({ effect: 'allow' })
-    expect(demands('namespaces', null)).toMatchObject({ effect: 'deny', sentences: [{ code: 'isolation_too_weak' }] })
-    expect(demands(null, 'closed')).toMatchObject({ effect: 'deny', sentences: [{ code: 'egress_too_open' }] })
+    const said = [{ code: 'a_code', message: 'Title S-1.', remedy: 'Remedy S-1.' }]
+    for (const [refused, id] of [
+      [demands('namespaces', null), 'writ/isolation_too_weak'],
+      [demands(null, 'closed'), 'writ/egress_too_open'],
+    ] as const) {
+      expect(refused).toMatchObject({ effect: 'deny', sentences: said })
+      expect(refused.findings.map((one) => one.id)).toContain(id)
+    }
+  })
+
+  it('gets fixed words where its rule has none, and one code for each kind', () => {
+    const silent = (isolation: 'vm' | null, egress: 'closed' | null) =>
+      merge(
+        [
+          guard({ sandbox: [{ rule: rule('S-1', { title: '', code: 'sandbox', remedy: '' }), isolation, egress }] }),
+          team(grant),
+        ],
+        input(),
+      ).sentences
+    expect(silent('vm', null)).toMatchObject([
+      { code: 'isolation_too_weak', message: 'Policy asks for a stronger sandbox than this target has.' },
+    ])
+    expect(silent(null, 'closed')).toMatchObject([
+      { code: 'egress_too_open', message: 'Policy asks for a more closed network than this target has.' },
+    ])
   })
 
   it('denies where the plan is not known, but not in phase request, which runs nothing', () => {
@@ -323,6 +347,40 @@ describe('an approval', () => {
     const rejected = approved([approvalOf({}), approvalOf({ by: 'carol', verdict: 'reject' })])
     expect(asks([demand()], rejected)).toMatchObject({ effect: 'deny', sentences: [{ code: 'rejected' }] })
     expect(merge([team(grant)], rejected)).toMatchObject({ effect: 'deny' })
+  })
+
+  it('[G-policy-bounded] costs the broker time in proportion to what packs say, and at the most they may say little of it', async () => {
+    // Each at its limits: 16 rules that ask, of 16 stages with 32 roles, half of them everybody's and half of their own.
+    const full = (name: string): PackAnswer =>
+      team(
+        {
+          ...grant,
+          require_approval: Array.from({ length: 16 }, (_, at) =>
+            demand({
+              message: `${name} ${at}`,
+              stages: Array.from({ length: 16 }, (_unused, nth) => ({
+                id: nth % 2 === 0 ? `stage ${nth}` : `${name} ${at} ${nth}`,
+                roles: Array.from({ length: 32 }, (_more, role) => `role ${role}`),
+                min: 100,
+              })),
+            }),
+          ),
+          warn: Array.from({ length: 200 }, (_, at) => ({
+            rule: rule('W-1'),
+            message: `${name} ${at}`.padEnd(500, 'x'),
+          })),
+        },
+        name,
+      )
+    const packs = Array.from({ length: 16 }, (_, at) => full(`pack${at}`))
+    expect(merge(packs, input())).toMatchObject({ effect: 'pending' })
+    const cost = async (count: number): Promise<number> =>
+      await effort(() => {
+        for (let go = 0; go < 16 / count; go++) merge(packs.slice(0, count), input())
+      })
+    await cost(16)
+    // The same number of packs in all, in one merge or in eight.
+    expect(await cost(16)).toBeLessThan(4 * (await cost(2)))
   })
 
   it('cannot be asked for outside phase execution', () => {

@@ -53,6 +53,21 @@ describe("a pack's output", () => {
     expect(parseOutput({ ...good, [set]: Array.from({ length: 201 }, () => first) })).toBeNull()
   })
 
+  it('[G-policy-bounded] is refused where it asks more people than anybody could mean, or the same stage twice in one rule', () => {
+    const many = <T>(count: number, one: (at: number) => T): readonly T[] =>
+      Array.from({ length: count }, (_, at) => one(at))
+    const stages = (count: number) => many(count, (at) => ({ ...stage, id: `s${at}` }))
+    const roles = (count: number) => many(count, (at) => `r${at}`)
+    const asking = (...demands: readonly unknown[]) => parseOutput({ ...good, require_approval: demands })
+    expect(asking(...many(16, () => demand))).not.toBeNull()
+    expect(asking(...many(17, () => demand))).toBeNull()
+    expect(asking({ ...demand, stages: stages(16) })).not.toBeNull()
+    expect(asking({ ...demand, stages: stages(17) })).toBeNull()
+    expect(asking({ ...demand, stages: [{ ...stage, roles: roles(32) }] })).not.toBeNull()
+    expect(asking({ ...demand, stages: [{ ...stage, roles: roles(33) }] })).toBeNull()
+    expect(asking({ ...demand, stages: [stage, { ...stage, roles: ['lead'] }] })).toBeNull()
+  })
+
   it('is refused for one set more, and when it is no object', () => {
     expect(parseOutput({ ...good, allow: [] })).toBeNull()
     expect(parseOutput(JSON.parse(`{"__proto__":[],${JSON.stringify(good).slice(1)}`))).toBeNull()

@@ -211,6 +211,11 @@ describe('what may run', () => {
       exclude: ['agent', 'subject'],
     })
     expect([...(decided.requirement?.evidence ?? [])].sort()).toEqual(['key', 'passkey'])
+    // Both packs ask, and a caller reads it once.
+    expect(decided.findings.filter(({ kind }) => kind === 'require_approval')).toHaveLength(2)
+    expect(decided.sentences).toMatchObject([
+      { code: 'approval_required', message: 'Production waits for an approver.' },
+    ])
   })
 
   test('code of callers runs neither with open egress nor beside a secret nor unisolated', () => {
@@ -228,6 +233,14 @@ describe('what may run', () => {
       expect(decided.effect).toBe('deny')
       expect(decided.findings.map((finding) => finding.code)).toContain(code)
     }
+    const unisolated = decide({ ...base, context: { ...base.context, plan: { ...plan, isolation: 'host' } } })
+    expect(unisolated.sentences).toEqual([
+      {
+        code: 'isolation_too_weak',
+        message: 'Every run is isolated at least as a process.',
+        remedy: 'Choose a target from list_targets whose runs are isolated.',
+      },
+    ])
   })
 
   test('a run calls services of its plan with credentials of its plan only', () => {

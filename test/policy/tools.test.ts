@@ -254,8 +254,10 @@ grant contains {"rule": rego.metadata.rule()} if input.phase == "request"
       'a.rego:25 metadata_remedy',
       'a.rego:30 metadata_id',
       'a.rego:32 missing_key',
+      'a.rego:32 no_effect',
       'a.rego:37 bare_message',
     ])
+    expect(message('no_effect')).toBe('"limit" has an effect in phase execution only')
     expect(message('unknown_key')).toBe('"warn" has no "mesage"; it has rule, message')
   })
 

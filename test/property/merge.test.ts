@@ -33,13 +33,13 @@ const amount = fc.integer({ min: 1, max: 400 })
 
 const demand: fc.Arbitrary<PackOutput['require_approval'][number]> = fc.record({
   rule,
-  stages: fc.array(
+  stages: fc.uniqueArray(
     fc.record({
       id: fc.constantFrom(...stages),
       roles: fc.subarray(roles, { minLength: 1 }),
       min: fc.integer({ min: 1, max: 2 }),
     }),
-    { minLength: 1, maxLength: 2 },
+    { minLength: 1, maxLength: 2, selector: ({ id }) => id },
   ),
   exclude: fc.subarray(['agent', 'subject'] as const),
   evidence: fc.subarray(['passkey', 'key', 'bearer'] as const, { minLength: 1 }),
