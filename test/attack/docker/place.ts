@@ -1,17 +1,19 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import { startRunHost } from '../../../src/execution/host.ts'
-import type { RunEnd, RunHost } from '../../../src/execution/job.ts'
+import type { Outcome, RunEnd, RunHost } from '../../../src/execution/job.ts'
 import { digestJson } from '../../../src/digest.ts'
 import { containerBody, isolationOf } from '../../../src/plan/container.ts'
 import type { Limits, PlanImage } from '../../../src/plan/plan.ts'
 import { seccompDigest } from '../../../src/plan/seccomp.ts'
-import type { PolicyInput } from '../../../src/policy/policy.ts'
 import { prepare } from '../../executor/fixture.ts'
+import { input } from '../../policy/fixtures/input.ts'
 import type { Engine } from '../../servers/engine.ts'
+import type { Canary, Found } from './canary.ts'
 
 /** A real run host over a real engine, and what it leaves there. */
 export interface Place {
   readonly image: PlanImage
+  /** With a canary, its step comes before those of the project, and is left out of what is told of them. */
   run(project: Run): Promise<Ran>
   /** Containers of this place that run, by what the engine says. */
   running(): Promise<readonly string[]>
@@ -25,6 +27,8 @@ export interface Run {
   readonly files: Readonly<Record<string, string | Uint8Array>>
   readonly argv: readonly (readonly string[])[]
   readonly limits?: Partial<Limits>
+  /** Without the canary of the place, and so without any service. */
+  readonly bare?: boolean
   /** Called with each piece of output and a way to end the run. */
   readonly watch?: (text: string, cancel: () => void) => void
   /** Changes the plan after it was made, as a broker that was taken over would. */
@@ -40,6 +44,8 @@ export interface Ran {
   readonly size: number
   readonly files: ReadonlyMap<string, Buffer>
   readonly ms: number
+  /** What was seen of the canary; null in a place without one. */
+  readonly canary: Found | null
 }
 
 export const noLimits: Limits = {
@@ -51,14 +57,19 @@ export const noLimits: Limits = {
   egress_requests: 0,
 }
 const generation = { number: 1, digest: digestJson([]), packs: [] }
-const input = { schema: 'writ.input/v1', phase: 'egress' } as unknown as PolicyInput
 const environment = [
   ['HOME', '/work/home'],
   ['TMPDIR', '/work/tmp'],
 ].map(([name = '', value = '']) => ({ name, about: '', value: { kind: 'literal' as const, value } }))
 
 /** Opens a run host with an owner of its own; `image` has to be one that can be run there. */
-export async function openPlace(engine: Engine, runtime: string | null, image: string, owner: string): Promise<Place> {
+export async function openPlace(
+  engine: Engine,
+  runtime: string | null,
+  image: string,
+  owner: string,
+  ofPlace: Canary | null = null,
+): Promise<Place> {
   const host = startRunHost({ docker: { host: engine.host, tls: null, warm: 0, strict: false }, owner, poolSize: 0 })
   const checked = (await host.check([image])).find((one) => one.executor === 'docker')
   const found = checked?.facts?.images.get(image)
@@ -75,12 +86,14 @@ export async function openPlace(engine: Engine, runtime: string | null, image: s
   return {
     image: found,
     host,
-    async run({ files, argv, limits: more, watch, tamper }) {
-      const limits = { ...noLimits, ...more }
+    async run({ files, argv, limits: more, bare, watch, tamper }) {
+      const canary = bare === true ? null : ofPlace
+      const limits = { ...noLimits, ...(canary === null ? {} : { egress_requests: 1 }), ...more }
       const plan = {
         image: found,
         runtime: 'python',
-        environment,
+        ...canary?.plan,
+        environment: [...environment, ...(canary?.environment ?? [])],
         statement: {
           isolation: isolationOf(runtime),
           egress: 'closed' as const,
@@ -95,22 +108,41 @@ export async function openPlace(engine: Engine, runtime: string | null, image: s
         },
       }
       tamper?.(plan)
-      const prepared = prepare({ files, argv, limits, plan }, 'docker')
+      const prepared = prepare(
+        {
+          files: { ...canary?.step.files, ...files },
+          argv: canary === null ? argv : [canary.step.argv, ...argv],
+          limits,
+          plan,
+          placeholders: canary?.placeholders ?? {},
+        },
+        'docker',
+      )
       const { job } = prepared
       const parts: Record<'stdout' | 'stderr', Buffer[]> = { stdout: [], stderr: [] }
       const out = new Map<string, Buffer>()
       let size = 0
+      const watching = canary === null ? null : canary.watch(host.pid ?? Number.NaN)
+      let looking: Promise<unknown> = Promise.resolve()
       const begun = performance.now()
       // The broker's own deadline.
       const late = setTimeout(() => host.cancel(job.execution), (limits.wall_s + 20) * 1000)
       const end = await host.run(
-        { job, secrets: [], generation, egress_input: input },
+        {
+          job,
+          secrets: canary?.secrets ?? [],
+          generation: canary?.generation ?? generation,
+          egress_input: input({ phase: 'egress' }),
+        },
         (digest) => {
           const bytes = prepared.bytes.get(digest)
           return bytes === undefined ? Promise.reject(new Error('none')) : Promise.resolve(bytes)
         },
         {
-          started: () => undefined,
+          started(step) {
+            if (watching === null || step !== argv.length) return
+            looking = containers(false).then(async (ids) => await Promise.all(ids.map((id) => watching.look(id))))
+          },
           output(_step, stream, bytes) {
             size += bytes.length
             if (size < 1 << 20) parts[stream].push(Buffer.from(bytes))
@@ -123,14 +155,27 @@ export async function openPlace(engine: Engine, runtime: string | null, image: s
         },
       )
       clearTimeout(late)
+      const ms = performance.now() - begun
+      await looking
+      const stdout = Buffer.concat(parts.stdout)
+      const stderr = Buffer.concat(parts.stderr)
+      const names = [...out.keys()].join('\n')
       return {
         execution: job.execution,
-        end,
-        stdout: Buffer.concat(parts.stdout).toString('utf8'),
-        stderr: Buffer.concat(parts.stderr).toString('utf8'),
+        end: canary === null ? end : { ...end, outcome: withoutFirst(end.outcome) },
+        stdout: stdout.toString('utf8'),
+        stderr: stderr.toString('utf8'),
         size,
         files: out,
-        ms: performance.now() - begun,
+        ms,
+        canary:
+          watching?.end({
+            stdout,
+            stderr,
+            'the end': JSON.stringify(end),
+            'a name of a file': names,
+            'a file': Buffer.concat([...out.values()]),
+          }) ?? null,
       }
     },
     running: async () => await containers(false),
@@ -142,4 +187,8 @@ export async function openPlace(engine: Engine, runtime: string | null, image: s
     },
     close: async () => await host.close(),
   }
+}
+
+function withoutFirst(outcome: Outcome): Outcome {
+  return outcome.end === 'not_started' ? outcome : { ...outcome, steps: outcome.steps.slice(1) }
 }
