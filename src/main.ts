@@ -109,6 +109,8 @@ async function serveMain(argv: readonly string[]): Promise<number> {
     ])
   const { config, listen, flags } = options(argv, { flags: ['--detached'], listen: true })
   const detached = flags.has('--detached')
+  // Node opens an inspector on it, in which everything the broker holds could be read. Started by a client it has a flag for that.
+  process.on('SIGUSR1', () => undefined)
   // Detached, standard output is the log file the starter opened.
   const destination = pino.destination({ fd: detached ? 1 : 2, sync: true, maxLength: 1 << 20 })
   // A log that finds no room must not end the broker: what has to be kept is in the ledger.

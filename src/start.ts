@@ -3,6 +3,7 @@ import { closeSync, fstatSync, mkdirSync, openSync, readFileSync } from 'node:fs
 import { connect, type Socket } from 'node:net'
 import { dirname } from 'node:path'
 import { systemCode, WritError } from './error.ts'
+import { withoutCore } from './execution/child.ts'
 import { siblingModule } from './module.ts'
 
 /** What starting a broker needs to know; found without reading the whole configuration. */
@@ -54,22 +55,16 @@ export async function connectOrStart(options: StartOptions): Promise<Socket> {
 function launch(options: StartOptions): { ended(): Ended; complaint(): string } {
   const log = openLog(options.logFile)
   const before = fstatSync(log).size
-  const child = spawn(
-    process.execPath,
-    [
-      '--disable-proto=delete',
-      siblingModule(import.meta.url, './main'),
-      'serve',
-      '--detached',
-      '--config',
-      options.configFile,
-    ],
-    {
-      detached: true,
-      stdio: ['ignore', log, log],
-      env: options.env,
-    },
-  )
+  const { command, args } = withoutCore(process.execPath, [
+    '--disable-proto=delete',
+    '--disable-sigusr1',
+    siblingModule(import.meta.url, './main'),
+    'serve',
+    '--detached',
+    '--config',
+    options.configFile,
+  ])
+  const child = spawn(command, args, { detached: true, stdio: ['ignore', log, log], env: options.env })
   closeSync(log)
   let ended: Ended = null
   child.on('exit', (code) => (ended = code === null ? 'killed' : code === heldExit ? 'lock held' : 'by itself'))

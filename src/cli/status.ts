@@ -1,5 +1,6 @@
+import { readFileSync } from 'node:fs'
 import { askBroker } from '../control/control.ts'
-import { WritError } from '../error.ts'
+import { systemCode, WritError } from '../error.ts'
 import { type Context, folderFor, no, yes } from './context.ts'
 import { show } from './print.ts'
 
@@ -43,7 +44,9 @@ export async function status(context: Context): Promise<number> {
 
 export async function stopBroker(context: Context): Promise<number> {
   const { folder } = folderFor(context)
+  let pid: number
   try {
+    pid = Number((await askBroker(folder.controlSocket, 'status'))['pid'])
     await askBroker(folder.controlSocket, 'stop')
   } catch (failure) {
     if (failure instanceof WritError && failure.code === 'broker_unreachable') {
@@ -52,16 +55,28 @@ export async function stopBroker(context: Context): Promise<number> {
     }
     throw failure
   }
-  for (let waited = 0; waited < 200; waited++) {
-    await new Promise((resolve) => setTimeout(resolve, 50))
-    const answers = await askBroker(folder.controlSocket, 'status').then(
-      () => true,
-      () => false,
-    )
-    if (!answers) {
+  // Its sockets close before its runs have ended: only the end of the process is the end.
+  for (const until = performance.now() + stopMs; performance.now() < until;) {
+    if (isGone(pid)) {
       show(context, { stopped: true }, () => 'The broker has stopped.')
       return yes
     }
+    await new Promise((resolve) => setTimeout(resolve, 25))
   }
-  throw new WritError('broker_unreachable', 'The broker was told to stop and is still ending its runs.')
+  throw new WritError('broker_running', 'The broker was told to stop and is still ending its runs.', {
+    remedy: `Wait for process ${String(pid)} to end; what it runs is recorded before it does.`,
+  })
+}
+
+/** Milliseconds. The engine of a container that does not end is asked for a while. */
+const stopMs = 60_000
+
+function isGone(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    // Where whoever started it has not asked for its end yet, it is gone all the same.
+    return /^\d+ \(.*\) [ZX]/s.test(readFileSync(`/proc/${String(pid)}/stat`, 'utf8'))
+  } catch (failure) {
+    return systemCode(failure) === 'ESRCH' || (systemCode(failure) === 'ENOENT' && process.platform === 'linux')
+  }
 }

@@ -25,6 +25,17 @@ export interface ChildOptions {
 const pipeDescriptor = 3
 const complaintBytes = 4096
 
+/** A command under a shell that takes core files from it and becomes it, so that the pid stays; of the shell's own nothing is left. */
+export function withoutCore(
+  command: string,
+  args: readonly string[],
+): { readonly command: string; readonly args: readonly string[] } {
+  return {
+    command: '/bin/sh',
+    args: ['-c', 'ulimit -c 0; unset PWD OLDPWD SHLVL; exec "$@"', 'writ', command, ...args],
+  }
+}
+
 /** Null where the process could not be started at all. */
 export function startChild(options: ChildOptions): Child | null {
   const child = spawn(options.command, options.args, {

@@ -142,6 +142,8 @@ const fromHost = z.discriminatedUnion('t', [
       .refine((path) => pathProblem(path) === null),
   }),
   z.strictObject({ t: z.literal('read'), execution, id: count, digest }),
+  /** A cancel arrived; the end it leads to comes later. */
+  z.strictObject({ t: z.literal('heard'), execution }),
   z.strictObject({
     t: z.literal('ended'),
     execution,

@@ -4,14 +4,17 @@ import type { Digest } from '../digest.ts'
 import { WritError } from '../error.ts'
 import type { ExecutionId } from '../id.ts'
 import { siblingModule } from '../module.ts'
-import type { Facts, Plan } from '../plan/plan.ts'
-import { startChild } from './child.ts'
+import type { Facts } from '../plan/plan.ts'
+import { startChild, withoutCore } from './child.ts'
 import type { Child } from './child.ts'
+import { openDeadlines } from './deadline.ts'
+import type { Deadlines, Patience } from './deadline.ts'
 import type { DockerSettings } from './engine.ts'
-import { believed, checkFromHost, cut, maxHeader, maxPayload } from './host-wire.ts'
+import { checkFromHost, cut, maxHeader, maxPayload } from './host-wire.ts'
 import type { FromHost, HostSettings, ToHost } from './host-wire.ts'
-import { nothingCounted } from './job.ts'
-import type { Dispatch, FileReader, RunEnd, RunEvents, RunHost } from './job.ts'
+import type { RunEnd, RunHost } from './job.ts'
+import { lost, lostBefore, openLive, takeFrame } from './live.ts'
+import type { Live } from './live.ts'
 import { openPipe } from './pipe.ts'
 import type { Pipe } from './pipe.ts'
 
@@ -28,6 +31,8 @@ export interface RunHostOptions {
   readonly owner?: string
   /** What is waited for before a run host is started that nobody asked anything of yet; nothing unless told. */
   readonly after?: Promise<unknown>
+  /** Seconds before a run host that does not answer, or does not end a run, is killed. */
+  readonly patience?: Patience
   /** Called when a run host ended that was not closed; `complaint` is for the operator's log only. */
   readonly onExit?: (code: number | null, complaint: string) => void
 }
@@ -39,21 +44,6 @@ export const scrubbedEnvironment: Readonly<Record<string, string>> = {
   LANG: 'C.UTF-8',
 }
 
-interface Live {
-  readonly dispatch: Dispatch
-  readonly files: FileReader
-  readonly events: RunEvents
-  readonly digests: ReadonlySet<Digest>
-  readonly end: (end: RunEnd) => void
-  /** Reads begun before the run host asked. */
-  readonly early: Map<Digest, Promise<Uint8Array>>
-  started: boolean
-  output: number
-  fileBytes: number
-  fileCount: number
-  readonly paths: Set<string>
-}
-
 /** One run host process and what was asked of it. */
 interface Host {
   readonly child: Child
@@ -61,6 +51,9 @@ interface Host {
   readonly runs: Map<ExecutionId, Live>
   readonly questions: Map<number, (answer: { header: FromHost; payload: Buffer } | null) => void>
   readonly generations: Set<Digest>
+  readonly deadlines: Deadlines
+  /** Ends a run; told again by its end. */
+  cancel(execution: ExecutionId): void
 }
 
 /** From a clone each process strips types itself; compiling what does that well would cost 20 MB for nothing. */
@@ -68,9 +61,6 @@ const sourceFlags = ['--liftoff-only', '--wasm-lazy-compilation']
 const closeMs = 2000
 /** A run host that has not answered a question by then does not. */
 const answerMs = 60_000
-const maxFiles = 1000
-/** Bytes of all files of a run that is not worth waiting for. */
-const maxEarly = 256 * 1024
 
 /** Starts the run host and keeps one: where it died, the next call starts another. */
 export function startRunHost(options: RunHostOptions = {}): RunHost {
@@ -88,14 +78,15 @@ export function startRunHost(options: RunHostOptions = {}): RunHost {
   function start(): Host | null {
     if (!open) return null
     const child = startChild({
-      command: process.execPath,
-      args: [
+      // It holds values: neither a core file nor an inspector is to have them.
+      ...withoutCore(process.execPath, [
         '--disable-proto=delete',
+        '--disable-sigusr1',
         '--no-warnings',
         ...(import.meta.url.endsWith('.ts') ? sourceFlags : []),
         siblingModule(import.meta.url, '../executor/host-main'),
         JSON.stringify(settings),
-      ],
+      ]),
       env: { ...settings.env, ...keptCode() },
       cwd: '/',
     })
@@ -108,10 +99,31 @@ export function startRunHost(options: RunHostOptions = {}): RunHost {
       maxPayload,
       take: (header, payload) => take(made, header, payload),
     })
-    const made: Host = { child, pipe, runs, questions, generations: new Set() }
+    let blame = ''
+    const deadlines = openDeadlines({
+      ask: (execution) => made.cancel(execution),
+      giveUp(why) {
+        blame = why
+        child.kill()
+      },
+      patience: options.patience,
+    })
+    const made: Host = {
+      child,
+      pipe,
+      runs,
+      questions,
+      generations: new Set(),
+      deadlines,
+      cancel(execution) {
+        deadlines.asked(execution)
+        void pipe.send({ t: 'cancel', execution })
+      },
+    }
     void pipe.closed.then(async () => {
       // Whatever ended the pipe, a run host nobody listens to must not go on.
       if (host === made) host = null
+      deadlines.close()
       // One that is told to close ends its workers and their groups first; `close` kills it where it takes too long.
       if (open) child.kill()
       const { code } = await child.exited
@@ -119,7 +131,7 @@ export function startRunHost(options: RunHostOptions = {}): RunHost {
       runs.clear()
       for (const answer of questions.values()) answer(null)
       questions.clear()
-      if (open) options.onExit?.(code, child.complaint())
+      if (open) options.onExit?.(code, blame === '' ? child.complaint() : blame)
     })
     return made
   }
@@ -158,20 +170,8 @@ export function startRunHost(options: RunHostOptions = {}): RunHost {
       const to = current()
       if (to === null || to.runs.has(execution)) return lostBefore()
       const { promise, resolve } = Promise.withResolvers<RunEnd>()
-      const digests = new Set(plan.files.map((file) => file.sha256))
-      to.runs.set(execution, {
-        dispatch,
-        files,
-        events,
-        digests,
-        end: resolve,
-        early: readEarly(plan, files),
-        started: false,
-        output: 0,
-        fileBytes: 0,
-        fileCount: 0,
-        paths: new Set(),
-      })
+      to.runs.set(execution, openLive(dispatch, files, events, resolve))
+      to.deadlines.begin(execution, plan.limits.wall_s)
       const generation = dispatch.generation
       if (!to.generations.has(generation.digest)) {
         to.generations.add(generation.digest)
@@ -207,6 +207,7 @@ export function startRunHost(options: RunHostOptions = {}): RunHost {
       for (const value of [payload, ...values]) value.fill(0)
       if (!sent && !to.runs.get(execution)?.started) {
         to.runs.delete(execution)
+        to.deadlines.end(execution)
         // Its end is not told yet, and the next run must not be given to it.
         if (host === to) host = null
         return lostBefore()
@@ -214,7 +215,7 @@ export function startRunHost(options: RunHostOptions = {}): RunHost {
       return await promise
     },
     cancel(execution) {
-      if (host?.runs.has(execution)) void host.pipe.send({ t: 'cancel', execution })
+      if (host?.runs.has(execution)) host.cancel(execution)
     },
     async check(images = []) {
       const { header } = await ask((id) => ({ t: 'check', id, images: [...images] }))
@@ -247,70 +248,30 @@ export function startRunHost(options: RunHostOptions = {}): RunHost {
 }
 
 /** A frame of the run host. A throw ends the pipe and with it the run host: it broke what it was told. */
-async function take(host: Host, header: FromHost, payload: Buffer): Promise<void> {
+function take(host: Host, header: FromHost, payload: Buffer): void {
   switch (header.t) {
     case 'checked':
     case 'unpacked':
     case 'failed':
       host.questions.get(header.id)?.({ header, payload: Buffer.from(payload) })
       return
+    case 'heard':
+      host.deadlines.heard(header.execution)
+      return
     case 'started':
     case 'output':
     case 'file':
     case 'read':
-    case 'ended':
-      break
-  }
-  const live = host.runs.get(header.execution)
-  if (live === undefined) return
-  const { plan } = live.dispatch.job
-  switch (header.t) {
-    case 'started':
-      if (header.step >= plan.steps.length) throw new WritError('internal', 'a step the plan does not have')
-      live.started = true
-      live.events.started(header.step)
-      return
-    case 'output':
-      live.output += payload.length
-      if (header.step >= plan.steps.length || live.output > plan.limits.output_kb * 1024)
-        throw new WritError('internal', 'more output than the limit')
-      live.events.output(header.step, header.stream, payload)
-      return
-    case 'file': {
-      live.fileBytes += payload.length
-      live.fileCount++
-      if (live.paths.has(header.path)) throw new WritError('internal', 'a file a second time')
-      live.paths.add(header.path)
-      if (live.fileBytes > plan.limits.artifact_kb * 1024 || live.fileCount > maxFiles)
-        throw new WritError('internal', 'more files than the limit')
-      const bytes = Buffer.from(payload)
-      // Not awaited: storing one run's file must not hold up the others. The answer lets the run host go on.
-      live.events
-        .file(header.path, bytes)
-        .then(
-          () => host.pipe.send({ t: 'stored', id: header.id, ok: true }),
-          () => host.pipe.send({ t: 'stored', id: header.id, ok: false }),
-        )
-        .catch(() => undefined)
+    case 'ended': {
+      const { execution } = header
+      const live = host.runs.get(execution)
+      if (live === undefined) return
+      takeFrame(live, header, payload, (answer, bytes) => host.pipe.send(answer, bytes))
+      if (header.t !== 'ended') return
+      host.runs.delete(execution)
+      host.deadlines.end(execution)
       return
     }
-    case 'read':
-      if (!live.digests.has(header.digest)) throw new WritError('internal', 'a file the plan does not have')
-      readOnce(live, header.digest)
-        .then(
-          (bytes) => host.pipe.send({ t: 'bytes', id: header.id, ok: true }, bytes),
-          () => host.pipe.send({ t: 'bytes', id: header.id, ok: false }),
-        )
-        .catch(() => undefined)
-      return
-    case 'ended':
-      live.end({
-        outcome: believed(header, plan.steps, live.started),
-        counts: header.counts,
-        tests: header.tests,
-      })
-      host.runs.delete(header.execution)
-      return
   }
 }
 
@@ -319,38 +280,6 @@ function keptCode(): Readonly<Record<string, string>> {
   const folder = getCompileCacheDir()
   // The folder that is told is one of this version's, in the one that was given.
   return folder === undefined ? {} : { NODE_COMPILE_CACHE: dirname(folder) }
-}
-
-/** Small files are read while the dispatch is on its way. */
-function readEarly(plan: Plan, files: FileReader): Map<Digest, Promise<Uint8Array>> {
-  if (plan.files.reduce((sum, file) => sum + file.size, 0) > maxEarly) return new Map()
-  return new Map(
-    plan.files.map(({ sha256 }) => {
-      const reading = files(sha256)
-      // Told to whoever asks for it.
-      reading.catch(() => undefined)
-      return [sha256, reading]
-    }),
-  )
-}
-
-function readOnce(live: Live, digest: Digest): Promise<Uint8Array> {
-  const early = live.early.get(digest)
-  live.early.delete(digest)
-  return early ?? live.files(digest)
-}
-
-/** A run whose host is gone: what was told to have started may have done anything. */
-function lost(live: Live): RunEnd {
-  if (!live.started) return lostBefore()
-  return { outcome: { end: 'unknown', steps: [] }, counts: nothingCounted }
-}
-
-function lostBefore(): RunEnd {
-  return {
-    outcome: { end: 'not_started', error: new WritError('run_host_lost', 'the run host ended before the run began') },
-    counts: nothingCounted,
-  }
 }
 
 function factsOf(given: (FromHost & { t: 'checked' })['results'][number]['facts']): Facts | null {

@@ -69,6 +69,7 @@ function take(header: ToHost, payload: Buffer): void {
     }
     case 'cancel':
       runs.get(header.execution)?.abort('cancel')
+      void pipe.send({ t: 'heard', execution: header.execution })
       return
     case 'check':
       void check(header.id, header.images)

@@ -16,6 +16,14 @@ const file = (name: string, content: string | Uint8Array): string => {
 const run = (...args: readonly string[]): ReturnType<typeof world.writ> =>
   world.writ(['run', 'sandbox', '--intent', 'run_script', ...args])
 
+function stateOf(pid: number): string {
+  try {
+    return /^State:\s+(\w)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? ''
+  } catch {
+    return 'gone'
+  }
+}
+
 /** Nothing a terminal would obey or hide. */
 function inert(text: string): boolean {
   return Array.from(text).every((one) => {
@@ -205,12 +213,22 @@ describe('what was recorded', () => {
     expect(world.writ(['policy', 'eval', '--execution', 'exec_aaaaaaaaaa']).code).toBe(1)
   })
 
-  it('ends with the broker, which is then gone', () => {
-    expect(JSON.parse(world.writ(['status', '--json']).out)).toMatchObject({
-      broker: true,
-      policy: { packs: [{ pack: 'org' }, { pack: 'starter' }] },
-    })
+  it('is in a broker that leaves no core file, and in which no signal opens an inspector [G-secret-nowhere]', () => {
+    const { pid } = JSON.parse(world.writ(['status', '--json']).out) as { pid: number }
+    expect(readFileSync(`/proc/${pid}/limits`, 'utf8')).toMatch(/Max core file size\s+0\s+0/)
+    process.kill(pid, 'SIGUSR1')
+    // Node says on standard error, which is the broker's log, that its debugger listens.
+    expect(world.writ(['status']).code).toBe(0)
+    expect(readFileSync(join(world.folder, '.writ', 'broker.log'), 'utf8')).not.toContain('Debugger listening')
+  })
+
+  it('ends with the broker: whoever stopped it finds its process gone, with all it was doing', () => {
+    const status = JSON.parse(world.writ(['status', '--json']).out) as { pid: number }
+    expect(status).toMatchObject({ broker: true, policy: { packs: [{ pack: 'org' }, { pack: 'starter' }] } })
+    const running = run(file('long.js', 'await new Promise(() => {})'), '--no-wait')
+    expect(running.code).toBe(0)
     expect(world.writ(['stop'])).toMatchObject({ code: 0, out: 'The broker has stopped.\n' })
+    expect(stateOf(status.pid)).toMatch(/^(?:gone|Z)$/)
     expect(world.writ(['status']).code).toBe(1)
     expect(world.writ(['stop']).code).toBe(1)
   })

@@ -232,6 +232,48 @@ describe('the run host', () => {
     expect(host.pid).not.toBe(first)
   })
 
+  test.each(['a cancel', 'the wall time of a run'])(
+    'a run host that does not answer %s is killed: its runs end unknown, and the next run has another [G-host-answers]',
+    { timeout: 60_000 },
+    async (what) => {
+      const told: string[] = []
+      const host = open({
+        patience: { late: 1, answer: 2, ending: 30 },
+        onExit: (_code, why) => told.push(why),
+      })
+      const silent = pidOf(host)
+      const spinning = prepare(
+        script("console.log('x'); for (;;);", { limits: { wall_s: what === 'a cancel' ? 60 : 4 } }),
+      )
+      let begun = Infinity
+      const ended = await run(host, spinning, {
+        events: {
+          output() {
+            begun = performance.now()
+            process.kill(silent, 'SIGSTOP')
+            if (what === 'a cancel') host.cancel(spinning.job.execution)
+          },
+        },
+      })
+      expect(ended.end.outcome).toEqual({ end: 'unknown', steps: [] })
+      expect(ended.end.counts.isolation_applied).toBeNull()
+      expect(performance.now() - begun).toBeLessThan(20_000)
+      expect(told).toEqual(['the run host did not answer'])
+      await until('the run host is gone', () => !alive(silent))
+      expect((await run(host, script("console.log('again')"))).text).toBe('again\n')
+    },
+  )
+
+  test('a run host leaves no core file, and no signal opens an inspector in it [G-secret-nowhere]', async () => {
+    const host = open()
+    await host.check()
+    const pid = pidOf(host)
+    expect(readFileSync(`/proc/${pid}/limits`, 'utf8')).toMatch(/Max core file size\s+0\s+0/)
+    // One bit a signal: where nothing catches it, SIGUSR1 (10) ends a process, and an inspector would catch it.
+    const caught = /^SigCgt:\s+([0-9a-f]+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? ''
+    expect((BigInt(`0x${caught}`) >> 9n) & 1n).toBe(0n)
+  })
+
   test('a run host whose broker is gone takes its workers with it [G-nothing-left]', async () => {
     const program = `
       const { startRunHost } = await import(${JSON.stringify(new URL('../../src/execution/host.ts', import.meta.url).href)})
@@ -358,7 +400,8 @@ describe('the run host', () => {
     const names = new Set(
       text
         .split('\0')
-        .filter((entry) => entry !== '')
+        // Where `sh` is bash, it says by this how it started what it became.
+        .filter((entry) => entry !== '' && !entry.startsWith('_='))
         .map((entry) => entry.split('=')[0]),
     )
     expect(names).toEqual(new Set(['HOME', 'LANG', 'PATH']))
