@@ -55,7 +55,7 @@ export async function serveHttp(options: {
   readonly transfers: { handle(request: Request, path: string): Promise<Response | null> } | null
   /** Further documents under `/.well-known/`, by path; `resource` is the URI of `/mcp`. */
   readonly wellKnown: (path: string, resource: string) => JsonObject | null
-  readonly keys: { jwks(): JsonObject }
+  readonly keys: { readonly jwt: string; jwks(): JsonObject }
   readonly ready: () => Promise<JsonObject>
   /** Unix milliseconds, by the clock tokens are judged by. */
   readonly now: () => number

@@ -28,9 +28,13 @@ export function openLoopback(transfers: () => Transfers): Loopback {
     const server = createServer(
       { requestTimeout: 0, headersTimeout: 10_000, keepAliveTimeout: 5_000, maxHeaderSize: 16_384 },
       (request, response) => {
-        void serve(transfers(), server, request, response)
+        void serve(transfers(), server, request, response, false)
       },
     )
+    // Else Node would tell every client to go on, whatever it asks for.
+    server.on('checkContinue', (request: IncomingMessage, response: ServerResponse) => {
+      void serve(transfers(), server, request, response, true)
+    })
     server.maxConnections = 64
     server.timeout = 120_000
     await new Promise<void>((resolve, reject) => {
@@ -88,8 +92,12 @@ async function serve(
   server: Server,
   request: IncomingMessage,
   response: ServerResponse,
+  asksFirst: boolean,
 ): Promise<void> {
-  const answer = await answerTo(transfers, portOf(server), request)
+  request.on('error', () => undefined)
+  const answer = await answerTo(transfers, portOf(server), request, () => {
+    if (asksFirst) response.writeContinue()
+  })
   try {
     await send(answer, request, response)
   } catch {
@@ -100,7 +108,13 @@ async function serve(
 
 const methods: ReadonlySet<string> = new Set(['GET', 'HEAD', 'PUT', 'POST', 'PATCH', 'DELETE', 'OPTIONS'])
 
-async function answerTo(transfers: Transfers, port: number, request: IncomingMessage): Promise<Response> {
+/** @param begin called before the body is waited for: a client that asked whether to send is told so then */
+async function answerTo(
+  transfers: Transfers,
+  port: number,
+  request: IncomingMessage,
+  begin: () => void,
+): Promise<Response> {
   const { headers, method = '', url = '' } = request
   const hosts = request.headersDistinct['host'] ?? []
   const named = hosts.length === 1 && (hosts[0] === `127.0.0.1:${port}` || hosts[0] === `localhost:${port}`)
@@ -111,7 +125,7 @@ async function answerTo(transfers: Transfers, port: number, request: IncomingMes
   const given = new Headers()
   for (const [name, values] of Object.entries(request.headersDistinct))
     for (const value of values ?? []) given.append(name, value)
-  const body = method === 'GET' || method === 'HEAD' ? null : bodyOf(request)
+  const body = method === 'GET' || method === 'HEAD' ? null : bodyOf(request, begin)
   const web = new Request(`http://127.0.0.1:${port}/`, {
     method,
     headers: given,
@@ -126,19 +140,20 @@ function bare(status: number): Response {
 }
 
 /**
- * What arrives, as it arrives, until so much of it waits to be taken; then the client waits too. Asking for each piece
- * would cost a turn of the event loop and of the client for each.
+ * What arrives, as it arrives, from when it is first asked for until so much of it waits to be taken; then the client waits
+ * too. Asking for each piece would cost a turn of the event loop and of the client for each.
  */
-function bodyOf(request: IncomingMessage): ReadableStream<Uint8Array> {
+function bodyOf(request: IncomingMessage, begin: () => void): ReadableStream<Uint8Array> {
   let begun = false
   return new ReadableStream<Uint8Array>(
     {
       pull(controller) {
         if (begun) return void request.resume()
         begun = true
+        begin()
         request.on('data', (piece: Buffer) => {
           controller.enqueue(piece)
-          if ((controller.desiredSize ?? 0) <= 0) request.pause()
+          if ((controller.desiredSize ?? 0) <= -gatherBytes) request.pause()
         })
         request.once('end', () => controller.close())
         const cut = (): void => {
@@ -148,7 +163,7 @@ function bodyOf(request: IncomingMessage): ReadableStream<Uint8Array> {
         request.once('close', cut)
       },
     },
-    { highWaterMark: gatherBytes, size: (piece) => piece.length },
+    { highWaterMark: 0, size: (piece) => piece.length },
   )
 }
 

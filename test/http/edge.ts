@@ -64,7 +64,7 @@ export async function openEdge(
     mcp,
     transfers: null,
     wellKnown: () => null,
-    keys: { jwks: () => ({ keys: [] }) },
+    keys: { jwt: '', jwks: () => ({ keys: [] }) },
     ready: () => Promise.resolve({ ready: true, unavailable: ['docker'] }),
     now: () => Date.now(),
     gauges: { writ_waits: { help: 'Calls that wait', read: () => 3 } },
