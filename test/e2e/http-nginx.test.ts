@@ -8,6 +8,7 @@ import type { AddressInfo, LookupFunction } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
+import { connect } from 'node:tls'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { JsonObject } from '../../src/digest.ts'
 import { newAuthority } from '../egress/certificate.ts'
@@ -35,6 +36,7 @@ function configuration(upstream: string): string {
     .replace('listen 443 ssl', `listen 127.0.0.1:${String(port)} ssl`)
     .replace(/\/etc\/letsencrypt\S*fullchain\.pem/, join(folder, 'tls.crt'))
     .replace(/\/etc\/letsencrypt\S*privkey\.pem/, join(folder, 'tls.key'))
+    .replace('/var/log/nginx/writ.log', join(folder, 'writ.log'))
     .replaceAll('127.0.0.1:8720', upstream)
   const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']
     .map((name) => `${name}_temp_path ${join(folder, name)};`)
@@ -201,10 +203,35 @@ writeFile('/out/copy.bin', readBytes('data.bin'))`,
       const range = await fetchHere(download_url, { headers: { range: 'bytes=10-19' } })
       expect([range.status, Buffer.from(await range.arrayBuffer())]).toEqual([206, bytes.subarray(10, 20)])
       await client.close()
-      // What is a secret in a path is not written down.
-      expect(readFileSync(join(folder, 'access.log'), 'utf8')).not.toContain('/transfer/')
+      expect(logged()).not.toContain('/transfer/')
     },
   )
+
+  it('writes no one-time URL into a log, whatever goes wrong with one', { timeout: 30_000 }, async (ctx) => {
+    const { token } = behind(ctx)
+    const client = await client2('auto', { url: origin, token: token('frank'), fetch: fetchHere })
+    const files = script('m.js', 'console.log(1)')
+    const job = { project_name: 'nginx', goal: 'Logs', target_ref: 'sandbox', execution_intent: 'run_script', ...files }
+    const { structured } = await client.call('submit_task', job)
+    const asked = { task_id: structured['task_id'] ?? '', upload: { path: 'x', size: 4, sha256: 'a'.repeat(64) } }
+    const given = await client.call('upload_artifact', asked)
+    const { pathname } = new URL(String(given.structured['upload_url']))
+    expect(pathname).toMatch(/^\/transfer\/[\w-]{43}$/)
+    const host = `host: writ.example:${String(port)}\r\n`
+    const large = `${host}content-length: 2000000000\r\n\r\n`
+    // The last is cut off in the middle of its head.
+    expect(await raw(`POST /mcp HTTP/1.1\r\n${large}`)).toContain(' 413 ')
+    expect(await raw(`PUT ${pathname} HTTP/1.1\r\n${large}`)).toContain(' 413 ')
+    expect(await raw(`PUT ${pathname} HTTP/1.1\r\n${host}${host}\r\n`)).toContain(' 400 ')
+    expect(await raw(`PUT ${pathname} HTTP/1.1 and more\r\n${host}\r\n`)).toContain(' 400 ')
+    expect(await raw(`PUT ${pathname} HTTP/1.1\r\n${host}x-long: ${'x'.repeat(40_000)}\r\n\r\n`)).toContain(' 400 ')
+    expect(await raw(`PUT ${pathname} HTTP/1.1\r\n${host}`)).toBe('')
+    await until(() => (logged().match(/ (?:PUT|-) 400 /g) ?? []).length >= 4)
+    // Errors are logged, those of one-time URLs not.
+    expect(logged()).toMatch(/too large body.*POST \/mcp/)
+    expect(logged()).not.toContain(pathname.slice('/transfer/'.length))
+    await client.close()
+  })
 
   it('says how far a run is while the client waits, not after', { timeout: 30_000 }, async (ctx) => {
     const { token } = behind(ctx)
@@ -252,6 +279,22 @@ writeFile('/out/copy.bin', readBytes('data.bin'))`,
     expect(other.status).toBe(403)
   })
 })
+
+/** All that the proxy wrote down. */
+function logged(): string {
+  return ['access.log', 'writ.log', 'error.log'].map((name) => readFileSync(join(folder, name), 'utf8')).join('')
+}
+
+/** What comes back for these bytes, until the proxy ends the connection; nothing more is sent after a moment. */
+async function raw(bytes: string): Promise<string> {
+  const socket = connect({ host: '127.0.0.1', port, servername: 'writ.example', ca: authority.ca })
+  let text = ''
+  socket.setEncoding('latin1').on('data', (piece: string) => (text += piece))
+  socket.on('error', () => undefined)
+  socket.write(bytes, () => setTimeout(() => socket.end(), 500))
+  await once(socket, 'close')
+  return text
+}
 
 async function curl(...args: readonly string[]): Promise<{ readonly code: number | null; readonly out: string }> {
   writeFileSync(join(folder, 'ca.pem'), authority.ca)
