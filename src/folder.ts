@@ -14,8 +14,8 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { WritError } from './error.ts'
+import { dirname, join } from 'node:path'
+import { systemCode, WritError } from './error.ts'
 
 /** Where a broker keeps its things. All of it is one user's: folders 0700, files 0600. */
 export interface Folder {
@@ -53,10 +53,30 @@ export function folderOf(data: string, uid: number = process.getuid?.() ?? 0): F
   }
 }
 
+/**
+ * Makes a folder and what is missing above it. Node's own way of doing that never ends where the system takes no new
+ * folder and says that there is none, as under /proc.
+ */
+export function makeFolders(path: string, mode: number): void {
+  const missing: string[] = []
+  for (let at = path; statSync(at, { throwIfNoEntry: false }) === undefined && at !== dirname(at); at = dirname(at))
+    missing.push(at)
+  for (const one of missing.toReversed()) {
+    try {
+      mkdirSync(one, { mode })
+    } catch (failure) {
+      // Another process may have made it meanwhile.
+      if (systemCode(failure) !== 'EEXIST') throw failure
+    }
+  }
+  // Says what stands there instead.
+  if (!statSync(path).isDirectory()) mkdirSync(path)
+}
+
 /** Makes the folders, and refuses one that others could have put there before us. */
 export function makeFolder(folder: Folder): void {
   for (const path of [folder.root, folder.artifacts, folder.outputs, folder.policy, join(folder.mcpSocket, '..')]) {
-    mkdirSync(path, { recursive: true, mode: 0o700 })
+    makeFolders(path, 0o700)
   }
   const sockets = lstatSync(join(folder.mcpSocket, '..'))
   if (!sockets.isDirectory() || sockets.uid !== (process.getuid?.() ?? sockets.uid) || (sockets.mode & 0o077) !== 0)

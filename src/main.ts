@@ -1,9 +1,10 @@
-import { lstatSync, mkdirSync, readFileSync } from 'node:fs'
+import { lstatSync, readFileSync } from 'node:fs'
 import { enableCompileCache, flushCompileCache } from 'node:module'
 import { homedir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { WritError } from './error.ts'
+import { makeFolders } from './folder.ts'
 
 const version = (
   JSON.parse(readFileSync(join(dirname(dirname(fileURLToPath(import.meta.url))), 'package.json'), 'utf8')) as {
@@ -18,7 +19,7 @@ const version = (
 function keepCode(): void {
   const folder = join(process.env['XDG_CACHE_HOME'] || join(homedir(), '.cache'), 'writ', 'code')
   try {
-    mkdirSync(folder, { recursive: true, mode: 0o700 })
+    makeFolders(folder, 0o700)
     const found = lstatSync(folder)
     const private_ = found.isDirectory() && found.uid === process.getuid?.() && (found.mode & 0o077) === 0
     if (private_) enableCompileCache(folder)

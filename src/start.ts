@@ -1,9 +1,10 @@
 import { spawn } from 'node:child_process'
-import { closeSync, fstatSync, mkdirSync, openSync, readFileSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { dirname } from 'node:path'
 import { systemCode, WritError } from './error.ts'
 import { withoutCore } from './execution/child.ts'
+import { makeFolders } from './folder.ts'
 import { siblingModule } from './module.ts'
 
 /** What starting a broker needs to know; found without reading the whole configuration. */
@@ -75,7 +76,7 @@ function launch(options: StartOptions): { ended(): Ended; complaint(): string } 
 
 function openLog(file: string): number {
   try {
-    mkdirSync(dirname(file), { recursive: true, mode: 0o700 })
+    makeFolders(dirname(file), 0o700)
     return openSync(file, 'a', 0o600)
   } catch (cause) {
     const code = systemCode(cause) ?? 'unknown'

@@ -1,8 +1,17 @@
-import { appendFileSync, closeSync, existsSync, openSync, readFileSync, statSync, writeSync } from 'node:fs'
+import {
+  appendFileSync,
+  closeSync,
+  existsSync,
+  openSync,
+  readFileSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { expect, it } from 'vitest'
-import { turnLog } from '../src/folder.ts'
+import { makeFolders, turnLog } from '../src/folder.ts'
 import { useWorld } from './e2e/world.ts'
 import { folder } from './ledger/folder.ts'
 
@@ -23,6 +32,17 @@ it('a log that has grown too long is put aside, the newest three are kept, and w
   )
   expect(texts).toEqual(['x', 'five\n', 'four\n', 'three\n', null])
   expect(statSync(`${path}.1`).mode & 0o777).toBe(0o600)
+})
+
+it('a folder is made with all above it, is left as it is where it is there, and is never waited for where it cannot be', () => {
+  const at = folder()
+  makeFolders(join(at, 'a', 'b'), 0o700)
+  makeFolders(join(at, 'a', 'b'), 0o755)
+  expect([statSync(join(at, 'a')).mode & 0o777, statSync(join(at, 'a', 'b')).mode & 0o777]).toEqual([0o700, 0o700])
+  writeFileSync(join(at, 'file'), '')
+  expect(() => makeFolders(join(at, 'file'), 0o700)).toThrow('EEXIST')
+  expect(() => makeFolders(join(at, 'file', 'x'), 0o700)).toThrow('ENOTDIR')
+  expect(() => makeFolders('/proc/writ-test/x', 0o700)).toThrow(/\/proc\/writ-test/)
 })
 
 it('a log that is written elsewhere, or is not there, is left alone', () => {

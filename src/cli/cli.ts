@@ -1,8 +1,8 @@
 import { Command, CommanderError } from 'commander'
 import { visible } from '../approval/visible.ts'
-import { WritError, type ErrorCode } from '../error.ts'
+import { systemCode, WritError, type ErrorCode } from '../error.ts'
 import { declare } from './commands.ts'
-import type { Context } from './context.ts'
+import { type Context, exitOf } from './context.ts'
 
 interface Given {
   readonly env: Readonly<Record<string, string | undefined>>
@@ -41,10 +41,14 @@ export async function runCli(argv: readonly string[], given: Given): Promise<num
       if (asJson) sayError('usage', message.replace(/^error: /, ''), 'See --help.')
       return 2
     }
-    if (!(failure instanceof WritError)) throw failure
-    if (asJson) sayError(failure.code, failure.message, failure.remedy)
-    else process.stderr.write(visible(`writ: ${failure.message}\n      ${failure.remedy}\n`))
-    return noes.has(failure.code) ? 1 : 2
+    const known = failure instanceof WritError ? failure : systemFault(failure)
+    if (known === null) {
+      if (asJson) sayError('internal', 'This command failed inside Writ; standard error says where.', 'Report it.')
+      throw failure
+    }
+    if (asJson) sayError(known.code, known.message, known.remedy)
+    else process.stderr.write(visible(`writ: ${known.message}\n      ${known.remedy}\n`))
+    return exitOf(known.code)
   }
 }
 
@@ -52,24 +56,35 @@ function sayError(code: ErrorCode, message: string, remedy: string): void {
   process.stdout.write(`${asciiJson({ error: { code, message, remedy } })}\n`)
 }
 
-/** Answers that are no, and not a fault of usage or configuration. */
-const noes: ReadonlySet<ErrorCode> = new Set([
-  'approval_refused',
-  'conflict',
-  'denied',
-  'idempotency_conflict',
-  'internal',
-  'invalid_archive',
-  'invalid_file',
-  'invalid_policy',
-  'not_found',
-  'plan_changed',
-  'rate_limited',
-  'run_host_lost',
-  'task_incomplete',
-  'too_large',
-  'unknown_intent',
-  'unknown_target',
+/** What the system would not do with a path, in words, where it says so; null for anything else. */
+function systemFault(failure: unknown): WritError | null {
+  const code = systemCode(failure)
+  if (code === null || !(failure instanceof Error) || !('syscall' in failure)) return null
+  const { path, dest } = failure as NodeJS.ErrnoException & { readonly dest?: string }
+  const where = dest ?? path ?? String(failure.syscall)
+  if (code === 'ENOSPC' || code === 'EDQUOT')
+    return new WritError('no_space', `${where}: there is no room (${code}).`, {
+      remedy: 'Free space on that disk, or take another folder.',
+      cause: failure,
+    })
+  const why = systemWords.get(code) ?? 'the system refuses it'
+  return new WritError('usage', `${where}: ${why} (${code}).`, {
+    remedy: 'Check the path, and that you may read and write there.',
+    cause: failure,
+  })
+}
+
+const systemWords: ReadonlyMap<string, string> = new Map([
+  ['EACCES', 'you may not'],
+  ['EPERM', 'you may not'],
+  ['EROFS', 'that disk cannot be written'],
+  ['ENOENT', 'it is not there, and cannot be made'],
+  ['ENOTDIR', 'a part of the path is a file, not a folder'],
+  ['EEXIST', 'something else stands there'],
+  ['EISDIR', 'it is a folder'],
+  ['ENOTEMPTY', 'it is not empty'],
+  ['ENAMETOOLONG', 'the name is too long'],
+  ['ELOOP', 'its links lead in a circle'],
 ])
 
 function everyCommand(command: Command, use: (command: Command) => void): void {

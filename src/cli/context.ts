@@ -2,9 +2,10 @@ import { existsSync, readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Readable } from 'node:stream'
 import { type Config, findConfig, loadConfig } from '../config.ts'
-import { systemCode, WritError } from '../error.ts'
+import { type ErrorCode, errorCodes, systemCode, WritError } from '../error.ts'
 import { type Folder, folderOf } from '../folder.ts'
 import { openViews, type OpenViews } from '../ledger/sqlite/views.ts'
+import type { Reason } from '../policy/policy.ts'
 
 /** What a command is given instead of reaching for the process. */
 export interface Context {
@@ -29,6 +30,29 @@ export interface Context {
 /** Ends a command with exit status 1: it worked, and the answer is no. */
 export const no = 1
 export const yes = 0
+/** Usage or configuration is wrong. */
+export const wrong = 2
+
+/** Codes that are no answer but a fault of usage, though the caller's and not the operator's. */
+const misuses: ReadonlySet<string> = new Set<ErrorCode>([
+  'invalid_arguments',
+  'malformed_message',
+  'method_not_allowed',
+  'unknown_tool',
+])
+
+/** The exit status of a refusal: what is the operator's to put right is no answer; an approval that was refused is one. */
+export function exitOf(code: string): number {
+  const known = errorCodes.find((one): one is ErrorCode => one === code)
+  if (known === undefined || known === 'approval_refused') return no
+  return misuses.has(known) || new WritError(known, '').fault === 'operator' ? wrong : no
+}
+
+/** A refusal by a tool, as an error of the command. */
+export function faultOf({ code, message, remedy }: Pick<Reason, 'code' | 'message' | 'remedy'>): WritError {
+  const known = errorCodes.find((one): one is ErrorCode => one === code)
+  return new WritError(known ?? 'denied', known === undefined ? `${code}: ${message}` : message, { remedy })
+}
 
 export function configOf(context: Context): Config {
   const file = findConfig({ flag: context.configFlag, env: context.env, cwd: context.cwd })

@@ -1,9 +1,10 @@
-import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { isMap, parseDocument } from 'yaml'
 import { createIdentityFile } from '../credential/file/file.ts'
 import { WritError } from '../error.ts'
+import { makeFolders } from '../folder.ts'
 import { catalogName, dockerTargets, initialFiles } from '../initial.ts'
 import { loadCatalog } from '../plan/catalog.ts'
 import { initKeys } from '../receipt/keys.ts'
@@ -24,7 +25,7 @@ export async function init(context: Context, dir: string | undefined, options: I
     throw new WritError('usage', `There is nothing named "${unknown}" to set up with; "docker" there is.`)
   const docker = options.with?.includes('docker') === true
   const root = resolve(context.cwd, dir ?? '.')
-  mkdirSync(root, { recursive: true, mode: 0o700 })
+  makeFolders(root, 0o700)
   const written: string[] = []
   const kept: string[] = []
   const put = (name: string, write: (path: string) => void): void => {

@@ -1,9 +1,9 @@
-import { existsSync, readdirSync, readFileSync, statSync, writeFileSync, mkdirSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join, relative, resolve } from 'node:path'
 import { parseId } from '../id.ts'
 import { WritError } from '../error.ts'
 import { findConfig, loadConfig } from '../config.ts'
-import { folderOf } from '../folder.ts'
+import { folderOf, makeFolders } from '../folder.ts'
 import { parseIJson } from '../json.ts'
 import { openEngine, generationDigest } from '../policy/engine.ts'
 import type { Attachment, Decision, PolicyInput } from '../policy/policy.ts'
@@ -21,7 +21,7 @@ async function attachments(
   const config = file === null || !existsSync(file) ? null : loadConfig(file)
   const cacheDir =
     config === null ? join(tmpdir(), `writ-policy-${String(process.getuid?.() ?? 0)}`) : folderOf(config.data).policy
-  mkdirSync(cacheDir, { recursive: true, mode: 0o700 })
+  makeFolders(cacheDir, 0o700)
   if (dirs.length === 0) {
     if (config === null)
       throw new WritError('no_config', 'There is no writ.yaml here or in a folder above.', {
@@ -125,7 +125,7 @@ export async function policyBuild(context: Context, dirs: readonly string[], out
   }))
   if (out !== undefined) {
     const folder = resolve(context.cwd, out)
-    mkdirSync(folder, { recursive: true })
+    makeFolders(folder, 0o777)
     for (const pack of compiled.packs) writeFileSync(join(folder, `${pack.pack}.wasm`), pack.module)
   }
   show(context, { packs: built }, () =>

@@ -79,3 +79,14 @@ function eraseCharacter(bytes: number[]): void {
 function givenUp(): WritError {
   return new WritError('usage', 'Given up; nothing was signed.', { remedy: 'Run it again when you are ready.' })
 }
+
+/** Calls `told` where the person interrupts the command, right before it ends. */
+export function onInterrupt(told: () => void): Disposable {
+  const ends = (): void => {
+    told()
+    // Nothing listens any more: the signal ends the process as whoever sent it expects.
+    process.kill(process.pid, 'SIGINT')
+  }
+  process.once('SIGINT', ends)
+  return { [Symbol.dispose]: () => void process.off('SIGINT', ends) }
+}

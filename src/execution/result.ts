@@ -85,6 +85,9 @@ export interface Results {
   }
   submit_task: Base & {
     readonly task_id?: string
+    /** True where the same call made this task before; `task_files` is then what it holds by now. */
+    readonly existing?: boolean
+    readonly task_files?: readonly { readonly path: string; readonly size: number; readonly sha256: string }[]
     readonly state?: 'incomplete' | 'ready'
     readonly missing?: readonly Missing[]
     readonly plan?: PlanView

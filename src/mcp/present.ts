@@ -106,6 +106,7 @@ function textOf(it: Anything): string {
   for (const reason of it.reasons ?? []) say(`reason ${reasonText(reason)}`)
   for (const one of it.missing ?? []) say(`missing: ${one.what}. Fix: ${one.fix}`)
   if (it.plan !== undefined) say(`plan ${it.plan.digest}: ${it.plan.steps.join(' > ')}`)
+  for (const one of it.task_files ?? []) say(`holds ${one.path} (${one.size} bytes, ${one.sha256})`)
   for (const one of it.changed ?? []) say(`${one.change}: ${one.path} (${one.size} bytes, ${one.sha256.slice(0, 19)}…)`)
   if (it.upload_url !== undefined) say(`upload_url ${it.upload_url} (PUT, once, until ${it.expires_at ?? ''})`)
   if (it.approval !== undefined) sayApproval(it.approval, say)
@@ -138,7 +139,7 @@ function sayState(it: Anything, say: Say): void {
     it.state ?? '',
     it.final === undefined ? '' : it.final ? 'final' : 'not final',
     it.ran === undefined ? '' : it.ran ? 'ran' : 'nothing ran',
-    it.existing === true ? 'this execution existed already' : '',
+    it.existing === true ? `this ${it.execution_id === undefined ? 'task' : 'execution'} existed already` : '',
     it.effect === undefined ? '' : `policy would ${it.effect === 'pending' ? 'ask for approval (pending)' : it.effect}`,
   ].filter((part) => part !== '')
   if (what.length > 0 || how.length > 0)

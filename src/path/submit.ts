@@ -38,7 +38,8 @@ export async function submitTask(
           before.request === request ? parts.ledger.views.task(parseId('task', before.result) ?? newId('task')) : null
         if (task === null)
           throw new WritError('idempotency_conflict', `"idempotency_key" was used before with other arguments.`)
-        return await describe(parts, caller, task)
+        const task_files = task.files.map(({ path, size, sha256 }) => ({ path, size, sha256 }))
+        return { ...(await describe(parts, caller, task)), existing: true, task_files }
       }
     }
     await checkTarget(parts, caller, args)

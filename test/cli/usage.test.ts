@@ -134,6 +134,27 @@ describe('wrong usage', () => {
     })
   })
 
+  it('of a path that cannot be is told with the path, exit 2, and as JSON with --json; nothing waits for ever', () => {
+    writeFileSync(join(folder, 'occupied'), '')
+    const pack = join(bin, '..', '..', 'policies', 'starter')
+    const cases: readonly (readonly [readonly string[], string])[] = [
+      [['init', 'occupied'], 'occupied'],
+      [['init', 'occupied/deep'], 'occupied'],
+      [['init', '/proc/writ-test'], '/proc/writ-test'],
+      [['policy', 'build', pack, '--out', 'occupied'], 'occupied'],
+      [['policy', 'build', pack, '--out', '/proc/writ-test/deep'], '/proc/writ-test'],
+    ]
+    for (const [args, path] of cases) {
+      const { code, out, err } = writ(args)
+      expect([args, code, out]).toEqual([args, 2, ''])
+      expect(err).toMatch(/^writ: .*\n {6}Check the path, and that you may read and write there\.\n$/)
+      expect(err).toContain(path)
+      const json = writ([...args, '--json'])
+      expect([args, json.code, json.err]).toEqual([args, 2, ''])
+      expect(JSON.parse(json.out)).toMatchObject({ error: { code: 'usage' } })
+    }
+  })
+
   it('of a name with escape sequences never reaches a terminal as it is', () => {
     for (const args of [
       ['\u001b]0;x\u0007\u202e'],
