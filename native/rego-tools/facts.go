@@ -64,7 +64,8 @@ type facts struct {
 	Files []factFile `json:"files"`
 	Rules []rule     `json:"rules"`
 	// Unused are rules of no output set that nothing refers to.
-	Unused []named `json:"unused"`
+	Unused   []named   `json:"unused"`
+	Suspects []suspect `json:"suspects"`
 }
 
 func at(location *ast.Location) place {
@@ -91,6 +92,7 @@ func gather(req *request, modules map[string]*ast.Module) *facts {
 			f.Rules = append(f.Rules, ruleFacts(r, modules[path], phases))
 		}
 	}
+	f.Suspects = findSuspects(req, modules, phases)
 	return f
 }
 

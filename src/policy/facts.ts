@@ -33,6 +33,16 @@ export const factsSchema = z.object({
   ),
   rules: z.array(rule),
   unused: z.array(named),
+  suspects: z.array(
+    z.object({
+      ...place,
+      kind: z.enum(['field', 'word']),
+      path: z.string(),
+      word: z.string(),
+      words: z.array(z.string()),
+      phases: z.array(z.string()),
+    }),
+  ),
 })
 
 export const problemSchema = z.object({ ...place, code: z.string(), message: z.string() })

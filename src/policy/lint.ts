@@ -37,6 +37,7 @@ export function lint(attachment: Attachment, facts: Facts | null, problems: read
       else checkSetRule(attachment, set, one, rules, report)
     }
     checkUnused(facts, report)
+    checkSuspects(facts, report)
   }
   // What the generated module trips over is the echo of an error in the pack; alone, it has to be said all the same.
   if (!findings.some((finding) => finding.level === 'error'))
@@ -171,6 +172,24 @@ function checkUnused(facts: Facts, report: Report): void {
       report(one, 'unknown_set', `"${one.name}" is no set of a pack (${setNames.join(', ')}) and nothing refers to it`)
     } else {
       report(one, 'unused_rule', `nothing refers to "${one.name}"`, 'warning')
+    }
+  }
+}
+
+/** What the type checker does not look into, so that it may be meant otherwise: warnings. */
+function checkSuspects(facts: Facts, report: Report): void {
+  for (const one of facts.suspects) {
+    const where = `in phase ${one.phases.join(', ')}`
+    if (one.kind === 'field') {
+      report(one, 'phase_field', `${one.path} is not there ${where}; correct the name`, 'warning')
+    } else {
+      const known = one.words.map((word) => JSON.stringify(word)).join(', ')
+      report(
+        one,
+        'unknown_word',
+        `${one.path} is never ${JSON.stringify(one.word)} ${where}; it is ${known}`,
+        'warning',
+      )
     }
   }
 }

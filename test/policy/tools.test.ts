@@ -224,6 +224,51 @@ deny contains {"rule": rego.metadata.rule()} if {
 late if input.phase in {"execution", "egress"}
 `,
       }),
+      await pack('unsure', {
+        'w.rego': `package writ.pack.unsure
+
+${meta('W1')}
+deny contains {"rule": rego.metadata.rule()} if {
+	input.phase == "execution"
+	object.get(input.context, ["plan", "egres"], "") == "open"
+}
+
+${meta('W2')}
+deny contains {"rule": rego.metadata.rule()} if {
+	input.phase == "execution"
+	input.context.plan.isolation == "containr"
+	some credential in input.context.plan.credentials
+	weak(input.context.plan, credential)
+}
+
+weak(plan, credential) if {
+	plan.egres == "open"
+	credential.lane == "exposed"
+	credential.lanes == "x"
+}
+
+weak(plan, _) if plan.kill in {"never", "best_effort"}
+
+${meta('W3')}
+deny contains {"rule": rego.metadata.rule()} if {
+	input.phase in {"execution", "request"}
+	resource := input.resource
+	resource.type in {"task", "bucket"}
+	object.get(input.context, ["plan", "egress"], "closed") == "open"
+	object.get(input.resource.properties.labels, "anything", "") == "x"
+	object.get(input.action.properties.arguments, ["a", "b"], "") == "x"
+	same(input.resource)
+	same(input.subject)
+	any_of(input.subject.id)
+}
+
+same(thing) if thing.type == "user"
+
+same(thing) if thing.id == "x"
+
+any_of(thing) if object.get({"a": 1}, thing, 0) == 1
+`,
+      }),
       await pack('spoof', {
         's.rego': `package writ.pack.spoof
 
@@ -296,6 +341,23 @@ grant contains {"rule": rego.metadata.rule()} if input.phase == "request"
       'p.rego:41 phase_field',
     ])
     expect(message('phase_field')).toContain('input.context.plan.isolation is not there in phase request')
+  })
+
+  test('[G-phase-fields] a rule that may read what its phase does not have, or compares a word there is not, is warned of', () => {
+    expect(of('unsure')).toEqual([
+      'w.rego:8 phase_field',
+      'w.rego:16 unknown_word',
+      'w.rego:22 phase_field',
+      'w.rego:24 phase_field',
+      'w.rego:27 unknown_word',
+      'w.rego:35 unknown_word',
+    ])
+    const warnings = findings.filter(({ file }) => file.endsWith('w.rego'))
+    expect(warnings.every(({ level }) => level === 'warning')).toBe(true)
+    expect(warnings[0]?.message).toBe('input.context.plan.egres is not there in phase execution; correct the name')
+    expect(warnings[4]?.message).toBe(
+      'input.context.plan.kill is never "never" in phase execution; it is "best_effort", "confirmed"',
+    )
   })
 
   test('a phase that does not exist, and phases that exclude each other, are errors', () => {
