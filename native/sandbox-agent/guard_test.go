@@ -7,12 +7,12 @@ import (
 	"testing"
 )
 
-// What the kernel would answer: the five instructions that the filter is made of.
+// What the kernel would answer: the six instructions that the filter is made of.
 func decide(t *testing.T, filter []instruction, arch, number uint32, arguments [3]uint64) uint32 {
 	var word uint32
 	for at := 0; at < len(filter); at++ {
 		one := filter[at]
-		jump := func(yes bool) {
+		goOn := func(yes bool) {
 			if yes {
 				at += int(one.yes)
 			} else {
@@ -27,15 +27,17 @@ func decide(t *testing.T, filter []instruction, arch, number uint32, arguments [
 			case offsetArch:
 				word = arch
 			default:
-				index := (one.value - offsetArgument) / 8
+				index := (one.value - offsetArgument(0)) / 8
 				word = uint32(arguments[index])
 			}
+		case jump:
+			at += int(one.value)
 		case jumpEqual:
-			jump(word == one.value)
+			goOn(word == one.value)
 		case jumpGreater:
-			jump(word > one.value)
+			goOn(word > one.value)
 		case jumpAtLeast:
-			jump(word >= one.value)
+			goOn(word >= one.value)
 		case give:
 			return one.value
 		}
@@ -72,6 +74,49 @@ func TestTheGuardLetsNobodyNameTheAgent(t *testing.T) {
 	}
 	if answer(of.tgkill, 1, 3, 23) != allow {
 		t.Error("the runtime may not interrupt its threads")
+	}
+	for _, process := range []uint64{0, 99, 1} {
+		if answer(sysPidfdSignal, process, 9) != refuse|1 {
+			t.Error("a signal to whoever a pidfd is of was let through")
+		}
+	}
+	const owner, everything = 8, 1 << 32
+	for _, process := range []uint64{1, highest, everything + 1, 1<<32 - 1, 1<<64 - 1, 1<<64 - highest, 7<<32 - highest} {
+		if answer(of.fcntl, 3, owner, process) != refuse|1 || answer(of.fcntl, 3, everything+owner, process) != refuse|1 {
+			t.Errorf("a descriptor was given to %d", process)
+		}
+	}
+	for _, process := range []uint64{0, highest + 1, 4 << 20, 1<<32 - highest - 1, 1<<64 - 500} {
+		if answer(of.fcntl, 3, owner, process) != allow {
+			t.Errorf("a descriptor could not be given to %d", process)
+		}
+	}
+	if answer(of.fcntl, 3, 15, 99) != refuse|1 || answer(of.fcntl, 3, everything+15, 99) != refuse|1 {
+		t.Error("a descriptor was given to whoever stands behind a pointer")
+	}
+	for _, command := range []uint64{0, 1, 2, 3, 4, 9, 10, 14, 16, 1024} {
+		if answer(of.fcntl, 3, command, 1) != allow {
+			t.Errorf("fcntl %d was refused", command)
+		}
+	}
+	for command, want := range map[uint64]uint32{0x8901: refuse | 1, 0x8902: refuse | 1, everything + 0x8901: refuse | 1, 0x8903: allow, 0x5421: allow} {
+		if answer(of.ioctl, 3, command, 1) != want {
+			t.Errorf("ioctl %x", command)
+		}
+	}
+	for call, user := range map[uint32]uint64{of.setPriority: 2, of.setIoPriority: 3} {
+		for _, process := range []uint64{0, 1, highest, 99, 65_532} {
+			if answer(call, user, process) != refuse|1 || answer(call, everything+user, process) != refuse|1 {
+				t.Errorf("call %d of all of a user was let through", call)
+			}
+			want := uint32(allow)
+			if process == 1 || process == highest {
+				want = refuse | 1
+			}
+			if answer(call, user-1, process) != want || answer(call, user-2, everything+process) != want {
+				t.Errorf("call %d of %d", call, process)
+			}
+		}
 	}
 	if answer(0) != allow || answer(of.named[0]|secondTable, 99, 9) != refuse|38 {
 		t.Error("another table of calls")

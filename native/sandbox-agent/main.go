@@ -17,7 +17,7 @@ import (
 )
 
 // Of the agent; it changes with what the agent does.
-const version = "1"
+const version = "2"
 
 // Beyond the job's own wall time, which the host keeps: first the processes end, then the agent.
 const (

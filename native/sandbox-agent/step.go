@@ -145,6 +145,10 @@ func (a *agent) watch(pid int, begun time.Time) (syscall.WaitStatus, int64, *str
 			failure = err
 			break
 		}
+		// Whoever asks to be traced makes its parent the tracer, which is told of its stops too.
+		if one.Stopped() || one.Continued() {
+			continue
+		}
 		a.cpu.reaped(&used)
 		if reaped == pid {
 			status = one
@@ -200,7 +204,9 @@ func (a *agent) killAll() {
 			var used syscall.Rusage
 			reaped, err := syscall.Wait4(-1, &status, syscall.WNOHANG, &used)
 			if reaped > 0 {
-				a.cpu.reaped(&used)
+				if status.Exited() || status.Signaled() {
+					a.cpu.reaped(&used)
+				}
 				continue
 			}
 			if err == syscall.EINTR {

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import type { TestContext } from 'vitest'
 import type { PlanImage } from '../../src/plan/plan.ts'
@@ -9,6 +10,7 @@ import { agentImage, agentInContainer } from '../executor/docker/container.ts'
 import { entriesOf } from '../executor/docker/sample.ts'
 import { engine } from '../servers/engine.ts'
 import type { Engine, Lacking } from '../servers/engine.ts'
+import { until } from '../wait.ts'
 
 const forge = readFileSync(join(import.meta.dirname, 'programs/agent/forge.pl'), 'utf8')
 const places = ['namespaces', 'runc', 'runsc'] as const
@@ -75,6 +77,29 @@ describe.each(places)('a workload against its agent, in %s', (place) => {
       expect(control.map(({ type }) => type)).toEqual(['ready', 'prepared', 'exited', 'exited', 'archive_end', 'done'])
     },
   )
+
+  it(
+    'cannot be kept from ending with its host by whatever stops processes [G-agent-host-gone] [G-agent-unforgeable]',
+    { timeout: 60_000 },
+    async (context) => {
+      const agent = await start(place, context)
+      await prepare(agent, jobOf(['cat > /work/forge.pl; exec perl /work/forge.pl stop'], { stdin: forge }))
+      agent.send({ type: 'step', step: 1 })
+      await until('it has tried to stop the agent', () => agent.text('stdout').includes('tried'))
+      agent.hangUp()
+      const end = await Promise.race([agent.ended, pause(10_000, 'it goes on')])
+      expect(end).toEqual({ code: 0 })
+    },
+  )
+
+  it('cannot be made to tell of an end that is none, by a step that asks to be traced [G-agent-unforgeable]', async (context) => {
+    const agent = await start(place, context)
+    const trace = 'syscall((POSIX::uname())[4] eq "aarch64" ? 117 : 101, 0, 0, 0, 0)'
+    const script = `exec perl -MPOSIX -e 'my $me = $$; if (!fork) { sleep 1; kill KILL => $me; exit } ${trace}; kill STOP => $me; sleep 60'`
+    await prepare(agent, jobOf([script]))
+    expect(await run(agent, 1)).toMatchObject({ exit: null, signal: 9, stopped: null })
+    expect(agent.breach).toBeNull()
+  })
 
   it('begins before any other process of its container, with three descriptors', async (context) => {
     const agent = await start(place, context)

@@ -117,7 +117,7 @@ describe('the filter of system calls', () => {
       `acct add_key bpf chroot clock_settime delete_module fanotify_init fanotify_mark finit_module fsconfig
       fsmount fsopen fspick get_mempolicy init_module io_uring_enter io_uring_register io_uring_setup ioperm iopl kcmp
       kexec_file_load kexec_load keyctl lookup_dcookie mbind memfd_secret modify_ldt mount mount_setattr move_mount
-      name_to_handle_at nfsservctl open_by_handle_at open_tree perf_event_open pidfd_getfd pivot_root process_madvise
+      name_to_handle_at nfsservctl open_by_handle_at open_tree perf_event_open pidfd_getfd pidfd_send_signal pivot_root process_madvise
       process_vm_readv process_vm_writev ptrace quotactl quotactl_fd reboot request_key set_mempolicy setdomainname
       sethostname setns settimeofday socketcall swapoff swapon syslog umount umount2 unshare userfaultfd uselib vhangup
       vmsplice socket socketpair clone clone3 personality`.split(/\s+/)

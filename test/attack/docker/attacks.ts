@@ -92,7 +92,7 @@ export const attacks: Readonly<Record<string, readonly Attack[]>> = {
       },
     },
   ],
-  'D-04-kernel-calls.py': [{ expected: exited('refused 81') }],
+  'D-04-kernel-calls.py': [{ expected: exited('refused 82') }],
   'D-05-privilege.py': [
     {
       expected: exited(

@@ -9,7 +9,7 @@ numbers = {
         add_key=248, request_key=249, keyctl=250, unshare=272, vmsplice=278, setns=308, perf_event_open=298,
         fanotify_init=300, name_to_handle_at=303, open_by_handle_at=304, clock_settime=227, process_vm_readv=310,
         process_vm_writev=311, kcmp=312, kexec_load=246, kexec_file_load=320, bpf=321, userfaultfd=323,
-        io_uring_setup=425, open_tree=428, move_mount=429, fsopen=430, fspick=433, pidfd_getfd=438, clone3=435,
+        io_uring_setup=425, open_tree=428, move_mount=429, fsopen=430, fspick=433, pidfd_getfd=438, pidfd_send_signal=424, clone3=435,
         mount_setattr=442, memfd_secret=447, clone=56, personality=135, lookup_dcookie=212, mbind=237,
         set_mempolicy=238, migrate_pages=256, move_pages=279, process_madvise=440, quotactl_fd=443,
     ),
@@ -19,7 +19,7 @@ numbers = {
         request_key=218, keyctl=219, unshare=97, vmsplice=75, setns=268, perf_event_open=241, fanotify_init=262,
         name_to_handle_at=264, open_by_handle_at=265, clock_settime=112, process_vm_readv=270, process_vm_writev=271,
         kcmp=272, kexec_load=104, kexec_file_load=294, bpf=280, userfaultfd=282, io_uring_setup=425, open_tree=428,
-        move_mount=429, fsopen=430, fspick=433, pidfd_getfd=438, clone3=435, mount_setattr=442, memfd_secret=447,
+        move_mount=429, fsopen=430, fspick=433, pidfd_getfd=438, pidfd_send_signal=424, clone3=435, mount_setattr=442, memfd_secret=447,
         clone=220, personality=92, lookup_dcookie=18, mbind=235, set_mempolicy=237, migrate_pages=238, move_pages=239,
         process_madvise=440, quotactl_fd=443,
     ),
@@ -96,6 +96,7 @@ call("process_vm_readv", os.getppid(), at, 1, at, 1, 0)
 call("process_vm_writev", os.getppid(), at, 1, at, 1, 0)
 call("kcmp", os.getpid(), 1, 0, 0, 0)
 call("pidfd_getfd", 0, 0, 0)
+call("pidfd_send_signal", os.open("/proc/1", os.O_RDONLY), 9, 0, 0)
 call("io_uring_setup", 8, at)
 call("init_module", at, 4096, b"")
 call("finit_module", 0, b"", 0)
