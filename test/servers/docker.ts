@@ -16,7 +16,7 @@ import {
 import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
-import { setTimeout as pause } from 'node:timers/promises'
+import { until } from '../wait.ts'
 import { runsc } from './cache.ts'
 
 /** A Docker Engine of a test's own: everything it writes lies in one folder, and nothing is left of it after `stop`. */
@@ -104,10 +104,12 @@ async function launch(folder: string): Promise<number> {
   void ended.then(() => (state.over = true))
   const pid = daemon.pid
   if (pid === undefined) throw new Error('dockerd could not be started')
-  for (const until = Date.now() + readyMs; Date.now() < until && !state.over;) {
-    if (await answers(socket)) return pid
-    await pause(50)
-  }
+  const ready = await until(
+    'dockerd answers',
+    async () => (state.over ? 'over' : (await answers(socket)) ? 'answers' : null),
+    { withinMs: readyMs, everyMs: 50 },
+  ).catch(() => 'late' as const)
+  if (ready === 'answers') return pid
   const why = readFileSync(join(folder, 'dockerd.log'), 'utf8').trim().split('\n').slice(-3).join('\n')
   await stopDockerd(folder)
   throw new Error(`dockerd did not become ready:\n${why}`)
@@ -218,16 +220,17 @@ function signal(pid: number, name: NodeJS.Signals): void {
   }
 }
 
+/** Resolves once a process is gone; one that is not by then is killed. */
 async function gone(pid: number, withinMs: number): Promise<void> {
-  for (const until = Date.now() + withinMs; Date.now() < until; await pause(25)) {
+  const ended = (): boolean => {
     try {
       const stat = readFileSync(`/proc/${String(pid)}/stat`, 'utf8')
-      if (stat.slice(stat.lastIndexOf(')') + 2).startsWith('Z')) return
+      return stat.slice(stat.lastIndexOf(')') + 2).startsWith('Z')
     } catch {
-      return
+      return true
     }
   }
-  signal(pid, 'SIGKILL')
+  await until('it is gone', ended, { withinMs, everyMs: 25 }).catch(() => signal(pid, 'SIGKILL'))
 }
 
 /** Where the control groups of an engine's containers are, one folder a hierarchy. */

@@ -10,6 +10,7 @@ import type { Architecture } from '../../../src/executor/docker/binary.ts'
 import { FrameBreach } from '../../../src/executor/docker/frame.ts'
 import type { AgentFrame, AgentJob, HostFrame } from '../../../src/executor/docker/frame.ts'
 import { openWire } from '../../../src/executor/docker/wire.ts'
+import { until } from '../../wait.ts'
 
 export const architecture: Architecture = process.arch === 'arm64' ? 'arm64' : 'amd64'
 
@@ -99,7 +100,11 @@ export function namespacesMissing(): string | null {
 export function converse(input: Writable, ended: Promise<{ readonly code: number | null }>) {
   const frames: AgentFrame[] = []
   const asked = new Map<string, number>()
-  let wake = Promise.withResolvers<void>()
+  /** Whoever waits for a frame that has not come: all of them are woken to look again. */
+  const waiting: (() => void)[] = []
+  const wake = (): void => {
+    for (const look of waiting.splice(0)) look()
+  }
   let over = false
   let breach: FrameBreach | null = null
   const flow = { on: true }
@@ -119,7 +124,7 @@ export function converse(input: Writable, ended: Promise<{ readonly code: number
     if (flow.on && frame.type === 'archive') send({ type: 'window', channel: 4, bytes: frame.bytes.length })
     if (flow.on && frame.type === 'egress_data')
       send({ type: 'window', channel: frame.connection, bytes: frame.bytes.length })
-    wake.resolve()
+    wake()
   })
   const take = (chunk: Buffer): void => {
     try {
@@ -127,12 +132,12 @@ export function converse(input: Writable, ended: Promise<{ readonly code: number
     } catch (error) {
       if (!(error instanceof FrameBreach)) throw error
       breach = error
-      wake.resolve()
+      wake()
     }
   }
   void ended.then(() => {
     over = true
-    wake.resolve()
+    wake()
   })
   return {
     take,
@@ -151,8 +156,7 @@ export function converse(input: Writable, ended: Promise<{ readonly code: number
         if (found !== undefined) return found
         if (breach !== null) throw new Error(breach.message)
         if (over) throw new Error(`the agent ended before it said ${type}: ${JSON.stringify(frames.slice(-3))}`)
-        await wake.promise
-        wake = Promise.withResolvers<void>()
+        await new Promise<void>((resolve) => waiting.push(resolve))
       }
     },
     raw: (bytes: Uint8Array) => void input.write(bytes),
@@ -207,7 +211,7 @@ export async function agentInNamespaces(): Promise<Agent> {
       await Promise.race([ended, pause(2000)])
       child.kill('SIGKILL')
       await ended
-      for (let tries = 0; processesIn(namespace).length > 0 && tries < 200; tries++) await pause(10)
+      await until('no process of the agent is left', () => processesIn(namespace).length === 0)
       rmSync(folder, { recursive: true, force: true })
     },
   })

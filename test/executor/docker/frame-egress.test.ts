@@ -2,8 +2,12 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { afterEach, beforeAll, describe, expect, it } from 'vitest'
 import type { TestContext } from 'vitest'
 import { windowBytes } from '../../../src/executor/docker/frame.ts'
+import { until } from '../../wait.ts'
 import { agentInNamespaces, jobOf, namespacesMissing, prepare, run } from './agent.ts'
 import type { Agent } from './agent.ts'
+
+/** The number of the first connection of an agent. */
+const first = 16
 
 let missing: string | null
 const started: Agent[] = []
@@ -46,7 +50,10 @@ describe('the listener of a step', () => {
     expect((await run(open, 1)).exit).toBe(0)
     expect((await run(open, 2)).exit).toBe(0)
     expect(open.text('stdout')).toBe('connected\nagain\n')
-    expect(open.frames.flatMap((frame) => (frame.type === 'egress_open' ? [frame.connection] : []))).toEqual([16, 17])
+    expect(open.frames.flatMap((frame) => (frame.type === 'egress_open' ? [frame.connection] : []))).toEqual([
+      first,
+      first + 1,
+    ])
   })
 
   it('carries bytes both ways and each end by itself', async (context) => {
@@ -87,12 +94,12 @@ describe('the listener of a step', () => {
     agent.flow.on = false
     agent.send({ type: 'step', step: 1 })
     const { connection } = await agent.next('egress_open')
-    for (let tries = 0; received(agent, connection).length < windowBytes && tries < 200; tries++) await pause(10)
+    await until('a window has come', () => received(agent, connection).length >= windowBytes)
     await pause(50)
     expect(received(agent, connection).length).toBe(windowBytes)
     agent.flow.on = true
     agent.send({ type: 'window', channel: connection, bytes: 2_000_000 })
-    for (let tries = 0; received(agent, connection).length < 2_000_000 && tries < 500; tries++) await pause(10)
+    await until('the rest has come', () => received(agent, connection).length >= 2_000_000)
     expect(received(agent, connection).length).toBe(2_000_000)
     agent.send({ type: 'egress_reset', connection })
     await agent.next('exited')
@@ -106,16 +113,16 @@ describe('the listener of a step', () => {
     ])
     agent.send({ type: 'step', step: 1 })
     const opened = (): number => agent.frames.filter(({ type }) => type === 'egress_open').length
-    for (let tries = 0; opened() < 64 && tries < 300; tries++) await pause(10)
+    await until('64 are open', () => opened() >= 64)
     await pause(100)
     expect(opened()).toBe(64)
     expect(agent.memory()).toBeLessThan(16 * 1024)
     agent.send({ type: 'egress_reset', connection: 20 })
-    for (let tries = 0; opened() < 65 && tries < 300; tries++) await pause(10)
+    await until('one more is open', () => opened() >= 65)
     // The second that is closed by the step itself ends its own direction only; the host has to end its too.
     await agent.next('egress_end')
-    agent.send({ type: 'egress_end', connection: 16 })
-    for (let tries = 0; opened() < 66 && tries < 300; tries++) await pause(10)
+    agent.send({ type: 'egress_end', connection: first })
+    await until('another is open', () => opened() >= 66)
     expect(opened()).toBe(66)
     agent.send({ type: 'stop' })
     expect((await agent.ended).code).toBe(0)
@@ -123,47 +130,61 @@ describe('the listener of a step', () => {
 
   it('passes no connection from one step to the next: what is open is reset, what waits is dropped', async (context) => {
     const agent = await start(context, [
-      client(
-        'my @all = map { c() } 1..80; print $_ "of step 1" for @all; select(undef, undef, undef, 0.3); kill 9, $$',
-      ),
-      client('print $s "of step 2"; select(undef, undef, undef, 0.2)'),
+      client('my @all = map { c() } 1..80; print $_ "of step 1" for @all; sysread($s, my $b, 1); kill 9, $$'),
+      client('print $s "of step 2"; sysread($s, my $b, 1)'),
     ])
-    const first = await run(agent, 1)
-    expect(first.signal ?? first.exit).toBeGreaterThan(0)
+    const opened = (): readonly number[] =>
+      agent.frames.flatMap((frame) => (frame.type === 'egress_open' ? [frame.connection] : []))
+    // Each step goes on when it hears a byte.
+    const goOn = (connection: number): void => agent.send({ type: 'egress_data', connection, bytes: Buffer.from('!') })
+    agent.send({ type: 'step', step: 1 })
+    await until('64 are open', () => opened().length >= 64)
+    goOn(first)
+    const killed = await agent.next('exited')
+    expect(killed.signal ?? killed.exit).toBeGreaterThan(0)
     const end = agent.frames.findIndex(({ type }) => type === 'exited')
-    const before = agent.frames.filter(({ type }) => type === 'egress_open').length
-    expect(before).toBe(64)
-    await run(agent, 2)
+    expect(opened()).toHaveLength(64)
+    agent.send({ type: 'step', step: 2 })
+    const last = await until('step 2 has connected', () => opened()[64])
+    await until('step 2 has spoken', () => received(agent, last) !== '')
+    goOn(last)
+    await agent.next('exited')
     const after = agent.frames
       .slice(end + 1)
       .flatMap((frame) => (frame.type === 'egress_data' ? [frame.bytes.toString()] : []))
-    expect(after.every((text) => text === 'of step 2')).toBe(true)
-    expect(agent.frames.filter(({ type }) => type === 'egress_open').length).toBe(65)
+    expect(after).toEqual(['of step 2'])
+    expect(opened()).toHaveLength(65)
     expect(agent.breach).toBeNull()
   })
 
   it('takes no more of the host than a window, and nothing after its end', async (context) => {
-    const idle = client('sleep 1000')
+    const silent = client('sleep 1000')
     const data = (bytes: number): Buffer => {
       const frame = Buffer.alloc(9 + bytes)
       frame.writeUInt32BE(5 + bytes, 0)
       frame.writeUInt8(0x06, 4)
-      frame.writeUInt32BE(16, 5)
+      frame.writeUInt32BE(first, 5)
       return frame
     }
-    const over = await start(context, [idle])
+    const over = await start(context, [silent])
     over.send({ type: 'step', step: 1 })
     await over.next('egress_open')
-    // The kernel's buffers take some of it; what the step does not read stays with the agent.
-    for (let idle = 0; idle < 20;) {
-      const room = over.room(16)
-      idle = room === 0 ? idle + 1 : 0
-      if (room > 0) over.send({ type: 'egress_data', connection: 16, bytes: Buffer.alloc(Math.min(room, 65_536)) })
-      else await pause(10)
-    }
-    over.raw(data(1))
+    // The kernel's buffers take some of it; what the step does not read stays with the agent. Where the window is raised
+    // after all, a byte too many is one as soon as that is used up.
+    let idle = 0
+    await until(
+      'a byte too many ends it',
+      () => {
+        idle = over.room(first) === 0 ? idle + 1 : 0
+        for (let room = over.room(first); room > 0; room = over.room(first))
+          over.send({ type: 'egress_data', connection: first, bytes: Buffer.alloc(Math.min(room, 65_536)) })
+        if (idle >= 20) over.raw(data(1))
+        return over.frames.some(({ type }) => type === 'failed')
+      },
+      { everyMs: 10 },
+    )
     expect(await over.next('failed')).toMatchObject({ code: 'bad_frame' })
-    const late = await start(context, [idle])
+    const late = await start(context, [silent])
     late.send({ type: 'step', step: 1 })
     const { connection } = await late.next('egress_open')
     late.send({ type: 'egress_end', connection })

@@ -1,7 +1,9 @@
-import { afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
+import { setTimeout as pause } from 'node:timers/promises'
+import { afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest'
 import type { TestContext } from 'vitest'
 import type { DockerExecutor } from '../../../src/executor/docker/docker.ts'
 import { newId } from '../../../src/id.ts'
+import { until } from '../../wait.ts'
 import { listen, prepare } from '../fixture.ts'
 import type { Prepared } from '../fixture.ts'
 import { openBetween } from './between.ts'
@@ -11,6 +13,9 @@ import type { Place } from './place.ts'
 /*
  * Containers that wait for a run, and what is swept: over a real engine.
  */
+
+// Containers take seconds each on a slow machine.
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 })
 
 let at: Place | { readonly lacking: string }
 let executor: DockerExecutor
@@ -54,12 +59,6 @@ async function ran(prepared: Prepared): Promise<void> {
   await executor.settled()
 }
 
-async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  for (const late = Date.now() + 8000; Date.now() < late; await new Promise((resolve) => setTimeout(resolve, 20)))
-    if (await condition()) return
-  throw new Error('it did not come to be')
-}
-
 test('nothing waits before a run was asked for; then one container of exactly its body does, and serves one run [G-container-once]', async (ctx) => {
   const here = real(ctx)
   await executor.settled()
@@ -76,7 +75,9 @@ test('nothing waits before a run was asked for; then one container of exactly it
   expect(second).not.toBe(first)
   // The one that waited was killed by nobody and removed; the next is another.
   expect(await here.containers(owner)).toEqual([second])
-  await until(() => seen.some((line) => line.includes(String(first)) && line.includes('"status":"destroy"')))
+  await until('the first is removed', () =>
+    seen.some((line) => line.includes(String(first)) && line.includes('"status":"destroy"')),
+  )
   expect(seen.filter((line) => line.includes('"status":"create"') && !line.includes(String(second)))).toEqual([])
   events.removeAllListeners()
   ;(events as unknown as { destroy(): void }).destroy()
@@ -96,10 +97,10 @@ test('what waits ten minutes is thrown away, and nothing is kept for a body that
   await ran(program(here))
   const [first] = executor.waiting
   now += 9 * minutes
-  await new Promise((resolve) => setTimeout(resolve, 100))
+  await pause(100)
   expect(executor.waiting).toEqual([first])
   now += 1 * minutes
-  await until(async () => (await here.containers(owner)).length === 0)
+  await until('it is thrown away', async () => (await here.containers(owner)).length === 0)
   expect(executor.waiting).toEqual([])
 })
 
@@ -108,7 +109,7 @@ test('a container that dies while it waits is forgotten, and the next run starts
   await ran(program(here))
   const [first] = executor.waiting
   await here.docker.getContainer(String(first)).kill()
-  await until(() => executor.waiting.length === 0)
+  await until('it is forgotten', () => executor.waiting.length === 0)
   await ran(program(here))
 })
 
@@ -172,12 +173,12 @@ test('what was left is removed once an engine is back that was away when the run
     executor = here.open({
       owner,
       set: { host: between.host },
-      times: { quick: 1000, long: 1000, ready: 1000, confirm: 1000, again: 100 },
+      times: { quick: 10_000, long: 30_000, ready: 30_000, confirm: 1000, again: 100 },
     })
     await executor.settled()
     expect(await here.containers(owner)).toEqual([left.id])
     between.mend()
-    await until(async () => (await here.containers(owner)).length === 0)
+    await until('it is removed', async () => (await here.containers(owner)).length === 0)
   } finally {
     await between.close()
   }
@@ -185,11 +186,11 @@ test('what was left is removed once an engine is back that was away when the run
 
 test('reaping ends the runs that are not live, names them, and leaves the others alone', async (ctx) => {
   const here = real(ctx)
-  const one = program(here, 64, 'echo one; sleep 30')
-  const two = program(here, 64, 'echo two; sleep 1; echo end')
+  const one = program(here, 64, 'echo one; sleep 300')
+  const two = program(here, 64, 'echo two; sleep 5; echo end')
   const [seenOne, seenTwo] = [listen(one), listen(two)]
   const running = [executor.run(one.job, seenOne.io), executor.run(two.job, seenTwo.io)]
-  await until(() => seenOne.size > 0 && seenTwo.size > 0)
+  await until('both run', () => seenOne.size > 0 && seenTwo.size > 0)
   expect(await executor.reap(new Set([two.job.execution, newId('exec')]))).toEqual([one.job.execution])
   expect(await Promise.all(running)).toMatchObject([
     { end: 'exited', reason: 'sandbox_crash' },

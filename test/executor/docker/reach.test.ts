@@ -5,11 +5,12 @@ import type { AddressInfo, Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createServer } from 'node:tls'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import type { TestContext } from 'vitest'
 import type { DockerExecutor, DockerTimes } from '../../../src/executor/docker/docker.ts'
 import { newAuthority } from '../../egress/certificate.ts'
 import type { Issued } from '../../egress/certificate.ts'
+import { until } from '../../wait.ts'
 import { listen, prepare } from '../fixture.ts'
 import { contained, place } from './place.ts'
 import type { Place } from './place.ts'
@@ -17,6 +18,9 @@ import type { Place } from './place.ts'
 /*
  * Engines that are not on this machine: over TLS with certificates of both sides, and over the system's own ssh.
  */
+
+// Containers take seconds each on a slow machine.
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 })
 
 let at: Place | { readonly lacking: string }
 let folder: string
@@ -42,15 +46,6 @@ async function port(server: Server): Promise<number> {
   return (server.address() as AddressInfo).port
 }
 
-async function answers(at: number): Promise<boolean> {
-  return await new Promise((resolve) => {
-    const socket = connect(at, '127.0.0.1')
-    socket.once('data', () => resolve(true)).once('data', () => socket.destroy())
-    for (const end of ['error', 'close'] as const) socket.once(end, () => resolve(false))
-    setTimeout(() => socket.destroy(), 500)
-  })
-}
-
 async function works(here: Place, executor: DockerExecutor): Promise<void> {
   try {
     expect((await executor.check()).filter(({ level }) => level === 'problem')).toEqual([])
@@ -71,11 +66,18 @@ async function works(here: Place, executor: DockerExecutor): Promise<void> {
     expect(await executor.run(prepared.job, seen.io)).toMatchObject({ end: 'exited', reason: null })
     expect(seen.text()).toBe('through again\n')
     expect([...seen.files.keys()]).toEqual(['in.txt'])
-    const stopped = contained(prepare({ files: {}, argv: [['sleep', '60']] }, 'docker'), here.image)
+    const stopped = contained(
+      prepare({ files: {}, argv: [['sh', '-c', 'echo begun; sleep 300']], limits: { wall_s: 300 } }, 'docker'),
+      here.image,
+    )
     const other = listen(stopped)
     const running = executor.run(stopped.job, other.io)
-    setTimeout(() => other.stop.abort('cancel'), 1500)
-    expect(await running).toMatchObject({ end: 'stopped', by: 'cancel' })
+    let over = false
+    const ended = running.finally(() => (over = true))
+    ended.catch(() => undefined)
+    await until('it runs', () => over || other.size > 0)
+    other.stop.abort('cancel')
+    expect(await running).toMatchObject({ end: 'stopped', by: 'cancel', steps: [{ exit: null }] })
   } finally {
     await executor.close()
   }
@@ -172,21 +174,16 @@ describe('an engine over ssh', () => {
     return path
   }
 
-  /** A real sshd for this user, and a folder that comes first in PATH whose ssh reads our configuration, not the user's. */
-  async function start(here: Place, known: (hostKey: string, port: number) => string) {
-    const server = listenPlain()
-    const free = await port(server)
-    await new Promise<void>((resolve) => server.close(() => resolve()))
-    const user = execFileSync('id', ['-un']).toString().trim()
-    const [hostKey, clientKey] = [key('ssh-of-host'), key('ssh-of-client')]
+  /** Starts a real sshd on a port that was free; false where something else has taken that meanwhile. */
+  async function listens(free: number, here: Place): Promise<boolean> {
     const config = join(folder, `sshd-${free}`)
     writeFileSync(
       config,
       [
         `Port ${free}`,
         'ListenAddress 127.0.0.1',
-        `HostKey ${hostKey}`,
-        `AuthorizedKeysFile ${clientKey}.pub`,
+        `HostKey ${key('ssh-of-host')}`,
+        `AuthorizedKeysFile ${key('ssh-of-client')}.pub`,
         `PidFile ${config}.pid`,
         'StrictModes no',
         'UsePAM no',
@@ -197,10 +194,25 @@ describe('an engine over ssh', () => {
         '',
       ].join('\n'),
     )
-    const daemon = spawn(sshd, ['-D', '-e', '-f', config], { stdio: 'ignore' })
+    const daemon = spawn(sshd, ['-D', '-e', '-f', config], { stdio: ['ignore', 'ignore', 'pipe'] })
     ends.push(() => void daemon.kill('SIGKILL'))
-    for (const until = Date.now() + 5000; Date.now() < until && !(await answers(free));)
-      await new Promise((resolve) => setTimeout(resolve, 50))
+    let said = ''
+    daemon.stderr.setEncoding('utf8').on('data', (text: string) => (said += text))
+    await until('sshd listens or gives up', () => said.includes('Server listening') || daemon.exitCode !== null)
+    return daemon.exitCode === null
+  }
+
+  /** A real sshd for this user, and a folder that comes first in PATH whose ssh reads our configuration, not the user's. */
+  async function start(here: Place, known: (hostKey: string, port: number) => string) {
+    let free = 0
+    await until('sshd has a port', async () => {
+      const server = listenPlain()
+      free = await port(server)
+      await new Promise<void>((resolve) => server.close(() => resolve()))
+      return await listens(free, here)
+    })
+    const user = execFileSync('id', ['-un']).toString().trim()
+    const [hostKey, clientKey] = [key('ssh-of-host'), key('ssh-of-client')]
     const own = mkdtempSync(join(folder, 'client-'))
     writeFileSync(join(own, 'known_hosts'), known(readFileSync(`${hostKey}.pub`, 'utf8').trim(), free))
     // As lax as a user's own configuration can be: what Writ says on the command line goes before it.
@@ -229,7 +241,7 @@ describe('an engine over ssh', () => {
 
   test(
     'runs what one on this machine runs, where its key is known [G-engine-reached]',
-    { timeout: 60_000 },
+    { timeout: 180_000 },
     async (ctx) => {
       const here = able(ctx)
       const { executor } = await start(here, (hostKey, at) => `[127.0.0.1]:${at} ${hostKey}\n`)
@@ -239,7 +251,7 @@ describe('an engine over ssh', () => {
 
   test(
     'is not used where its key is not known, or another than is known, and no key is learned [G-engine-reached]',
-    { timeout: 60_000 },
+    { timeout: 180_000 },
     async (ctx) => {
       const here = able(ctx)
       const other = readFileSync(`${key('ssh-of-other')}.pub`, 'utf8').trim()
