@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
 import { findCage } from '../../../src/executor/isolate/cage.ts'
+import { until } from '../../wait.ts'
 
 const folders: string[] = []
 afterEach(() => {
@@ -74,9 +75,7 @@ describe('the cage', () => {
     const mine = cages.make(`writ-sweepmine${process.pid}-1`)
     const other = cages.make(`writ-sweepother${process.pid}-1`)
     expect(cages.sweep(`writ-sweepmine${process.pid}-`, new Set())).toBe(1)
-    for (let tries = 0; tries < 50 && mine.joins.some((file) => existsSync(file)); tries++)
-      await new Promise((resolve) => setTimeout(resolve, 10))
-    expect(mine.joins.filter((file) => existsSync(file))).toEqual([])
+    await until('the group of the dead is gone', () => !mine.joins.some((file) => existsSync(file)))
     expect(other.joins.filter((file) => existsSync(file))).toEqual(other.joins)
     await other.remove()
   })

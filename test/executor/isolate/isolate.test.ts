@@ -1,10 +1,11 @@
 import { readFileSync, readdirSync, readlinkSync } from 'node:fs'
-import { afterAll, describe, expect, test, vi } from 'vitest'
+import { afterAll, describe, expect, test } from 'vitest'
 import type { Outcome } from '../../../src/execution/job.ts'
 import { checkFromWorker } from '../../../src/executor/isolate/check.ts'
 import { findCage } from '../../../src/executor/isolate/cage.ts'
 import { createIsolateExecutor } from '../../../src/executor/isolate/isolate.ts'
 import { workerShareMb } from '../../../src/executor/isolate/pool.ts'
+import { until } from '../../wait.ts'
 import { listen, prepare } from '../fixture.ts'
 import type { Project, Seen } from '../fixture.ts'
 
@@ -25,14 +26,15 @@ async function run(
 
 /** The pid of a worker that waits. Until it becomes Node it is the shell that sets its limits. */
 async function waitingWorker(): Promise<number> {
-  return await vi.waitFor(
-    () => {
-      const [pid = 0] = executor.waiting
-      expect(readlinkSync(`/proc/${pid}/exe`)).toBe(process.execPath)
-      return pid
-    },
-    { timeout: 15_000, interval: 10 },
-  )
+  return await until('a worker is Node', () => {
+    const [pid] = executor.waiting
+    try {
+      return pid !== undefined && readlinkSync(`/proc/${pid}/exe`) === process.execPath ? pid : null
+    } catch {
+      // It ended meanwhile.
+      return null
+    }
+  })
 }
 
 /** Workers that this process started. */
@@ -211,19 +213,19 @@ console.log(own(globalThis), own(writ), own(Object.prototype), own(Array.prototy
     expect(soft).toBeGreaterThanOrEqual(60)
     expect(soft).toBeLessThan(100)
     expect(hard).toBeGreaterThan(soft)
+    const prepared = prepare({
+      files: { 'a.js': `await fetch('http://127.0.0.1:3128/x/')` },
+      argv: [['a.js']],
+      limits: { cpu_s: 500, wall_s: 60 },
+    })
     let seen: readonly number[] = []
-    const { outcome } = await run(
-      { 'a.js': `console.log('here'); await new Promise((done) => setTimeout(done, 300))` },
-      { limits: { cpu_s: 500, wall_s: 60 } },
-      (listening) => {
-        const watch = setInterval(() => {
-          if (listening.size === 0) return
-          clearInterval(watch)
-          for (const pid of workers()) if (!executor.waiting.includes(pid)) seen = limitOf(pid)
-        }, 10)
+    const { io } = listen(prepared, {
+      fetch() {
+        for (const pid of workers()) if (!executor.waiting.includes(pid)) seen = limitOf(pid)
+        return Promise.resolve({ status: 200, headers: [], body: Buffer.alloc(0) })
       },
-    )
-    expect(outcome).toMatchObject(passed)
+    })
+    expect(await executor.run(prepared.job, io)).toMatchObject(passed)
     expect(seen[0]).toBeGreaterThanOrEqual(500)
   })
 
@@ -233,11 +235,7 @@ console.log(own(globalThis), own(writ), own(Object.prototype), own(Array.prototy
     const prepared = prepare({ files: { 'a.js': '' }, argv: [['a.js']] })
     const seen = listen(prepared)
     const running = cold.run(prepared.job, seen.io)
-    const [starting = 0] = await vi.waitFor(() => {
-      const pids = cold.waiting.filter((pid) => !before.has(pid))
-      expect(pids).toHaveLength(1)
-      return pids
-    })
+    const starting = await until('a worker starts', () => cold.waiting.find((pid) => !before.has(pid)), { everyMs: 1 })
     process.kill(starting, 'SIGSTOP')
     const begun = performance.now()
     seen.stop.abort('cancel')
@@ -245,7 +243,7 @@ console.log(own(globalThis), own(writ), own(Object.prototype), own(Array.prototy
     expect(performance.now() - begun).toBeLessThan(2000)
     expect(seen.started).toEqual([])
     process.kill(starting, 'SIGCONT')
-    await vi.waitFor(() => expect(cold.waiting).toEqual([]), { timeout: 20_000 })
+    await until('none is left', () => cold.waiting.length === 0)
     await cold.close()
   })
 
