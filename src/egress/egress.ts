@@ -4,12 +4,16 @@ export interface EgressRequest {
   readonly url: string
   readonly headers: readonly (readonly [string, string])[]
   readonly body: Uint8Array
+  /** The answer may come in pieces (`rest`), which a sandbox that keeps no connection to a client cannot take. */
+  readonly pieces?: boolean
 }
 
 export interface EgressResponse {
   readonly status: number
   readonly headers: readonly (readonly [string, string])[]
   readonly body: Uint8Array
+  /** What follows `body`, read no faster than it is asked for. Rejects where it breaks off: then the answer is not whole. */
+  readonly rest?: AsyncIterable<Uint8Array>
 }
 
 /** The gateway as a run sees it. Never rejects: a refusal is a response whose code names a class, never an address. */

@@ -9,6 +9,7 @@ import type { EgressCounts, EgressPort, EgressRequest, EgressResponse } from './
 import { Refusal } from './refusal.ts'
 import { gatewayOrigin, isDroppedOfResponse, type ParsedRequest, parseRequest, serviceNamed } from './request.ts'
 import { createSwap } from './swap.ts'
+import type { Download } from './answer.ts'
 import { openUpstream, type Patience, type Resolve, type Upstream, type UpstreamResponse } from './upstream.ts'
 
 const mostAtOnce = 32
@@ -105,11 +106,16 @@ export function openGateway(options: {
       return true
     }
     try {
+      const { method, body } = parsed
       const path = parsed.path + parsed.query
-      return await clean(
-        service,
-        await upstream.send(address, { method: parsed.method, path, headers, body: parsed.body }, take, signal),
-      )
+      const mostDownload = request.pieces === true && method === 'GET' ? (service.download_mb ?? 0) * 1_048_576 : 0
+      const answer = await upstream.send(address, { method, path, headers, body, mostDownload }, take, signal)
+      const cleaned = await clean(service, answer)
+      const { rest } = answer
+      if (rest === null) return cleaned
+      underWay.add(rest.closed)
+      void rest.closed.then(() => underWay.delete(rest.closed))
+      return { ...cleaned, rest: downloaded(request.url, rest) }
     } catch (failure) {
       // Sent, but its answer is withheld: that counts as blocked.
       if (failure instanceof Refusal && failure.blocked) allowed -= 1
@@ -136,6 +142,26 @@ export function openGateway(options: {
       headers.push([name, answers.bytes(Buffer.from(shown, 'latin1')).bytes.toString('latin1')])
     }
     return { status: response.status, headers, body: await redacted(plain) }
+  }
+
+  /** An archive on its way to the sandbox; what breaks it off is counted as if it had been no answer. */
+  async function* downloaded(url: string, rest: Download): AsyncGenerator<Buffer> {
+    const stream = answers.stream()
+    try {
+      for await (const piece of rest.pieces) {
+        const clean = stream.write(piece)
+        if (clean.length > 0) yield clean
+      }
+      const last = stream.flush()
+      if (last.length > 0) yield last
+    } catch (failure) {
+      const refusal = failure instanceof Refusal ? failure : new Refusal('internal')
+      if (refusal.blocked) {
+        allowed -= 1
+        count(url, refusal)
+      }
+      throw refusal
+    }
   }
 
   /** In slices, so that the other runs of the host are not kept waiting by a large answer. */

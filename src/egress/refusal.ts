@@ -22,7 +22,7 @@ const classes = {
   address_refused: [403, 'The service cannot be reached at a permitted address.'],
   request_quota: [429, 'This run has made all the requests it may make.'],
   too_many_at_once: [429, 'Too many requests of this run are under way.'],
-  response_too_large: [502, 'The response is larger than 8 MiB.'],
+  response_too_large: [502, 'The response is larger than this run may take from the service.'],
   response_encoded: [502, 'The response is encoded in a way that cannot be checked for secrets.'],
   response_token: [502, 'The response carries a token that cannot be replaced.'],
   upstream_unresolved: [502, 'The service could not be found.'],

@@ -3,12 +3,11 @@ import * as http from 'node:http'
 import * as https from 'node:https'
 import { isIP, isIPv6 } from 'node:net'
 import type { LookupFunction } from 'node:net'
-import { promisify } from 'node:util'
-import * as zlib from 'node:zlib'
 import type { Clock } from '../clock.ts'
 import { systemCode } from '../error.ts'
 import type { PlanService } from '../plan/plan.ts'
 import { mayDial, rangesOf } from './address.ts'
+import { decode, type Download, headersOf, isArchive, mostResponseBytes, piecesOf } from './answer.ts'
 import { Refusal } from './refusal.ts'
 
 /** How long a service may take to be reached, and to say the next thing. */
@@ -20,7 +19,6 @@ export interface Patience {
 }
 
 const defaultPatience: Patience = { connectMs: 10_000, idleMs: 30_000, headersMs: 60_000 }
-export const mostResponseBytes = 8 * 1_048_576
 /** How long an address that was checked is dialled again without asking the resolver. */
 const addressMs = 30_000
 
@@ -37,6 +35,8 @@ export interface UpstreamResponse {
   /** Without its content coding. Null where the coding could not be taken off: then `encoded` has the bytes. */
   readonly body: Buffer | null
   readonly encoded: Buffer
+  /** A download that follows `body`, which is empty then. */
+  readonly rest: Download | null
 }
 
 /** Room for the bytes of answers, shared by all requests of a run: false where there is none left. */
@@ -57,6 +57,8 @@ export interface Upstream {
       readonly path: string
       readonly headers: readonly (readonly [string, string])[]
       readonly body: Uint8Array
+      /** Bytes of an archive that may come in pieces; 0 where none may. */
+      readonly mostDownload: number
     },
     take: Take,
     signal: AbortSignal,
@@ -153,7 +155,13 @@ export function openUpstream(
       else socket.once(secure ? 'secureConnect' : 'connect', () => clearTimeout(connecting))
     })
     waiting = setTimeout(() => fail(new Refusal('upstream_timeout')), headersMs)
-    outgoing.setTimeout(idleMs, () => fail(new Refusal('upstream_timeout')))
+    // While a sandbox does not read what came, nothing more is asked of the service.
+    const download = { held: false, late: false }
+    outgoing.setTimeout(idleMs)
+    outgoing.on('timeout', () => {
+      if (download.held) download.late = true
+      else fail(new Refusal('upstream_timeout'))
+    })
     outgoing.on('upgrade', (_response, socket) => {
       socket.destroy()
       fail(new Refusal('upstream_protocol'))
@@ -170,6 +178,30 @@ export function openUpstream(
       // No `te` was sent, so nothing but chunks may lie around the body; what does hides it from the redactor.
       const coding = response.headers['transfer-encoding']?.trim().toLowerCase() ?? 'chunked'
       if (coding !== 'chunked') return fail(new Refusal('response_encoded'))
+      if (request.mostDownload > 0 && isArchive(response)) {
+        const { promise: closed, resolve: over } = Promise.withResolvers<void>()
+        response.once('close', over)
+        const pieces = piecesOf(
+          response,
+          request.mostDownload,
+          () => classOf(null, signal, true),
+          (held) => {
+            download.held = held
+            if (held || !download.late) return
+            download.late = false
+            outgoing.setTimeout(idleMs)
+          },
+        )
+        const empty = Buffer.alloc(0)
+        const rest = { pieces, closed }
+        return settle({
+          status: response.statusCode ?? 502,
+          headers: headersOf(response),
+          body: empty,
+          encoded: empty,
+          rest,
+        })
+      }
       const parts: Buffer[] = []
       let size = 0
       response.on('data', (part: Buffer) => {
@@ -183,16 +215,14 @@ export function openUpstream(
       response.on('end', () => {
         if (!response.complete) return fail(new Refusal('upstream_closed'))
         const encoded = Buffer.concat(parts)
-        const raw = response.rawHeaders
-        const headers: [string, string][] = []
-        for (let at = 0; at + 1 < raw.length; at += 2) headers.push([raw[at] ?? '', raw[at + 1] ?? ''])
+        const headers = headersOf(response)
         // One at a time, so that what unpacks to much cannot do so many times over at once.
         decoding = decoding
           .then(() => decode(headers, encoded))
           .then(
             (body) => {
               if (body !== null && body !== encoded && !take(body.length)) return fail(new Refusal('too_many_at_once'))
-              settle({ status: response.statusCode ?? 502, headers, body, encoded })
+              settle({ status: response.statusCode ?? 502, headers, body, encoded, rest: null })
             },
             (failure: unknown) => fail(failure instanceof Refusal ? failure : new Refusal('internal')),
           )
@@ -250,38 +280,5 @@ async function within<T>(ms: number, signal: AbortSignal, work: Promise<T>): Pro
   } finally {
     clearTimeout(timer)
     signal.removeEventListener('abort', abort)
-  }
-}
-
-type Decoder = (
-  bytes: Buffer,
-  options: { maxOutputLength: number },
-  done: (failure: Error | null, bytes: Buffer) => void,
-) => void
-
-const decoders: ReadonlyMap<string, Decoder> = new Map<string, Decoder>([
-  ['gzip', zlib.gunzip],
-  ['x-gzip', zlib.gunzip],
-  ['deflate', zlib.inflate],
-  ['br', zlib.brotliDecompress],
-  ['zstd', zlib.zstdDecompress],
-])
-
-/** Takes off one content coding, which the service was asked not to use. Null where that cannot be done. */
-async function decode(headers: readonly (readonly [string, string])[], encoded: Buffer): Promise<Buffer | null> {
-  const codings = headers
-    .filter(([name]) => name.toLowerCase() === 'content-encoding')
-    .flatMap(([, value]) => value.toLowerCase().split(','))
-    .map((coding) => coding.trim())
-    .filter((coding) => coding !== '' && coding !== 'identity')
-  const [coding, more] = codings
-  if (coding === undefined || encoded.length === 0) return encoded
-  const decoder = decoders.get(coding)
-  if (decoder === undefined || more !== undefined) return null
-  try {
-    return await promisify(decoder)(encoded, { maxOutputLength: mostResponseBytes })
-  } catch (failure) {
-    if (systemCode(failure) === 'ERR_BUFFER_TOO_LARGE') throw new Refusal('response_too_large')
-    return null
   }
 }

@@ -10,7 +10,7 @@ import { readEnvironment, readPackages, undefinedName } from './environment.ts'
 import type { Packages } from './environment.ts'
 import { argumentProblem, inputSchema, referencedInput } from './intents.ts'
 import type { Intent } from './intents.ts'
-import { leastMemoryMb, limitNames, targetLimits } from './limits.ts'
+import { leastMemoryMb, limitNames, mirrorRequests, targetLimits } from './limits.ts'
 import type { LimitSettings } from './limits.ts'
 import type { Limits, Plan, PlanCredential, PlanService } from './plan.ts'
 import { runtimes } from './schema.ts'
@@ -114,10 +114,14 @@ export function readIntent(
   }
 }
 
+/** What a package mirror may send at once unless the catalog says otherwise. */
+const mirrorDownloadMb = 256
+
 /** A target with everything it refers to checked. */
 export function readTarget(ref: string, given: TargetFile, reading: Reading): Target {
   const { located, credentials, intents } = reading
   const at: Path = ['targets', ref]
+  const mirrors = new Set(Object.values(given.packages ?? {}).map((mirror) => mirror?.split('/')[0]))
   const services = Object.entries(given.services ?? {}).map(([name, service]) => {
     const place: Path = [...at, 'services', name]
     const addresses = service.addresses ?? []
@@ -135,6 +139,7 @@ export function readTarget(ref: string, given: TargetFile, reading: Reading): Ta
     const ca = service.ca === undefined ? null : readCa(service.ca, [...place, 'ca'], reading)
     if (ca !== null && service.url.startsWith('http:'))
       throw located.fail([...place, 'ca'], '"ca" has no meaning for plain http')
+    const downloadMb = service.download_mb ?? (mirrors.has(name) ? mirrorDownloadMb : undefined)
     const made: PlanService = {
       name,
       about: service.about,
@@ -142,6 +147,7 @@ export function readTarget(ref: string, given: TargetFile, reading: Reading): Ta
       credential: service.credential ?? null,
       addresses,
       ca,
+      ...(downloadMb === undefined ? {} : { download_mb: downloadMb }),
     }
     return made
   })
@@ -179,7 +185,12 @@ export function readTarget(ref: string, given: TargetFile, reading: Reading): Ta
     intents: given.intents,
     services,
     environment: readEnvironment(given, at, services, located),
-    limits: targetLimits(reading.limits, given.limits ?? {}),
+    limits: targetLimits(reading.limits, {
+      ...(mirrors.size === 0
+        ? {}
+        : { egress_requests: Math.max(reading.limits.defaults.egress_requests, mirrorRequests) }),
+      ...given.limits,
+    }),
   }
 }
 

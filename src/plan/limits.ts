@@ -28,6 +28,9 @@ export const defaultLimits: Limits = {
   egress_requests: 100,
 }
 
+/** Requests of a target with a package mirror that names no number: a project of a few hundred packages asks twice for each. */
+export const mirrorRequests = 2000
+
 /** What a catalog may ask for unless `writ.yaml` sets other maxima. */
 export const defaultMaxima: Limits = {
   wall_s: 3600,

@@ -37,6 +37,8 @@ export interface PlanService {
   readonly addresses: readonly string[]
   /** PEM of the certificate authority to trust instead of the system's, or null. */
   readonly ca: string | null
+  /** Megabytes of the largest archive that a container may download from it; where it is absent, no more than of any answer. */
+  readonly download_mb?: number
 }
 
 export interface PlanCredential {

@@ -82,6 +82,12 @@ const service = z.strictObject({
   credential: name.optional().describe('Injected by the gateway, never seen by the run'),
   addresses: z.array(z.string()).max(16).optional().describe('CIDR ranges beside globally routable addresses'),
   ca: z.string().max(255).optional().describe('PEM file beside the catalog to trust instead of the system roots'),
+  download_mb: z
+    .int()
+    .min(8)
+    .max(4096)
+    .optional()
+    .describe('Largest archive a container may download from it; 256 for a package mirror, 8 for others unless told'),
 })
 
 const environment = exactlyOne(

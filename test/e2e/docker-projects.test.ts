@@ -203,6 +203,15 @@ describe('projects in containers', () => {
     expect(ended.text).toContain('from-mirror')
   })
 
+  it('a package of 20 MB is installed from a mirror like any other', async () => {
+    const ended = await run('mirrored-python', 'install_and_test', {
+      'requirements.txt': 'large==1.0.0\n',
+      'test_it.py':
+        'import large, os\n\ndef test_it():\n    data = os.path.join(os.path.dirname(large.__file__), "data.bin")\n    assert os.path.getsize(data) == 20_000_000\n',
+    })
+    expect(ended).toMatchObject({ state: 'succeeded', tests: { passed: 1, failed: 0 } })
+  })
+
   it('a package that a mirror does not have is named', async () => {
     const python = await run('mirrored-python', 'install_and_test', {
       'requirements.txt': 'not-mirrored==4.5',

@@ -96,6 +96,7 @@ export interface TestRun {
       body?: string | Uint8Array
       url?: string
       signal?: AbortSignal
+      pieces?: boolean
     },
   ): Promise<EgressResponse>
 }
@@ -138,6 +139,7 @@ export function openRun(options: {
           url: init.url ?? `http://127.0.0.1:3128${path}`,
           headers: init.headers ?? [],
           body: Buffer.from(init.body ?? ''),
+          ...(init.pieces === undefined ? {} : { pieces: init.pieces }),
         },
         init.signal ?? new AbortController().signal,
       ),

@@ -43,6 +43,20 @@ describe('a plan for a container', () => {
     expect([host.Runtime, host.Memory]).toEqual(['runsc', (100 + 96) * 1_048_576])
   })
 
+  test('may download large archives from package mirrors, and ask them often, unless the catalog says otherwise', () => {
+    const services =
+      'pypi: { url: "https://a.example", about: y }, npm: { url: "https://b.example", about: y, download_mb: 64 }, api: { url: "https://c.example", about: y }'
+    const of = (rest: string) => {
+      const target = load(
+        `targets:\n  t: { about: x, executor: docker, image: a, intents: [run_script], services: { ${services} }${rest} }\n`,
+      ).targets.get('t')
+      return [target?.services.map((one) => one.download_mb), target?.limits.egress_requests]
+    }
+    expect(of('')).toEqual([[undefined, 64, undefined], 100])
+    expect(of(', packages: { pip: pypi/simple, npm: npm }')).toEqual([[256, 64, undefined], 2000])
+    expect(of(', packages: { pip: pypi }, limits: { egress_requests: 7 }')).toEqual([[256, 64, undefined], 7])
+  })
+
   test('tells its tools where packages come from, or that there is no such place, and nothing else', () => {
     const env = (plan: Plan): Record<string, string> =>
       Object.fromEntries(plan.environment.map(({ name, value }) => [name, environmentText(value, {})]))

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { crc32, gzipSync } from 'node:zlib'
@@ -54,18 +54,22 @@ async function tarball(files: Readonly<Record<string, string>>): Promise<Buffer>
   return gzipSync(Buffer.concat(parts))
 }
 
-/** A wheel of one module whose `WORD` is that word. */
-export function wheel(name: string, version: string, word: string): Buffer {
+/** A wheel of one module whose `WORD` is that word, with so many bytes of data beside it. */
+export function wheel(name: string, version: string, word: string, bytes = 0): Buffer {
   const info = `${name}-${version}.dist-info`
   return zip({
     [`${name}/__init__.py`]: `WORD = ${JSON.stringify(word)}\n`,
+    ...(bytes === 0 ? {} : { [`${name}/data.bin`]: randomBytes(bytes / 2).toString('hex') }),
     [`${info}/METADATA`]: `Metadata-Version: 2.1\nName: ${name}\nVersion: ${version}\n`,
     [`${info}/WHEEL`]: 'Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n',
     [`${info}/RECORD`]: '',
   })
 }
 
-/** Serves `mirrored` 1.2.3 for pip and npm and the module `mirror.example/mirrored` v1.2.3; the word of each is `from-mirror`. */
+/**
+ * Serves `mirrored` 1.2.3 for pip and npm and the module `mirror.example/mirrored` v1.2.3; the word of each is `from-mirror`.
+ * For pip also `large` 1.0.0, of 20 MB.
+ */
 export async function startPackageMirror(): Promise<PackageMirror> {
   const word = 'from-mirror'
   const asked: string[] = []
@@ -81,6 +85,8 @@ export async function startPackageMirror(): Promise<PackageMirror> {
   const files = new Map<string, () => string | Buffer>([
     ['/pypi/simple/mirrored/', () => '<a href="../../files/mirrored-1.2.3-py3-none-any.whl">mirrored</a>'],
     ['/pypi/files/mirrored-1.2.3-py3-none-any.whl', () => wheel('mirrored', '1.2.3', word)],
+    ['/pypi/simple/large/', () => '<a href="../../files/large-1.0.0-py3-none-any.whl">large</a>'],
+    ['/pypi/files/large-1.0.0-py3-none-any.whl', () => wheel('large', '1.0.0', word, 20_000_000)],
     [
       '/npm/mirrored',
       () =>

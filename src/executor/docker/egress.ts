@@ -1,6 +1,7 @@
 import { createServer } from 'node:http'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
 import type { EgressPort, EgressResponse } from '../../egress/egress.ts'
 import { Connection } from './connection.ts'
 import type { ConnectionFrames } from './connection.ts'
@@ -80,11 +81,12 @@ export function openConnections(port: EgressPort, send: ConnectionFrames, bodyMs
     try {
       response.writeHead(got.status, [
         ...got.headers.flatMap(([name, value]) => [name, value]),
-        ...(empty ? [] : ['content-length', String(got.body.length)]),
+        ...(empty || got.rest !== undefined ? [] : ['content-length', String(got.body.length)]),
       ])
-      response.end(empty ? undefined : got.body)
+      if (got.rest === undefined || empty) response.end(empty ? undefined : got.body)
+      else await pipeline(got.rest, response)
     } catch {
-      // A header that Node does not write: no answer is better than half of one.
+      // A header that Node does not write, or a download that broke off: no answer is better than what looks like a whole one.
       response.destroy()
     }
   }
@@ -103,7 +105,10 @@ export function openConnections(port: EgressPort, send: ConnectionFrames, bodyMs
       (_, at) => [raw[2 * at] ?? '', raw[2 * at + 1] ?? ''] as const,
     )
     try {
-      const got = await port.fetch({ method: request.method ?? '', url: urlOf(request), headers, body }, signal)
+      const got = await port.fetch(
+        { method: request.method ?? '', url: urlOf(request), headers, body, pieces: true },
+        signal,
+      )
       if (got.status >= 200 && got.status <= 599) return got
     } catch {
       // The port never rejects; where it did all the same, the answer is no.
