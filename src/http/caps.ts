@@ -28,7 +28,9 @@ interface Held {
   readonly connections: Set<object>
 }
 
-export function openCaps(limits: HttpLimits): Caps & { closed(connection: object): void } {
+export function openCaps(
+  limits: Pick<HttpLimits, 'requests' | 'requests_per_caller' | 'connections_per_caller'>,
+): Caps & { closed(connection: object): void } {
   const callers = new Map<string, Held>()
   const byConnection = new Map<object, Set<string>>()
   let requests = 0

@@ -8,10 +8,11 @@ import type { Authenticate } from '../request/caller.ts'
 import { sendResponse } from './answer.ts'
 import { streamBody } from './body.ts'
 import { openCaps } from './caps.ts'
+import { openConnections } from './connections.ts'
 import { openSources, readHead } from './head.ts'
 import { type Gauges, openMetrics } from './metrics.ts'
 import { allowPage, preflight } from './pages.ts'
-import { makeRoutes, refusal, type McpEndpoint, routeOf } from './routes.ts'
+import { makeRoutes, refusal, type McpEndpoint, routeOf, type TransferEndpoint } from './routes.ts'
 import { type HttpSettings, isLoopback, originOf } from './settings.ts'
 import { loadCertificate, wasMeant, watchCertificate } from './tls.ts'
 
@@ -52,7 +53,7 @@ export async function serveHttp(options: {
   readonly authenticate: Authenticate
   readonly mcp: McpEndpoint
   /** Answers a path of its own, or null for one that is not. */
-  readonly transfers: { handle(request: Request, path: string): Promise<Response | null> } | null
+  readonly transfers: TransferEndpoint | null
   /** Further documents under `/.well-known/`, by path; `resource` is the URI of `/mcp`. */
   readonly wellKnown: (path: string, resource: string) => JsonObject | null
   readonly keys: { readonly jwt: string; jwks(): JsonObject }
@@ -87,7 +88,11 @@ export async function serveHttp(options: {
     writ_http_connections: { help: 'Open HTTP connections', read: () => connections.size },
     writ_http_sessions: { help: 'Open MCP sessions of the 2025 revisions', read: () => options.mcp.sessions() },
   })
-  const connections = new Set<Socket>()
+  const connections = openConnections({
+    limits: settings.limits,
+    behindProxy: settings.behindProxy,
+    refused: () => metrics.refused('connections'),
+  })
   let origin = originOf(settings, settings.listen.port)
   const routes = makeRoutes({
     ...options,
@@ -143,15 +148,17 @@ export async function serveHttp(options: {
     }
     const gone = new AbortController()
     exchanges.add(gone)
+    const served = connections.serve(incoming.socket)
     outgoing.once('close', () => {
       gone.abort(over)
       exchanges.delete(gone)
+      served.end()
       place[Symbol.dispose]()
       // 499: the client did not stay for the answer.
       const status = outgoing.writableFinished ? outgoing.statusCode : 499
       metrics.answered(route, status, (performance.now() - began) / 1000)
     })
-    const exchange = { incoming, outgoing, head, gone }
+    const exchange = { incoming, outgoing, head, gone, known: () => served.known() }
     if (route === 'mcp') return await sendResponse(await routes.mcp(exchange), outgoing)
     const begin = (): void => {
       if (asksFirst) outgoing.writeContinue()
@@ -207,18 +214,17 @@ export async function serveHttp(options: {
           },
           (incoming, outgoing) => listener(incoming, outgoing),
         )
-  server.maxConnections = settings.limits.connections
   server.setTimeout(timeouts.idle)
   server.on('checkContinue', (incoming: IncomingMessage, outgoing: ServerResponse) =>
     listener(incoming, outgoing, true),
   )
   server.on('checkExpectation', unasked)
-  server.on('drop', () => metrics.refused('connections'))
-  server.on('connection', (socket: Socket) => connections.add(socket))
+  server.on('connection', (socket: Socket) => {
+    if (!connections.open(socket)) socket.destroy()
+  })
   server.on(certificate === null ? 'connection' : 'secureConnection', (socket: Socket) => {
     socket.once('close', () => caps.closed(socket))
   })
-  server.on('connection', (socket: Socket) => socket.once('close', () => connections.delete(socket)))
   server.on('clientError', (error: Error, socket: Socket) => {
     metrics.refused('malformed')
     if (!socket.writable || systemCode(error) === 'ECONNRESET') socket.destroy()

@@ -1,7 +1,8 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import type { AddressInfo, Socket } from 'node:net'
 import { WritError } from '../error.ts'
 import type { Place } from '../path/transfer.ts'
+import { openConnections } from './connections.ts'
 import type { Transfers } from './transfer.ts'
 
 /** The listener for one-time URLs where Writ serves no HTTP: open only while a ticket lives. */
@@ -11,6 +12,8 @@ export interface Loopback extends Place {
 
 /** Milliseconds it stays after the last ticket, so that one that is just being given finds it. */
 const lingerMs = 1000
+/** Open at once; one without a live URL makes room. */
+const maxConnections = 64
 /** Bytes of a body that may wait to be taken. */
 const gatherBytes = 1024 * 1024
 /** What a client that was refused may go on sending before its connection is closed: bytes and milliseconds. */
@@ -25,17 +28,26 @@ export function openLoopback(transfers: () => Transfers): Loopback {
   async function open(): Promise<{ readonly server: Server; readonly url: string }> {
     // Most brokers over stdio never move a large file, and keep the memory this would take.
     const { createServer } = await import('node:http')
+    const receive = (request: IncomingMessage, response: ServerResponse, asksFirst: boolean): void => {
+      const served = connections.serve(request.socket)
+      response.once('close', () => served.end())
+      if (transfers().knows((request.url ?? '').split('?', 1)[0] ?? '')) served.known()
+      void serve(transfers(), server, request, response, asksFirst)
+    }
     const server = createServer(
       { requestTimeout: 0, headersTimeout: 10_000, keepAliveTimeout: 5_000, maxHeaderSize: 16_384 },
-      (request, response) => {
-        void serve(transfers(), server, request, response, false)
-      },
+      (request, response) => receive(request, response, false),
     )
     // Else Node would tell every client to go on, whatever it asks for.
-    server.on('checkContinue', (request: IncomingMessage, response: ServerResponse) => {
-      void serve(transfers(), server, request, response, true)
+    server.on('checkContinue', (request: IncomingMessage, response: ServerResponse) => receive(request, response, true))
+    const connections = openConnections({
+      limits: { connections: maxConnections, connections_per_address: maxConnections },
+      behindProxy: false,
+      refused: () => undefined,
     })
-    server.maxConnections = 64
+    server.on('connection', (socket: Socket) => {
+      if (!connections.open(socket)) socket.destroy()
+    })
     server.timeout = 120_000
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject)

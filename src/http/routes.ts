@@ -23,12 +23,21 @@ export interface McpEndpoint {
   close(): Promise<void>
 }
 
+/** One-time URLs: a request whose path is all the identity there is in, a response out. */
+export interface TransferEndpoint {
+  handle(request: Request, path: string): Promise<Response | null>
+  /** Whether the path is that of a live URL. */
+  knows(path: string): boolean
+}
+
 /** What a route knows beside the request: the connection, the head as it was read, and what ends a wait. */
 interface Bindings {
   readonly incoming: IncomingMessage
   readonly outgoing: ServerResponse
   readonly head: Extract<Head, { readonly ok: true }>
   readonly gone: AbortController
+  /** To be called once it is known whose request it is. */
+  readonly known: () => void
 }
 type Env = { Bindings: Bindings }
 
@@ -55,7 +64,7 @@ export function makeRoutes(options: {
   readonly settings: HttpSettings
   readonly authenticate: Authenticate
   readonly mcp: McpEndpoint
-  readonly transfers: { handle(request: Request, path: string): Promise<Response | null> } | null
+  readonly transfers: TransferEndpoint | null
   readonly wellKnown: (path: string, resource: string) => JsonObject | null
   readonly keys: { readonly jwt: string; jwks(): JsonObject }
   readonly ready: () => Promise<JsonObject>
@@ -91,6 +100,7 @@ export function makeRoutes(options: {
     return new Response(await options.metrics.text(), { headers: { 'content-type': options.metrics.type } })
   })
   app.all('/transfer/*', async (c) => {
+    if (options.transfers?.knows(c.env.head.path) === true) c.env.known()
     const answer = (await options.transfers?.handle(c.req.raw, c.env.head.path)) ?? missing()
     // What is left of a body belongs to no request any more.
     if (!c.env.incoming.complete) c.env.outgoing.setHeader('connection', 'close')
@@ -119,6 +129,7 @@ export function makeRoutes(options: {
       options.metrics.unauthenticated(who.code, incoming.socket.remoteAddress ?? '')
       return await unread(exchange, challenge(who))
     }
+    exchange.known()
     const place = caps.take(who.key, incoming.socket, mayHold(incoming))
     if (!(Symbol.dispose in place)) {
       options.metrics.refused('busy')

@@ -25,9 +25,10 @@ export interface HttpSettings {
 }
 
 export interface HttpLimits {
-  /** Open connections in all, and of one caller. */
+  /** Open connections in all, of one caller, and from one address as long as nobody showed on them who they are. */
   readonly connections: number
   readonly connections_per_caller: number
+  readonly connections_per_address: number
   /** Requests being served, waiting ones included: in all, and of one caller. */
   readonly requests: number
   readonly requests_per_caller: number
@@ -39,6 +40,7 @@ export interface HttpLimits {
 const standardLimits: HttpLimits = {
   connections: 4096,
   connections_per_caller: 512,
+  connections_per_address: 512,
   requests: 4096,
   requests_per_caller: 512,
   sessions: 4096,
@@ -75,6 +77,7 @@ export const httpSchema = z.strictObject({
     .strictObject({
       connections: count.optional(),
       connections_per_caller: count.optional(),
+      connections_per_address: count.optional(),
       requests: count.optional(),
       requests_per_caller: count.optional(),
       sessions: count.optional(),

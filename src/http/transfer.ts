@@ -12,6 +12,8 @@ export interface Transfers {
    * @param path of the request's URL, without query
    */
   handle(request: Request, path: string): Promise<Response | null>
+  /** Whether the path is that of a live URL. */
+  knows(path: string): boolean
 }
 
 /** Milliseconds a client may leave a download unread. */
@@ -42,9 +44,18 @@ export function openTransferAnswers(desk: TransferDesk, parts: Pick<Parts, 'log'
   }
 
   return {
+    knows(path) {
+      const token = tokenOf(path)
+      try {
+        return token !== undefined && desk.kindOf(token) !== null
+      } catch (failure) {
+        if (failure instanceof WritError) return false
+        throw failure
+      }
+    },
     async handle(request, path) {
       if (path !== '/transfer' && !path.startsWith('/transfer/')) return null
-      const token = /^\/transfer\/([A-Za-z0-9_-]{43})$/.exec(path)?.[1]
+      const token = tokenOf(path)
       try {
         if (token === undefined) throw new WritError('not_found', 'There is no such transfer.', { remedy: noUrl })
         return await answer(request, token)
@@ -53,6 +64,10 @@ export function openTransferAnswers(desk: TransferDesk, parts: Pick<Parts, 'log'
       }
     },
   }
+}
+
+function tokenOf(path: string): string | undefined {
+  return /^\/transfer\/([A-Za-z0-9_-]{43})$/.exec(path)?.[1]
 }
 
 const noUrl = 'Ask for a URL with upload_artifact or get_result.'
