@@ -25,12 +25,17 @@ export async function quickest(goes: number, go: () => Promise<number>): Promise
 
 let collect: (() => void) | null = null
 
-/** Bytes of buffers that something still holds: what only waits to be collected is no measure of anything. */
-export function bytesHeld(): number {
+/** What this process still holds: what only waits to be collected is no measure of anything. */
+export function held(): NodeJS.MemoryUsage {
   if (collect === null) {
     setFlagsFromString('--expose-gc')
     collect = runInNewContext('gc') as () => void
   }
   collect()
-  return process.memoryUsage().arrayBuffers
+  return process.memoryUsage()
+}
+
+/** Bytes of buffers that something still holds. */
+export function bytesHeld(): number {
+  return held().arrayBuffers
 }

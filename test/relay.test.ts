@@ -13,6 +13,7 @@ import { serveMcp } from '../src/mcp/server.ts'
 import { caller, memoryBroker, quiet } from './mcp/memory-broker.ts'
 import type { MemoryBroker } from './mcp/memory-broker.ts'
 import { envelope, legacyHandshake } from './mcp/wire.ts'
+import { until } from './wait.ts'
 
 interface Bench {
   readonly broker: MemoryBroker
@@ -78,8 +79,9 @@ function bench(options: { readonly fail?: () => unknown; readonly drainMs?: numb
     },
     eof: () => void stdin.end(),
     answer: async (id) => {
-      await expect.poll(() => lines.some((line) => line['id'] === id), { interval: 2, timeout: 5000 }).toBe(true)
-      return lines.find((line) => line['id'] === id) ?? {}
+      return await until(`${JSON.stringify(id)} is answered`, () => lines.find((line) => line['id'] === id), {
+        everyMs: 2,
+      })
     },
   }
   running.push(one)
@@ -346,13 +348,13 @@ describe('the relay', () => {
   })
 
   test('does not wait for a request its client cancelled', async () => {
-    const one = bench({ drainMs: 5000 })
+    const one = bench({ drainMs: 25_000 })
     one.send(call(1, 'get_status', { wait_ms: 40_000 }))
     one.send({ jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: 1 } })
     const before = performance.now()
     one.eof()
     await one.ended
-    expect(performance.now() - before).toBeLessThan(2000)
+    expect(performance.now() - before).toBeLessThan(15_000)
   })
 
   test('passes lines through byte for byte', async () => {

@@ -15,3 +15,9 @@ export async function until<T>(
     if (performance.now() > end) throw new Error(`waited ${String(withinMs)} ms in vain until ${what}`)
   }
 }
+
+/** Something that is awaited only later: where the test fails before that, its own failure is the one to be told. */
+export function later<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => undefined)
+  return promise
+}

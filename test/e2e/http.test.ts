@@ -6,6 +6,7 @@ import type { JsonObject } from '../../src/digest.ts'
 import { newAuthority } from '../egress/certificate.ts'
 import { client2, type HttpClient, sdk1 } from '../http/clients.ts'
 import { type HttpWorld, openHttpWorld, useHttpWorld } from '../http/world.ts'
+import { until } from '../wait.ts'
 import { go, goMissing } from './clients/go.ts'
 import { pythonHttp, pythonMissing } from './clients/python.ts'
 import { type Ran, script, writBin } from './world.ts'
@@ -95,7 +96,7 @@ async function walk(client: HttpClient, name: string): Promise<void> {
   expect([verified.code, verified.out]).toEqual([0, expect.stringContaining('VALID:SIGNED') as string])
 }
 
-describe('the whole path over HTTP, with a token of a developer', { timeout: 90_000 }, () => {
+describe('the whole path over HTTP, with a token of a developer', { timeout: 120_000 }, () => {
   const token = http.token('carol')
   for (const { name, version, missing, open } of kinds) {
     it(`is walked by ${name}: task, files, start, approval by a person, result, receipt verified`, async (context) => {
@@ -121,7 +122,7 @@ describe('the whole path over HTTP, with a token of a developer', { timeout: 90_
   })
 })
 
-describe('a token that is not taken', { timeout: 60_000 }, () => {
+describe('a token that is not taken', { timeout: 180_000 }, () => {
   const expired = made('--expires', '1s').token
   for (const { name, missing, refused, open } of kinds) {
     it(`is what ${name} names as the cause, be it wrong, expired or absent`, async (context) => {
@@ -163,9 +164,10 @@ describe('[G-token-revoked] revoking a token', { timeout: 90_000 }, () => {
   it('ends the wait that was opened with it at once, and its next request', async () => {
     const { token, token_id } = made()
     const [one, two] = [await waiting('auto', token), await waiting('legacy', token)]
-    const revokedAt = performance.now()
     expect(world.writ(['token', 'revoke', token_id]).code).toBe(0)
-    for (const { ended } of [one, two]) expect((await ended) - revokedAt).toBeLessThan(5000)
+    const revokedAt = performance.now()
+    // By themselves they would end after 50 s.
+    for (const { ended } of [one, two]) expect((await ended) - revokedAt).toBeLessThan(15_000)
     await expect(client2('auto', { url: http.url, token })).rejects.toThrow(named)
   })
 
@@ -190,12 +192,13 @@ describe('[G-token-revoked] revoking a token', { timeout: 90_000 }, () => {
     })
     const started = await client.call('start_execution', { task_id: String(submitted.structured['task_id']) })
     expect(started.structured['state']).toBe('awaiting_approval')
+    const before = await http.metric('writ_waits')
     const wait = client.call('get_status', {
       execution_id: String(started.structured['execution_id']),
       wait_ms: 50_000,
     })
     wait.catch(() => undefined)
-    await new Promise((resolve) => setTimeout(resolve, 500))
+    await until('it waits', async () => (await http.metric('writ_waits')) === before + 1)
     return {
       ended: latest.then(
         () => Number.POSITIVE_INFINITY,

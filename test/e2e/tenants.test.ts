@@ -7,6 +7,7 @@ import { openViews } from '../../src/ledger/sqlite/views.ts'
 import type { PolicyInput } from '../../src/policy/policy.ts'
 import { client2, type HttpClient } from '../http/clients.ts'
 import { useHttpWorld } from '../http/world.ts'
+import { until } from '../wait.ts'
 import { script } from './world.ts'
 
 const http = await useHttpWorld()
@@ -260,7 +261,7 @@ describe('two tenants of one Writ, with people of the same name and every role',
 describe('a token that ends', () => {
   it(
     '[G-token-revoked] takes what waits for people with it, and every client that holds it',
-    { timeout: 90_000 },
+    { timeout: 120_000 },
     async () => {
       const made = world.json(['token', 'create', '--subject', 'temp', '--role', 'developer']) as {
         token: string
@@ -276,12 +277,13 @@ describe('a token that ends', () => {
         .structured
       const id = String(started['execution_id'])
       expect(started['state']).toBe('awaiting_approval')
-      const waiting = client.call('get_status', { execution_id: id, wait_ms: 20_000 }).then(
+      const waiting = client.call('get_status', { execution_id: id, wait_ms: 50_000 }).then(
         () => 'answered',
         () => 'refused',
       )
-      const before = performance.now()
+      await until('it waits', async () => (await http.metric('writ_waits')) === 1)
       expect(world.writ(['token', 'revoke', made.token_id])).toMatchObject({ code: 0 })
+      const before = performance.now()
       await waiting
       expect(performance.now() - before).toBeLessThan(15_000)
       await expect(client.call('get_status', {})).rejects.toThrow(/401|[Uu]nauthorized|revoked/)

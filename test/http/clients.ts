@@ -2,7 +2,7 @@ import { Client as Client2, StreamableHTTPClientTransport as Transport2 } from '
 import { Client as Client1 } from '@modelcontextprotocol/sdk/client/index.js'
 import { StreamableHTTPClientTransport as Transport1 } from '@modelcontextprotocol/sdk/client/streamableHttp.js'
 import type { JsonObject } from '../../src/digest.ts'
-import { type CallOutcome, outcomeOf, resourceOf } from '../e2e/clients/driver.ts'
+import { type CallOutcome, outcomeOf, patient, resourceOf } from '../e2e/clients/driver.ts'
 
 /** A real MCP client over HTTP, driven the same way whichever it is. */
 export interface HttpClient {
@@ -36,7 +36,7 @@ export async function client2(mode: 'auto' | 'legacy', where: Where): Promise<Ht
     ...(where.fetch === undefined ? {} : { fetch: where.fetch }),
   })
   await client.connect(transport)
-  return {
+  return patient({
     version: () => client.getNegotiatedProtocolVersion() ?? null,
     listTools: async () => (await client.listTools()).tools.map((tool) => tool.name),
     async call(name, args, options = {}) {
@@ -57,7 +57,7 @@ export async function client2(mode: 'auto' | 'legacy', where: Where): Promise<Ht
       await transport.terminateSession()
       await client.close()
     },
-  }
+  })
 }
 
 /** `@modelcontextprotocol/sdk` 1.x, the older official client. */
@@ -68,7 +68,7 @@ export async function sdk1(where: Where): Promise<HttpClient> {
     ...(where.fetch === undefined ? {} : { fetch: where.fetch }),
   })
   await client.connect(transport)
-  return {
+  return patient({
     version: () => transport.protocolVersion ?? null,
     listTools: async () => (await client.listTools()).tools.map((tool) => tool.name),
     async call(name, args, options = {}) {
@@ -86,5 +86,5 @@ export async function sdk1(where: Where): Promise<HttpClient> {
       await transport.terminateSession()
       await client.close()
     },
-  }
+  })
 }

@@ -17,7 +17,7 @@ async function run(file: string, args: readonly string[]): Promise<{ readonly co
     const child = execFile(
       process.execPath,
       [file, ...args],
-      { cwd: http.world.folder, env: http.world.env, maxBuffer: 16 * 1024 * 1024, timeout: 25_000 },
+      { cwd: http.world.folder, env: http.world.env, maxBuffer: 16 * 1024 * 1024, timeout: 80_000 },
       (error, out, err) => resolve({ code: error === null ? 0 : (child.exitCode ?? 1), out: `${out}${err}` }),
     )
   })
@@ -33,6 +33,7 @@ describe('@modelcontextprotocol/conformance', () => {
       expect(out).toMatch(/Passed: (\d+)\/\1, 0 failed, 0 warnings/)
       expect(code).toBe(0)
     },
+    90_000,
   )
 })
 
@@ -57,7 +58,10 @@ describe('@modelcontextprotocol/inspector --cli', () => {
   // Its own --config is another thing: the folder it is started in says which.
   const overStdio = [process.execPath, writBin, 'mcp']
   const inspect = async (where: readonly string[], ...args: readonly string[]): Promise<JsonObject> => {
-    const { code, out } = await run(program, ['--cli', ...where, ...args])
+    let { code, out } = await run(program, ['--cli', ...where, ...args])
+    // A busy machine has no time to decide now and then; the remedy is to ask again.
+    if (out.includes('Policy did not answer in time.'))
+      ({ code, out } = await run(program, ['--cli', ...where, ...args]))
     expect([code, out.slice(0, 400)]).toEqual([0, out.slice(0, 400)])
     return JSON.parse(out.slice(out.indexOf('{'))) as JsonObject
   }
@@ -105,6 +109,6 @@ describe('@modelcontextprotocol/inspector --cli', () => {
       const [receipt] = read['contents'] as readonly { readonly text: string }[]
       expect(world.writ(['verify', '-'], { input: receipt?.text ?? '' }).out).toContain('VALID:SIGNED')
     },
-    120_000,
+    300_000,
   )
 })

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { JsonObject } from '../../src/digest.ts'
+import { later, until } from '../wait.ts'
 import { script } from '../e2e/world.ts'
 import { client2, type HttpClient, sdk1 } from './clients.ts'
 import { useHttpWorld } from './world.ts'
@@ -17,7 +18,7 @@ const clients: readonly (readonly [string, string, () => Promise<HttpClient>])[]
   ['@modelcontextprotocol/sdk 1', '2025-11-25', async () => await sdk1(where)],
 ]
 
-describe('the whole path over HTTP', () => {
+describe('the whole path over HTTP', { timeout: 120_000 }, () => {
   for (const [name, version, make] of clients) {
     it(`is walked by ${name}: task, approval by a person, result, receipt verified`, async () => {
       const client = await make()
@@ -33,7 +34,7 @@ describe('the whole path over HTTP', () => {
       const started = await client.call('start_execution', { task_id: submitted.structured['task_id'] as string })
       expect(started.structured).toMatchObject({ state: 'awaiting_approval', final: false })
       const id = String(started.structured['execution_id'])
-      const waiting = client.call('get_status', { execution_id: id, wait_ms: 20_000 })
+      const waiting = later(client.call('get_status', { execution_id: id, wait_ms: 20_000 }))
       const approval = started.structured['approval'] as JsonObject
       expect(world.approve(String(approval['approval_id']))).toMatchObject({ code: 0 })
       await waiting
@@ -74,7 +75,7 @@ describe('what the real broker tells whoever asks', () => {
   })
 })
 
-describe('a broker that is told to stop', () => {
+describe('a broker that is told to stop', { timeout: 60_000 }, () => {
   it('[G-no-lost-wait] answers who waits, accounts for what ran, and ends', async () => {
     const client = await client2('auto', where)
     const session = await client2('legacy', where)
@@ -85,16 +86,18 @@ describe('a broker that is told to stop', () => {
     })
     const started = await client.call('start_execution', { task_id: submitted.structured['task_id'] as string })
     const id = String(started.structured['execution_id'])
-    const waits = [client, session].map(
-      async (one) => await one.call('get_status', { execution_id: id, wait_ms: 40_000 }),
+    const waits = later(
+      Promise.all(
+        [client, session].map(async (one) => await one.call('get_status', { execution_id: id, wait_ms: 40_000 })),
+      ),
     )
-    await new Promise((resolve) => setTimeout(resolve, 500))
+    await until('both wait', async () => (await http.metric('writ_waits')) === 2)
     const stopped = http.stop()
-    for (const answer of await Promise.all(waits))
+    for (const answer of await waits)
       expect(answer.structured).toMatchObject({ execution_id: id, final: false, next: { tool: 'get_status' } })
     expect(await stopped).toBe(0)
     // What ran was ended and has its receipt; the log verifies from its first entry.
     expect(world.writ(['verify']).out).toMatch(/^VALID:LOGGED/)
-    expect(http.log().filter((line) => Number(line['level']) >= 50)).toEqual([])
+    expect(http.errors()).toEqual([])
   })
 })

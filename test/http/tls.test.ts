@@ -5,6 +5,7 @@ import { connect } from 'node:tls'
 import { describe, expect, it } from 'vitest'
 import { newAuthority } from '../egress/certificate.ts'
 import { folder } from '../ledger/folder.ts'
+import { until } from '../wait.ts'
 import { openEdge } from './edge.ts'
 
 const authority = newAuthority()
@@ -48,11 +49,6 @@ async function ask(url: string, agent: Agent): Promise<number> {
   })
 }
 
-async function until(what: () => Promise<boolean> | boolean): Promise<void> {
-  for (const end = performance.now() + 5000; !(await what()); await new Promise((resolve) => setTimeout(resolve, 30)))
-    if (performance.now() > end) throw new Error('it did not come to that in time')
-}
-
 describe('a certificate', () => {
   it('[G-tls-reload] that replaces another is in force for new connections, and no connection is dropped', async () => {
     const tls = files()
@@ -68,7 +64,7 @@ describe('a certificate', () => {
     await new Promise((resolve) => setTimeout(resolve, 50))
     tls.write({ key: second.key })
     const wanted = new X509Certificate(second.cert).fingerprint256
-    await until(async () => (await shown(edge.url)) === wanted)
+    await until('the other is shown', async () => (await shown(edge.url)) === wanted)
     expect(await ask(edge.url, agent)).toBe(200)
     expect(Object.values(agent.freeSockets)[0]?.[0]).toBe(kept)
     agent.destroy()
@@ -83,12 +79,12 @@ describe('a certificate', () => {
     tls.write({ cert: authority.issue({ ip: ['127.0.0.1'] }).cert })
     const refused = (): readonly string[] =>
       edge.log.filter((line) => Number(line['level']) >= 50).map((line) => JSON.stringify(line))
-    await until(() => refused().length > 0)
+    await until('it is refused', () => refused().length > 0)
     expect(refused()[0]).toContain('is not the key of the certificate')
     expect(refused()[0]).toContain('the earlier one stays in force')
     expect(await shown(edge.url)).toBe(before)
     tls.write({ cert: 'nothing of the kind' })
-    await until(() => refused().length > 1)
+    await until('the next is refused', () => refused().length > 1)
     expect(refused()[1]).toContain('is not a PEM certificate')
     expect(await shown(edge.url)).toBe(before)
     // Nothing of a key stands in the log.

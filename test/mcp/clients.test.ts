@@ -2,11 +2,15 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { client2 } from '../e2e/clients/client2.ts'
 import type { Driver } from '../e2e/clients/driver.ts'
 import { python, pythonMissing } from '../e2e/clients/python.ts'
 import { sdk1 } from '../e2e/clients/sdk1.ts'
+import { later, until } from '../wait.ts'
+
+// Each client, relay and broker is a process of its own.
+vi.setConfig({ testTimeout: 90_000 })
 
 const relayProgram = fileURLToPath(new URL('processes/relay.ts', import.meta.url))
 const toolCount = 8
@@ -102,8 +106,8 @@ describe.each(clients)('$revision client $make', ({ make, revision, missing }) =
     const driver = await open(make())
     expect((await driver.call('start_execution', { task_id: 'task_1' })).isError).toBe(false)
 
-    const waiting = driver.call('start_execution', { task_id: 'task_2', wait_ms: 20_000 })
-    await expect.poll(() => readFileSync(join(folder, 'ledger'), 'utf8')).toContain('task_2')
+    const waiting = later(driver.call('start_execution', { task_id: 'task_2', wait_ms: 20_000 }))
+    await until('it was started', () => readFileSync(join(folder, 'ledger'), 'utf8').includes('task_2'))
     const [broker] = brokers()
     if (broker === undefined) throw new Error('no broker was started')
     kill(broker)

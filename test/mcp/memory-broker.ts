@@ -36,6 +36,8 @@ export interface Recorded {
 
 export interface MemoryBroker extends Broker {
   readonly seen: Recorded
+  /** Ends the waits there are as a change would: they are answered. */
+  release(): void
 }
 
 /**
@@ -47,14 +49,15 @@ export function memoryBroker(
 ): MemoryBroker {
   const seen: Recorded = { admitted: [], called: [], aborted: 0 }
   const execution = { execution_id: 'exec_bbbbbbbbbb', task_id: 'task_aaaaaaaaaa' }
+  let released = new AbortController()
 
   const wait = async (ms: number | undefined, waiting: Waiting): Promise<void> => {
     if (ms === undefined || ms === 0) return
     waiting.progress('step 1 of 1')
     try {
-      await sleep(ms, undefined, { signal: waiting.signal })
+      await sleep(ms, undefined, { signal: AbortSignal.any([waiting.signal, released.signal]) })
     } catch {
-      seen.aborted++
+      if (waiting.signal.aborted) seen.aborted++
     }
   }
 
@@ -213,6 +216,10 @@ export function memoryBroker(
 
   return {
     seen,
+    release() {
+      released.abort()
+      released = new AbortController()
+    },
     admit: async (who, message) => {
       seen.admitted.push({ caller: who, message })
       const ms = options.decideMs?.() ?? 0

@@ -2,6 +2,7 @@ import { afterEach, describe, expect, test, vi } from 'vitest'
 import type { Json, JsonObject } from '../../src/digest.ts'
 import { maxMessageBytes } from '../../src/mcp/request-id.ts'
 import { toolNames } from '../../src/request/call.ts'
+import { until } from '../wait.ts'
 import { denial, memoryBroker } from './memory-broker.ts'
 import { envelope, legacyHandshake, wire } from './wire.ts'
 import type { Wire } from './wire.ts'
@@ -226,8 +227,15 @@ describe('a connection', () => {
     const { broker, client } = connect()
     client.stopReading()
     for (let id = 0; id < 5000; id++) client.send({ jsonrpc: '2.0', id, method: 'tools/list' })
-    await new Promise((resolve) => setTimeout(resolve, 200))
-    expect(broker.seen.admitted.length).toBeLessThan(200)
+    let read = 0
+    for (let still = 0; still < 5; await new Promise((resolve) => setTimeout(resolve, 40))) {
+      const now = broker.seen.admitted.length
+      still = now > 0 && now === read ? still + 1 : 0
+      read = now
+    }
+    expect(read).toBeLessThan(200)
+    client.readOn()
+    await until('all of it is read', () => broker.seen.admitted.length === 5000)
   })
 
   test('does not serve a second request under an id in use', async () => {
@@ -274,13 +282,14 @@ describe('a wait', () => {
 
   test('reports progress every 5 s where a token came, and after the answer no more', async () => {
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
-    const { client } = connect()
+    const { broker, client } = connect()
     client.send(
-      call(1, 'get_status', { wait_ms: 300 }, { progressToken: 'p' }),
-      call(2, 'get_status', { wait_ms: 300 }),
+      call(1, 'get_status', { wait_ms: 40_000 }, { progressToken: 'p' }),
+      call(2, 'get_status', { wait_ms: 40_000 }),
     )
     await client.settled()
     await vi.advanceTimersByTimeAsync(15_000)
+    broker.release()
     await client.answer(1)
     await vi.advanceTimersByTimeAsync(15_000)
     const progress = client.lines

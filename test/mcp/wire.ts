@@ -29,6 +29,7 @@ export interface Wire {
   /** Resolves once everything sent so far was served: pings are answered in order. */
   settled(): Promise<void>
   stopReading(): void
+  readOn(): void
   close(): void
 }
 
@@ -80,6 +81,7 @@ export function wire(broker: MemoryBroker, options: { readonly stateless?: boole
       await answer(id)
     },
     stopReading: () => void near.pause(),
+    readOn: () => void near.resume(),
     close: () => void near.destroy(),
   }
 }

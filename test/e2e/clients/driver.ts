@@ -57,6 +57,9 @@ function missedDeadline({ error, state, reasons }: JsonObject): boolean {
   )
 }
 
+/** What a broker writes to its log where it had no time for that. */
+export const undecided = 'whether a target may be seen could not be decided'
+
 /** Makes a call again that a busy machine had no time to decide, a few times. */
 export async function decided<T>(call: () => Promise<T>, structured: (answer: T) => JsonObject): Promise<T> {
   for (let tries = 1; ; tries++) {

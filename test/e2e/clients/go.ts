@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import type { HttpClient } from '../../http/clients.ts'
-import { outcomeOf, resourceOf, textOf } from './driver.ts'
+import { outcomeOf, patient, resourceOf, textOf } from './driver.ts'
 import { listOf, startForeign } from './lines.ts'
 
 const source = join(import.meta.dirname, 'go')
@@ -40,11 +40,11 @@ export async function go(where: Where): Promise<HttpClient> {
     throw refused
   }
   const session = await client.ask({ do: 'version' })
-  return {
+  return patient({
     version: () => textOf(session['version']),
     listTools: async () => listOf((await client.ask({ do: 'list' }))['tools']).map((tool) => textOf(tool['name'])),
     call: async (tool, args) => outcomeOf(await client.ask({ do: 'call', tool, arguments: args })),
     readResource: async (uri) => resourceOf(listOf((await client.ask({ do: 'read', uri }))['contents'])),
     close: () => client.close(),
-  }
+  })
 }

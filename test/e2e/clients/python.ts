@@ -3,7 +3,7 @@ import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { HttpClient } from '../../http/clients.ts'
-import { outcomeOf, resourceOf, textOf, toolOf } from './driver.ts'
+import { outcomeOf, patient, resourceOf, textOf, toolOf } from './driver.ts'
 import type { Driver } from './driver.ts'
 import { type ForeignClient, listOf, startForeign } from './lines.ts'
 
@@ -63,11 +63,11 @@ export async function pythonHttp(
     throw refused
   }
   const session = await client.ask({ do: 'version' })
-  return {
+  return patient({
     version: () => textOf(session['version']),
     listTools: async () => listOf((await client.ask({ do: 'list' }))['tools']).map((tool) => textOf(tool['name'])),
     call: async (tool, args) => outcomeOf(await client.ask({ do: 'call', tool, arguments: args })),
     readResource: async (uri) => resourceOf(listOf((await client.ask({ do: 'read', uri }))['contents'])),
     close: () => client.close(),
-  }
+  })
 }

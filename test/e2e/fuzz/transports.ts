@@ -187,8 +187,10 @@ export async function inSessions(options: HttpOptions & { readonly roll: () => n
   const { roll, breach } = options
   const { post, close } = openPost(options.url, options.token)
   const open = async (): Promise<string> => {
-    const { status, session } = await post('POST', initialize, {})
-    if (session === null) throw new Error(`no session: ${String(status)}`)
+    let { session, text } = await post('POST', initialize, {})
+    // A busy machine has no time to decide now and then; the remedy is to ask again.
+    if (session === null) ({ session, text } = await post('POST', initialize, {}))
+    if (session === null) throw new Error(`no session: ${text}`)
     await post('POST', initialized, { 'mcp-session-id': session })
     return session
   }
