@@ -1,7 +1,6 @@
 import type { CheckFinding } from '../credential/credential.ts'
 import type { Digest } from '../digest.ts'
 import type { EgressPort } from '../egress/egress.ts'
-import type { ExecutionId } from '../id.ts'
 import type { Job, Outcome } from '../execution/job.ts'
 import type { Facts, Isolation } from '../plan/plan.ts'
 
@@ -46,7 +45,6 @@ export interface Executor {
   facts?(images: readonly string[]): Promise<Facts>
   /** Resolves when the sandbox is confirmed gone. Rejects only before anything may have started. */
   run(job: Job, io: RunIo): Promise<Outcome>
-  /** Removes what carries this broker's id and is not live; returns the executions it removed something of. */
-  reap(live: ReadonlySet<ExecutionId>): Promise<readonly ExecutionId[]>
+  /** Ends what still runs and removes what is left of it. What one that died left behind, the next one removes. */
   close(): Promise<void>
 }

@@ -3,7 +3,7 @@ import type { Isolation, Limits, PlanImage } from './plan.ts'
 
 /*
  * What a container is created with: a pure function of the plan, so that policy, approvers and receipts see exactly what
- * the engine is told, and the run host can refuse any other. The reasons stand in reference/sandboxes.md §4.2.
+ * the engine is told, and the run host can refuse any other. What each member is for: docs/containers.md.
  */
 
 /** The unprivileged user and group every container runs as. */

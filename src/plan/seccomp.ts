@@ -3,7 +3,7 @@ import type { Digest } from '../digest.ts'
 
 /*
  * The system calls that a container may make: Writ's own list, because an engine's default depends on its version and
- * lets through what a sandbox has no use for (reference/sandboxes.md §4.2). Whatever is not named here fails with EPERM.
+ * lets through what a sandbox has no use for. Whatever is not named here fails with EPERM.
  * Names that one of the two architectures does not have are passed over there.
  */
 

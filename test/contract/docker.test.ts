@@ -39,7 +39,6 @@ function contract(name: string, runtime: string | null, found: Place): void {
         })
         return inner.run(prepared.job, io)
       },
-      reap: (live) => inner.reap(live),
       close: () => inner.close(),
     }
     return Promise.resolve({

@@ -5,8 +5,7 @@ import type { DockerSettings } from '../../execution/engine.ts'
 import { reach } from './reach.ts'
 
 /**
- * Why the engine did not do something. Its own words quote command lines and paths (reference/sandboxes.md T4): they
- * stop here, and what a caller hears is made from the kind alone.
+ * Why the engine did not do something. Its own words quote command lines and paths of the machine: they stop here, and what a caller hears is made from the kind alone.
  */
 export class EngineError extends Error {
   /** `refused`: it answered no. `missing`: what was named is not there. `silent`: it could not be reached, or did not answer. */
@@ -35,6 +34,8 @@ const info = z.object({
   Runtimes: z.record(z.string().max(256), z.unknown()),
   SecurityOptions: names,
   DriverStatus: z.array(z.array(z.string().max(4096))).nullish(),
+  DockerRootDir: z.string().max(4096).nullish(),
+  SystemTime: z.string().max(64).nullish(),
 })
 const image = z.object({
   Id: z.string().regex(/^sha256:[0-9a-f]{64}$/),
@@ -50,12 +51,27 @@ const container = z.object({
   Mounts: z.array(z.unknown()).nullish(),
   NetworkSettings: z.object({ Networks: z.record(z.string(), z.unknown()).nullish() }).nullish(),
 })
-const listed = z.array(z.object({ Id: z.string().regex(/^[0-9a-f]{12,64}$/), Names: names }))
+const listed = z.array(
+  z.object({
+    Id: z.string().regex(/^[0-9a-f]{12,64}$/),
+    Names: names,
+    State: z.string().max(64).nullish(),
+    Created: z.number().nullish(),
+  }),
+)
 
 export type EngineVersion = z.infer<typeof version>
 export type EngineInfo = z.infer<typeof info>
 export type EngineImage = z.infer<typeof image>
 export type EngineContainer = z.infer<typeof container>
+export interface ListedContainer {
+  readonly id: string
+  readonly names: readonly string[]
+  /** `created` where it was never started. */
+  readonly state: string | null
+  /** Seconds of the engine's own clock. */
+  readonly created: number | null
+}
 
 /** The little of an engine that Writ uses. Each call ends in its own time; each rejects with `EngineError` only. */
 export interface EngineClient {
@@ -75,7 +91,7 @@ export interface EngineClient {
   /** Resolves where it is not there any more, too. */
   remove(id: string): Promise<void>
   /** Containers with that label, running or not. */
-  list(label: string): Promise<readonly { readonly id: string; readonly names: readonly string[] }[]>
+  list(label: string): Promise<readonly ListedContainer[]>
   /** A tar stream of one path of a container, at most `limit` bytes of it. */
   archive(id: string, path: string, limit: number): Promise<Buffer>
   close(): void
@@ -201,7 +217,12 @@ export async function openClient(
     list: async (label) =>
       await ask(times.quick, async (abortSignal) => {
         const found = listed.parse(await docker.listContainers({ all: true, filters: { label: [label] }, abortSignal }))
-        return found.map(({ Id, Names }) => ({ id: Id, names: (Names ?? []).map((name) => name.replace(/^\//, '')) }))
+        return found.map(({ Id, Names, State, Created }) => ({
+          id: Id,
+          names: (Names ?? []).map((name) => name.replace(/^\//, '')),
+          state: State ?? null,
+          created: Created ?? null,
+        }))
       }),
     archive: async (id, path, limit) =>
       await ask(times.long, async (abortSignal) => {

@@ -62,8 +62,13 @@ export interface ContainerTimes {
 const againMs = 200
 const nobody = (): void => undefined
 
-export function containerName(owner: string): string {
-  return `writ-${owner}-${randomBytes(8).toString('hex')}`
+/** What the names begin with that one run host gives: of the containers of one broker, it tells its own by that. */
+export function containerPrefix(owner: string): string {
+  return `writ-${owner}-${randomBytes(4).toString('hex')}-`
+}
+
+export function containerName(prefix: string): string {
+  return prefix + randomBytes(8).toString('hex')
 }
 
 /**
@@ -150,7 +155,7 @@ async function begin(options: StartOptions, id: string, stream: Duplex): Promise
   }
 
   // The stream is read from before the start to the end, whatever it brings: one that nobody reads holds up the engine's
-  // every answer about the container (T8).
+  // every answer about the container, its removal too.
   const wire = openWire((frame) => container.take(frame))
   const split = splitStreams((name, bytes) => {
     // What the agent says on standard error is of its own troubles and is nobody's output.

@@ -12,7 +12,7 @@ type Fields = Readonly<Record<string, unknown>>
 /** Members whose defaults are no weakness: what Windows and consoles have, sizes of folders that are not mounted. */
 const harmless: ReadonlySet<string> = new Set(['ShmSize', 'ConsoleSize', 'Isolation', 'CpuCount', 'CpuPercent'])
 
-/** Folders of /proc that an unmasked container could read the machine by (T9: an empty list unmasks silently). */
+/** Folders of /proc that an unmasked container could read the machine by (an empty list unmasks, and no engine says so). */
 const masked = ['/proc/kcore', '/proc/keys', '/proc/timer_list', '/sys/firmware']
 const readOnly = ['/proc/sys', '/proc/sysrq-trigger', '/proc/irq', '/proc/bus']
 

@@ -5,7 +5,6 @@ import type { CheckFinding } from '../../credential/credential.ts'
 import type { DockerSettings } from '../../execution/engine.ts'
 import type { StepExit } from '../../execution/execution.ts'
 import type { Job, Outcome } from '../../execution/job.ts'
-import type { ExecutionId } from '../../id.ts'
 import type { PlanImage } from '../../plan/plan.ts'
 import type { Executor, RunIo } from '../executor.ts'
 import { ownerLabel, plannedContainer } from './body.ts'
@@ -13,13 +12,13 @@ import type { Planned } from './body.ts'
 import { findingsOf, unreachable } from './check.ts'
 import { EngineError, openClient } from './client.ts'
 import type { EngineClient, EngineInfo, EngineTimes, EngineVersion } from './client.ts'
-import { asUnavailable, containerName, startContainer, unavailable } from './container.ts'
+import { asUnavailable, containerName, containerPrefix, startContainer, unavailable } from './container.ts'
 import type { Container, ContainerTimes } from './container.ts'
 import { agentJobOf, converse } from './conversation.ts'
 import type { Told } from './conversation.ts'
 import { encodeFrame } from './frame.ts'
 import type { AgentJob } from './frame.ts'
-import { lookInside } from './inside.ts'
+import { lookInside, sweepLooks } from './inside.ts'
 import { openPool } from './pool.ts'
 import { reach } from './reach.ts'
 
@@ -73,7 +72,7 @@ export function createDockerExecutor(options: DockerOptions): DockerExecutor {
   const { settings, env, owner, times = usualTimes } = options
   /** Names of the containers that are in use: everything else with this owner's label is a leftover. */
   const mine = new Set<string>()
-  const running = new Map<ExecutionId, Container>()
+  const prefix = containerPrefix(owner)
   const work = new Set<Promise<unknown>>()
   let opening: Promise<EngineClient | null> | null = null
   let machine: Promise<{ readonly version: EngineVersion; readonly info: EngineInfo }> | null = null
@@ -97,7 +96,7 @@ export function createDockerExecutor(options: DockerOptions): DockerExecutor {
   })
 
   function hold(): { readonly name: string; readonly release: () => void } {
-    const name = containerName(owner)
+    const name = containerName(prefix)
     mine.add(name)
     return { name, release: () => void mine.delete(name) }
   }
@@ -160,15 +159,19 @@ export function createDockerExecutor(options: DockerOptions): DockerExecutor {
     sweepAgain.unref()
   }
 
+  /**
+   * Removes what is there in this broker's name and in nobody's hands. A run host that ends removes its own alone: another
+   * may have begun by then, of a broker that took the place of one that was killed.
+   */
   async function sweep(): Promise<void> {
     try {
       const client = await connect()
-      const left = await client.list(`${ownerLabel}=${owner}`)
-      await Promise.all(
-        left
-          .filter(({ names }) => !names.some((name) => mine.has(name)))
-          .map(async ({ id }) => await client.remove(id)),
+      const found = await client.list(`${ownerLabel}=${owner}`)
+      const left = found.filter(({ names }) =>
+        open ? !names.some((name) => mine.has(name)) : names.some((name) => name.startsWith(prefix)),
       )
+      await Promise.all(left.map(async ({ id }) => await client.remove(id)))
+      if (open) await sweepLooks(client)
     } catch {
       lost()
     }
@@ -256,7 +259,6 @@ export function createDockerExecutor(options: DockerOptions): DockerExecutor {
       const got = await ready(job, io)
       if (got === null) return { end: 'stopped', by: io.signal.reason === 'time' ? 'time' : 'cancel', steps: [] }
       const { container, planned, contents, agentJob } = got
-      running.set(job.execution, container)
       const late = setTimeout(() => pool.refill(planned), refillLateMs)
       try {
         io.applied?.(container.isolation)
@@ -268,16 +270,9 @@ export function createDockerExecutor(options: DockerOptions): DockerExecutor {
         return await outcomeOf(job, told, gone, container)
       } finally {
         clearTimeout(late)
-        running.delete(job.execution)
         discard(container)
         follow(pause(refillMs, null, { ref: false }).then(() => pool.refill(planned)))
       }
-    },
-    async reap(live) {
-      const ended = [...running].filter(([execution]) => !live.has(execution))
-      for (const [, container] of ended) mine.delete(container.name)
-      await sweep()
-      return ended.map(([execution]) => execution)
     },
     async settled() {
       while (work.size > 0) await Promise.all(work)
@@ -288,7 +283,6 @@ export function createDockerExecutor(options: DockerOptions): DockerExecutor {
       await pool.close()
       await this.settled()
       // A start that the engine was too slow for may have come to be after all.
-      mine.clear()
       const client = await opening?.catch(() => null)
       if (client !== null && client !== undefined) await sweep()
       client?.close()
@@ -304,7 +298,7 @@ async function outcomeOf(job: Job, told: Told, gone: boolean, container: Contain
   const last = told.steps.at(-1)
   const success = job.plan.steps[told.steps.length - 1]?.success ?? []
   const failed = !told.complete || last === undefined || last.exit === null || !success.includes(last.exit)
-  // Where all did well, a child that died of it is the workload's own affair (T27).
+  // Where all did well, a child that died of it is the workload's own affair: engines say `OOMKilled` then too.
   if (failed && (await container.outOfMemory())) {
     const ended = steps.map((step, at) => (at === steps.length - 1 ? { ...step, exit: null } : step))
     return { end: 'stopped', by: 'memory', steps: ended }

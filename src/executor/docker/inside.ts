@@ -11,6 +11,10 @@ import type { EngineClient, EngineImage, EngineInfo } from './client.ts'
 const agentPath = '/writ-agent'
 /** Bytes that are read of an image to find its agent; one has under 3.2 million. */
 const mostAgent = 16 * 1024 * 1024
+/** Says that a container is only there to be read; whoever made it removes it in seconds, unless it died. */
+const lookLabel = 'dev.writ.look'
+/** Seconds after which such a container is nobody's. */
+const mostLook = 600
 const standardPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 
 /** What is true of an image by its id, so that it is looked up once. */
@@ -98,11 +102,12 @@ export async function readAgent(client: EngineClient, owner: string, hold: Hold,
     container = await client.create(held.name, {
       Image: id,
       Entrypoint: [agentPath],
-      Labels: { [ownerLabel]: owner },
+      Labels: { [ownerLabel]: owner, [lookLabel]: '' },
       NetworkDisabled: true,
       HostConfig: { NetworkMode: 'none', ReadonlyRootfs: true, LogConfig: { Type: 'none', Config: {} } },
     })
-    return await fileDigest(await client.archive(container, agentPath, mostAgent))
+    const roots = rootsOf(await client.info())
+    return await fileDigest(await client.archive(container, agentPath, mostAgent), roots)
   } catch (error) {
     if (error instanceof EngineError && error.kind !== 'silent' && container !== null) return null
     throw error
@@ -112,8 +117,27 @@ export async function readAgent(client: EngineClient, owner: string, hold: Hold,
   }
 }
 
+/**
+ * Who is root in an image, as the engine tells of owners: where its containers' users are other users of the machine
+ * (userns-remap), the one that root is there, by whose number the engine names its folder.
+ */
+function rootsOf(info: EngineInfo): readonly number[] {
+  const remapped = (info.SecurityOptions ?? []).some((option) => option.split(',').includes('name=userns'))
+  const first = remapped ? /\/(\d{1,10})\.\d{1,10}\/?$/.exec(info.DockerRootDir ?? '')?.[1] : undefined
+  return first === undefined ? [0] : [0, Number(first)]
+}
+
+/** Removes what was made to be read and left behind: by a command, which no later one is, or by a run host that died. */
+export async function sweepLooks(client: EngineClient): Promise<void> {
+  const left = (await client.list(lookLabel)).filter(({ state }) => state === 'created')
+  if (left.length === 0) return
+  const now = Date.parse((await client.info()).SystemTime ?? '') / 1000
+  const old = left.filter(({ created }) => created !== null && now - created > mostLook)
+  await Promise.all(old.map(async ({ id }) => await client.remove(id)))
+}
+
 /** The digest of the one file of the archive; null for a link, a folder, or a file that others than root may write. */
-async function fileDigest(archive: Buffer): Promise<Digest | null> {
+async function fileDigest(archive: Buffer, roots: readonly number[]): Promise<Digest | null> {
   const parser = extract()
   parser.end(archive)
   let found: Digest | null = null
@@ -123,7 +147,7 @@ async function fileDigest(archive: Buffer): Promise<Digest | null> {
       const chunks: Buffer[] = []
       for await (const chunk of entry) chunks.push(chunk as Buffer)
       if (found !== null || type !== 'file' || linkname || name !== agentPath.slice(1)) return null
-      if (uid !== 0 || ((mode ?? 0) & 0o022) !== 0 || ((mode ?? 0) & 0o001) === 0) return null
+      if (!roots.includes(uid ?? -1) || ((mode ?? 0) & 0o022) !== 0 || ((mode ?? 0) & 0o001) === 0) return null
       found = digestOf(Buffer.concat(chunks))
     }
     return found

@@ -61,7 +61,6 @@ export function createIsolateExecutor(options: IsolateOptions): Executor & { rea
         await pool.end(worker)
       }
     },
-    reap: () => Promise.resolve([]),
     close: () => pool.close(),
   }
 

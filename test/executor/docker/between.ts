@@ -23,7 +23,7 @@ export interface Between {
   close(): Promise<void>
 }
 
-/** Quoted by a failing engine, as a real one quotes command lines and paths (reference/sandboxes.md T4). */
+/** Quoted by a failing engine, as a real one quotes command lines and paths. */
 export const leak = 'exec: "/secret/path --token=hunter2-hunter2" failed'
 
 export async function openBetween(host: string): Promise<Between> {

@@ -5,6 +5,7 @@ import { agentFor } from '../../../src/executor/docker/binary.ts'
 import type { DockerExecutor } from '../../../src/executor/docker/docker.ts'
 import type { PlanImage } from '../../../src/plan/plan.ts'
 import { listen, prepare } from '../fixture.ts'
+import { openBetween } from './between.ts'
 import { contained, newOwner, place } from './place.ts'
 import type { Place } from './place.ts'
 
@@ -122,6 +123,34 @@ test('an image without an agent that Writ ships, or one that others may change, 
   expect([...(await executor.facts(names)).images.keys()]).toEqual([])
   const right = await image(here, 'right', [good])
   expect([...(await executor.facts([right])).images.keys()]).toEqual([right])
+})
+
+test("where the engine's containers have users of their own, the agent is a file of the one that is root there [G-image-agent]", async (ctx) => {
+  const here = real(ctx)
+  const names = [
+    await image(here, 'remapped', [{ ...good, uid: 231_072 }]),
+    await image(here, 'in-remapped', [{ ...good, uid: 231_072 + 65_532 }]),
+  ]
+  const right = await image(here, 'plain', [good])
+  const between = await openBetween(here.engine.host)
+  try {
+    for (const [options, folder, found] of [
+      [['name=seccomp,profile=default', 'name=userns'], '/var/lib/docker/231072.231072', [names[0], right]],
+      [['name=userns'], '/var/lib/docker', [right]],
+      [['name=seccomp,profile=default'], '/var/lib/docker/231072.231072', [right]],
+    ] as const) {
+      between.answer = (path, body) =>
+        path.endsWith('/info') ? { ...(body as object), SecurityOptions: options, DockerRootDir: folder } : body
+      const own = here.open({ owner, set: { host: between.host } })
+      try {
+        expect([...(await own.facts([...names, right])).images.keys()]).toEqual(found)
+      } finally {
+        await own.close()
+      }
+    }
+  } finally {
+    await between.close()
+  }
 })
 
 test('a run of an image that is not there any more, or never could be run, has not started', async (ctx) => {

@@ -2,7 +2,6 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest'
 import type { TestContext } from 'vitest'
 import type { DockerExecutor } from '../../../src/executor/docker/docker.ts'
-import { newId } from '../../../src/id.ts'
 import { until } from '../../wait.ts'
 import { listen, prepare } from '../fixture.ts'
 import type { Prepared } from '../fixture.ts'
@@ -184,18 +183,73 @@ test('what was left is removed once an engine is back that was away when the run
   }
 })
 
-test('reaping ends the runs that are not live, names them, and leaves the others alone', async (ctx) => {
+test('a run host that ends removes its own containers, also one whose start came late, and none of the next one of its broker [G-container-swept]', async (ctx) => {
   const here = real(ctx)
-  const one = program(here, 64, 'echo one; sleep 300')
-  const two = program(here, 64, 'echo two; sleep 5; echo end')
-  const [seenOne, seenTwo] = [listen(one), listen(two)]
-  const running = [executor.run(one.job, seenOne.io), executor.run(two.job, seenTwo.io)]
-  await until('both run', () => seenOne.size > 0 && seenTwo.size > 0)
-  expect(await executor.reap(new Set([two.job.execution, newId('exec')]))).toEqual([one.job.execution])
-  expect(await Promise.all(running)).toMatchObject([
-    { end: 'exited', reason: 'sandbox_crash' },
-    { end: 'exited', reason: null, steps: [{ exit: 0 }] },
-  ])
+  await ran(program(here))
+  expect(await here.containers(owner)).toHaveLength(1)
+  const own = (await here.docker.getContainer(String(executor.waiting[0])).inspect()).Name.slice(1)
+  // Its broker is killed and the next one begins; the first has still to notice.
+  const next = here.open({ owner })
+  try {
+    await next.settled()
+    const prepared = program(here, 64, 'echo begun; sleep 5; echo end')
+    const seen = listen(prepared)
+    const running = next.run(prepared.job, seen.io)
+    await until('it runs', () => seen.size > 0)
+    const [live] = await here.containers(owner)
+    const late = await here.docker.createContainer({
+      name: `${own.slice(0, -16)}00112233aabbccdd`,
+      Image: here.image.id,
+      Cmd: ['true'],
+      Labels: { 'dev.writ.owner': owner },
+    })
+    await executor.close()
+    expect(await here.containers(owner)).toEqual([live])
+    expect(late.id).not.toBe(live)
+    expect(await running).toMatchObject({ end: 'exited', reason: null, steps: [{ exit: 0 }] })
+    expect(seen.text()).toBe('begun\nend\n')
+  } finally {
+    await next.close()
+  }
+})
+
+test('what was made to be read of an image and left behind is removed by any run host, once it is old [G-container-swept]', async (ctx) => {
+  const here = real(ctx)
+  await executor.close()
+  const make = async (labels: Record<string, string>, started: boolean): Promise<string> => {
+    const made = await here.docker.createContainer({
+      Image: here.image.id,
+      Cmd: ['sleep', '600'],
+      Labels: labels,
+      HostConfig: { NetworkMode: 'none' },
+    })
+    if (started) await made.start()
+    return made.id
+  }
+  const look = { 'dev.writ.owner': newOwner(), 'dev.writ.look': '' }
+  const [left, other, runs] = [await make(look, false), await make({}, false), await make(look, true)]
+  const all = async (): Promise<readonly string[]> => {
+    const there = new Set((await here.docker.listContainers({ all: true })).map(({ Id }) => Id))
+    return [left, other, runs].filter((id) => there.has(id))
+  }
+  const between = await openBetween(here.engine.host)
+  try {
+    executor = here.open({ owner, set: { host: between.host } })
+    await executor.settled()
+    expect(await all()).toEqual([left, other, runs])
+    await executor.close()
+    between.answer = (path, body) =>
+      path.endsWith('/info')
+        ? { ...(body as object), SystemTime: new Date(Date.now() + 11 * minutes).toISOString() }
+        : body
+    executor = here.open({ owner, set: { host: between.host } })
+    await executor.settled()
+    expect(await all()).toEqual([other, runs])
+  } finally {
+    await executor.close()
+    await between.close()
+    for (const id of await all()) await here.docker.getContainer(id).remove({ force: true })
+  }
 })
 
 test(
