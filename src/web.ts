@@ -6,6 +6,7 @@ import type { Identity } from './http/identity/identity.ts'
 import type { Gauges } from './http/metrics.ts'
 import type { HttpSettings } from './http/settings.ts'
 import type { Transfers } from './http/transfer.ts'
+import { unavailableTargets } from './path/availability.ts'
 import { nowOf, type Parts } from './path/parts.ts'
 import type { Runner } from './path/run.ts'
 import type { Keys } from './receipt/keys.ts'
@@ -63,12 +64,25 @@ export async function openWeb(
   }
 }
 
-/** `/readyz`: a broker that answers is ready; what it cannot run at the moment stands beside that. */
-async function readiness(parts: Parts): Promise<JsonObject> {
-  const able = await parts.availability()
-  const used = new Set<string>([...parts.catalog().targets.values()].map((target) => target.executor))
-  const unavailable = [...able].filter(([kind, one]) => used.has(kind) && !one.available).map(([kind]) => kind)
-  return { ready: true, unavailable: parts.ledger.room() === 'ok' ? unavailable : [...unavailable, 'disk space'] }
+/**
+ * `/readyz`: a broker that answers is ready; what it lacks for some target or for all of them stands beside that, in words
+ * for anybody. Which target, and why, is the operator's to read: in the log and from `writ doctor`.
+ */
+export async function readiness(
+  parts: Pick<Parts, 'availability' | 'catalog' | 'ledger' | 'policy'>,
+): Promise<JsonObject> {
+  // A run host that cannot be asked runs nothing.
+  const able = await parts.availability().catch(() => new Map())
+  const lacks = new Set(unavailableTargets(parts.catalog(), able).map((one) => one.lacks))
+  const { generation } = parts.policy
+  return {
+    ready: true,
+    unavailable: [
+      ...(generation === null || generation.packs.length === 0 ? ['policy'] : []),
+      ...[...lacks].sort(),
+      ...(parts.ledger.room() === 'ok' ? [] : ['disk']),
+    ],
+  }
 }
 
 function gaugesOf(parts: Parts, runner: Runner): Gauges {

@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.ts'
 import type { Checked, RunHost } from '../execution/job.ts'
 import { targetState } from '../plan/available.ts'
-import type { Availability } from '../plan/available.ts'
+import type { Availability, Lack } from '../plan/available.ts'
 import type { Catalog } from '../plan/catalog.ts'
 import type { Facts } from '../plan/plan.ts'
 
@@ -27,6 +27,7 @@ export function imagesOf(catalog: Catalog): readonly string[] {
 /** A target that cannot be run on now, and what an operator does about it. */
 export interface Unavailable {
   readonly target: string
+  readonly lacks: Lack
   readonly why: string
   readonly fix: string
 }
@@ -34,7 +35,9 @@ export interface Unavailable {
 export function unavailableTargets(catalog: Catalog, able: Availability): readonly Unavailable[] {
   return [...catalog.targets.values()].flatMap((target) => {
     const state = targetState(target, able)
-    return state.available ? [] : [{ target: target.ref, why: state.why, fix: state.fix }]
+    if (state.available) return []
+    const { lacks, why, fix } = state
+    return [{ target: target.ref, lacks, why, fix }]
   })
 }
 

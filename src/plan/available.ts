@@ -8,10 +8,13 @@ export type Availability = ReadonlyMap<
   { readonly available: boolean; readonly why: string; readonly facts?: Facts | null }
 >
 
+/** What a target wants for, in a word that anybody may hear. */
+export type Lack = 'executor' | 'engine' | 'image' | 'runtime'
+
 /** Whether a target can be run on now. What keeps it from that is the operator's to know; callers learn only that it is so. */
 export type TargetState =
   | { readonly available: true; readonly image: PlanImage | null }
-  | { readonly available: false; readonly why: string; readonly fix: string }
+  | { readonly available: false; readonly lacks: Lack; readonly why: string; readonly fix: string }
 
 /** True for the executors of this release; the others parse in a catalog and are never available. */
 export function runnable(kind: ExecutorKind): boolean {
@@ -38,6 +41,7 @@ export function targetState(
   if (!runnable(target.executor))
     return {
       available: false,
+      lacks: 'executor',
       why: `this release has no executor "${target.executor}"`,
       fix: 'Name another executor in the catalog.',
     }
@@ -45,6 +49,7 @@ export function targetState(
   if (able?.available !== true)
     return {
       available: false,
+      lacks: target.executor === 'docker' ? 'engine' : 'executor',
       why: able === undefined || able.why === '' ? `nothing runs "${target.executor}" here` : able.why,
       fix: '"writ doctor" says what this machine lacks and how to get it.',
     }
@@ -54,6 +59,7 @@ export function targetState(
     const own = imageNames.find((name) => target.image === `writ/${name}` || target.image === `writ/${name}:latest`)
     return {
       available: false,
+      lacks: 'image',
       why: `the engine has no image "${target.image}", or no agent of this Writ is in it`,
       fix:
         own === undefined
@@ -65,6 +71,7 @@ export function targetState(
   if (runtime !== null && able.facts?.runtimes.has(runtime) !== true)
     return {
       available: false,
+      lacks: 'runtime',
       why: `the engine knows no OCI runtime "${runtime}"`,
       fix: `Tell the engine of it ("runtimes" of its daemon.json, or --add-runtime ${runtime}=PATH), or remove "oci_runtime" from the target.`,
     }

@@ -406,9 +406,9 @@ describe('beside MCP', () => {
       const answer = await fetch(`${edge.url}${path}`)
       return [answer.status, await answer.json()]
     }
-    expect(await read('/.well-known/jwks.json')).toEqual([200, { keys: [] }])
+    expect(await read('/.well-known/jwks.json')).toEqual([200, { keys: [], key_set: '' }])
     expect(await read('/healthz')).toEqual([200, { ok: true }])
-    expect(await read('/readyz')).toEqual([200, { ready: true, unavailable: ['docker'] }])
+    expect(await read('/readyz')).toEqual([200, { ready: true, unavailable: ['engine'] }])
     expect((await read('/nothing'))[0]).toBe(404)
     expect((await fetch(`${edge.url}/healthz`, { method: 'POST' })).status).toBe(405)
     expect((await fetch(`${edge.url}/healthz`, { method: 'HEAD' })).status).toBe(200)

@@ -65,7 +65,7 @@ export async function openEdge(
     transfers: null,
     wellKnown: () => null,
     keys: { jwt: '', jwks: () => ({ keys: [] }) },
-    ready: () => Promise.resolve({ ready: true, unavailable: ['docker'] }),
+    ready: () => Promise.resolve({ ready: true, unavailable: ['engine'] }),
     now: () => Date.now(),
     gauges: { writ_waits: { help: 'Calls that wait', read: () => 3 } },
     log,

@@ -111,6 +111,7 @@ test('an image that is not there is looked for again within seconds, and the log
     [
       {
         target: 't0',
+        lacks: 'image',
         why: 'the engine has no image "writ/python", or no agent of this Writ is in it',
         fix: 'Run "writ images build python".',
       },
@@ -119,6 +120,7 @@ test('an image that is not there is looked for again within seconds, and the log
     [
       {
         target: 't0',
+        lacks: 'engine',
         why: 'the engine stopped',
         fix: '"writ doctor" says what this machine lacks and how to get it.',
       },

@@ -156,6 +156,7 @@ describe('a target in containers', () => {
     expect(state('python', here)).toMatchObject({ available: true, image: { name: 'writ/python' } })
     expect(state('python', new Map())).toEqual({
       available: false,
+      lacks: 'engine',
       why: 'nothing runs "docker" here',
       fix: '"writ doctor" says what this machine lacks and how to get it.',
     })
