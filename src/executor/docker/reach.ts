@@ -84,6 +84,11 @@ function overSsh(url: URL, env: Readonly<Record<string, string>>): Reach {
     'BatchMode=yes',
     '-o',
     'StrictHostKeyChecking=yes',
+    // Else a host whose key is known may have others written to the file of known hosts, or vouch for one by DNS.
+    '-o',
+    'UpdateHostKeys=no',
+    '-o',
+    'VerifyHostKeyDNS=no',
     '-o',
     'ConnectTimeout=10',
     '-o',
