@@ -1,6 +1,16 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { accessSync, chownSync, constants, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
+import {
+  accessSync,
+  chownSync,
+  constants,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -21,6 +31,46 @@ it('ships a systemd unit that systemd takes without a complaint and finds little
   })
   expect(security.stdout).toMatch(/Overall exposure level for writ\.service: [01]\.\d/)
   expect(security.status).toBe(0)
+})
+
+it('is set up with the package as the README installs it, from where the package has it', () => {
+  const root = join(import.meta.dirname, '..', '..')
+  const read = (name: string): string => readFileSync(join(root, name), 'utf8')
+  const { version, files } = JSON.parse(read('package.json')) as { readonly version: string; readonly files: string[] }
+  const install = `npm install --global --ignore-scripts ./writ-${version}.tgz`
+  expect(read('README.md')).toContain(`\n${install}\n`)
+  const text = readFileSync(unit, 'utf8')
+  expect(text).toContain(`#   ${install}\n`)
+  expect(text.match(/npm install/g)?.length).toBe(1)
+  expect(text).toContain('#   cp "$(npm root --global)/writ/packaging/systemd/writ.service" /etc/systemd/system/\n')
+  expect(files).toContain('packaging/')
+})
+
+it('gets its certificate by the hook of the page, for its own user alone', (context) => {
+  if (process.getuid?.() !== 0) context.skip('only root can give files to another user; run the tests as root')
+  const page = readFileSync(join(import.meta.dirname, '..', '..', 'docs', 'remote.md'), 'utf8')
+  const hook = /```sh\n(#!\/bin\/sh -e\n[^]*?)```/.exec(page)?.[1] ?? ''
+  const folder = mkdtempSync(join(tmpdir(), 'writ-hook-'))
+  try {
+    for (const name of ['fullchain.pem', 'privkey.pem']) writeFileSync(join(folder, name), name, { mode: 0o600 })
+    const here = hook
+      .replaceAll('/var/lib/writ', join(folder, 'writ'))
+      .replaceAll('-o writ -g writ', `-o ${String(nobody)} -g ${String(nobody)}`)
+    // A renewal comes after a renewal.
+    for (let times = 0; times < 2; times++)
+      expect(spawnSync('sh', ['-ec', here], { env: { ...process.env, RENEWED_LINEAGE: folder } }).status).toBe(0)
+    for (const [path, mode] of [
+      ['writ/tls', 0o700],
+      ['writ/tls/fullchain.pem', 0o600],
+      ['writ/tls/privkey.pem', 0o600],
+    ] as const) {
+      const is = statSync(join(folder, path))
+      expect([path, is.uid, is.mode & 0o777]).toEqual([path, nobody, mode])
+    }
+    expect(readFileSync(join(folder, 'writ/tls/privkey.pem'), 'utf8')).toBe('privkey.pem')
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
 })
 
 it('runs under a user of its own that holds no privilege at all, as the unit has it', async (context) => {
