@@ -65,7 +65,7 @@ const catalogue = {
   ],
   ledger_corrupt: [
     'operator',
-    'Stop the broker and restore the data folder from a backup; "writ verify --log" shows the first bad entry.',
+    'Stop the broker and restore the data folder from a backup; "writ verify" shows the first bad entry.',
   ],
   invalid_key: ['operator', 'Give an Ed25519 key made by "writ init" or "writ approvals enroll".'],
   approval_refused: ['operator', 'Read the reason in the message.'],

@@ -64,7 +64,7 @@ local:
   subject: local-user
   roles: [developer, operator]
 
-# People who may answer approvals. "writ approvals enroll NAME" makes a key and prints the entry for here.
+# People who may answer approvals. "writ approvals enroll NAME" makes a key and adds an entry here.
 approvers: []
 `
 

@@ -58,14 +58,19 @@ function options(
   known: { readonly flags: readonly string[]; readonly listen: boolean },
 ): Options {
   const flags = new Set<string>()
-  const values = new Map<string, string | undefined>()
+  const values = new Map<string, string>()
   const named = known.listen ? ['--config', '--listen'] : ['--config']
   for (let at = 0; at < argv.length; at++) {
     const word = argv[at] ?? ''
     const name = word.split('=', 1)[0] ?? ''
     if (known.flags.includes(word)) flags.add(word)
     else if (!named.includes(name)) throw new WritError('usage', `unknown option "${word}"`)
-    else values.set(name, word === name ? argv[++at] : word.slice(name.length + 1))
+    else {
+      const value = word === name ? argv[++at] : word.slice(name.length + 1)
+      if (value === undefined || value === '' || value.startsWith('--'))
+        throw new WritError('usage', `${name} needs a value`)
+      values.set(name, value)
+    }
   }
   return { config: values.get('--config'), listen: values.get('--listen'), flags }
 }

@@ -5,6 +5,7 @@ import { dirname, join, resolve } from 'node:path'
 import { Command, type Option } from 'commander'
 import { afterAll, describe, expect, it } from 'vitest'
 import { declare } from '../src/cli/commands.ts'
+import { sectionsOf } from '../src/cli/help.ts'
 import { loadConfig } from '../src/config.ts'
 import { loadCatalog } from '../src/plan/catalog.ts'
 import { limitSettings } from '../src/plan/limits.ts'
@@ -299,6 +300,14 @@ function reference(path: readonly string[], command: Command): string {
     usage,
     '```',
     ...(options.length === 0 ? [] : ['', '| option | meaning |', '|---|---|', ...options.map(row)]),
+    ...sectionsOf(path.join(' ')).flatMap(({ title, lines }) => [
+      '',
+      `${title}:`,
+      '',
+      title === 'Examples' ? '```sh' : '```',
+      ...lines,
+      '```',
+    ]),
     '',
   ].join('\n')
 }

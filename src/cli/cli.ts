@@ -3,6 +3,8 @@ import { visible } from '../approval/visible.ts'
 import { systemCode, WritError, type ErrorCode } from '../error.ts'
 import { declare } from './commands.ts'
 import { type Context, exitOf } from './context.ts'
+import { optionDescription } from './help.ts'
+import { forPeople } from './people.ts'
 
 interface Given {
   readonly env: Readonly<Record<string, string | undefined>>
@@ -20,7 +22,7 @@ export async function runCli(argv: readonly string[], given: Given): Promise<num
     .description('Runs what agents ask for, if policy allows and people approve, and proves it with signed receipts.')
     .version(given.version, '-V, --version')
     .option('--config <file>', 'the writ.yaml to use (else WRIT_CONFIG, else the nearest one upward)')
-    .configureHelp({ showGlobalOptions: true })
+    .configureHelp({ showGlobalOptions: true, optionDescription })
     .addHelpText('after', '\nExit status: 0 done, 1 the answer is no, 2 wrong usage or configuration.')
   declare(program, async (command, use) => {
     exit = await use(contextOf(given, command))
@@ -46,8 +48,9 @@ export async function runCli(argv: readonly string[], given: Given): Promise<num
       if (asJson) sayError('internal', 'This command failed inside Writ; standard error says where.', 'Report it.')
       throw failure
     }
-    if (asJson) sayError(known.code, known.message, known.remedy)
-    else process.stderr.write(visible(`writ: ${known.message}\n      ${known.remedy}\n`))
+    const [message, remedy] = [forPeople(known.message), forPeople(known.remedy)]
+    if (asJson) sayError(known.code, message, remedy)
+    else process.stderr.write(visible(`writ: ${message}\n${remedy === '' ? '' : `      ${remedy}\n`}`))
     return exitOf(known.code)
   }
 }

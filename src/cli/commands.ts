@@ -1,15 +1,13 @@
-import { type Command, InvalidArgumentError } from 'commander'
+import type { Command } from 'commander'
 import type { ApproveOptions } from './answer.ts'
-import type { Context } from './context.ts'
-import { declareImages } from './image-commands.ts'
 import type { EnrollOptions } from './enroll.ts'
+import { addHelp } from './help.ts'
+import { declareImages } from './image-commands.ts'
 import type { InitOptions } from './init.ts'
+import { type Action, collect, count, type Leaf, type Run } from './leaf.ts'
 import type { RunOptions } from './run.ts'
 import type { TokenOptions } from './token.ts'
 import type { VerifyOptions } from './verify.ts'
-
-type Use = (context: Context) => number | Promise<number>
-type Run = (command: Command, use: Use) => Promise<void>
 
 /** All commands. Each loads what it is made of when it is called, so that none waits for what another needs. */
 export function declare(program: Command, run: Run): void {
@@ -28,10 +26,8 @@ export function declare(program: Command, run: Run): void {
   tokens(program, leaf, action)
   policy(program, leaf, action)
   proof(program, leaf, action)
+  addHelp(program)
 }
-
-export type Leaf = (parent: Command, name: string, about: string) => Command
-export type Action = (use: (...args: never[]) => Promise<Use>) => (...all: unknown[]) => Promise<void>
 
 function broker(program: Command, leaf: Leaf, action: Action): void {
   leaf(program, 'init [dir]', 'write a first configuration, policies and keys; overwrites nothing')
@@ -293,15 +289,4 @@ function proof(program: Command, leaf: Leaf, action: Action): void {
         return (context) => keysShow(context, options.fingerprint === true)
       }),
     )
-}
-
-function collect(value: string, before: readonly string[]): readonly string[] {
-  return [...before, value]
-}
-
-function count(text: string): number {
-  const value = Number(text)
-  if (text.trim() === '' || !Number.isSafeInteger(value) || value < 0)
-    throw new InvalidArgumentError('has to be a whole number.')
-  return value
 }

@@ -1,6 +1,7 @@
 import { join } from 'node:path'
 import { openFileSource } from '../credential/file/file.ts'
 import { Secret } from '../credential/secret.ts'
+import { WritError } from '../error.ts'
 import { loadCatalog } from '../plan/catalog.ts'
 import { type Context, configOf, no, readAll, yes } from './context.ts'
 import { show, table } from './print.ts'
@@ -47,8 +48,25 @@ export async function credentialsSet(context: Context, name: string): Promise<nu
     context.note('Type the value, then Enter and Ctrl-D. It is shown as you type; pipe it in to avoid that.')
   const secret = Secret.ingest(name, await readAll(context.stdin, 70_000))
   await fileSource(context).set(name, secret)
-  show(context, { name, set: true }, () => `Stored ${name}, encrypted.`)
+  const named = isNamed(context, name)
+  if (!named)
+    context.note(
+      `catalog.yaml names no credential with the source { file: ${name} }, so nothing uses it yet; "writ credentials list" shows what it names.`,
+    )
+  show(context, { name, set: true, named }, () => `Stored ${name}, encrypted.`)
   return yes
+}
+
+/** Whether a credential of the catalog takes its value from there. A catalog that cannot be read is told by what needs it. */
+function isNamed(context: Context, name: string): boolean {
+  const config = configOf(context)
+  try {
+    const { credentials } = loadCatalog(config.catalog, config.limits)
+    return [...credentials.values()].some(({ source }) => source.kind === 'file' && source.ref === name)
+  } catch (failure) {
+    if (failure instanceof WritError) return true
+    throw failure
+  }
 }
 
 export async function credentialsRemove(context: Context, name: string): Promise<number> {

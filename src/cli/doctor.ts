@@ -4,13 +4,13 @@ import { askBroker } from '../control/control.ts'
 import type { CheckFinding } from '../credential/credential.ts'
 import { openSources } from '../credential/sources.ts'
 import { WritError } from '../error.ts'
-import { folderOf } from '../folder.ts'
+import { type Folder, folderOf } from '../folder.ts'
 import { type Catalog, loadCatalog } from '../plan/catalog.ts'
 import { checkPacks } from '../policy/tools.ts'
 import { openKeys } from '../receipt/keys.ts'
 import { findConfig, loadConfig, type Config } from '../config.ts'
-import { type Context, no, yes } from './context.ts'
-import { show } from './print.ts'
+import { type Context, no, withViews, yes } from './context.ts'
+import { counted, show } from './print.ts'
 import { probe } from './probe.ts'
 
 interface Area {
@@ -46,7 +46,7 @@ export async function doctor(context: Context): Promise<number> {
           ...(finding.fix === null ? [] : [`           ${finding.fix}`]),
         ]),
       ]),
-      problems === 0 ? 'Nothing keeps Writ from working here.' : `${String(problems)} problems`,
+      problems === 0 ? 'Nothing keeps Writ from working here.' : counted(problems, 'problem'),
     ].join('\n'),
   )
   return problems === 0 ? yes : no
@@ -159,6 +159,8 @@ async function configured(file: string): Promise<Area[]> {
     if (source.kind === 'file') areas.push({ area: 'credentials', findings })
   }
   areas.push({ area: 'data folder', findings: dataFindings(config.data) })
+  if (existsSync(folder.ledger))
+    areas.push({ area: 'ledger', findings: [attempt('ledger', () => ledgerState(folder))] })
   const running = await askBroker(folder.controlSocket, 'status').then(
     (status) => `a broker runs, pid ${String(status['pid'])}`,
     () => 'no broker runs; the first client starts one',
@@ -201,6 +203,15 @@ function dataFindings(data: string): CheckFinding[] {
           fix: 'Free space; without room for its records no execution begins.',
         },
   ]
+}
+
+/** Throws where what was recorded cannot be read, or does not belong together. */
+function ledgerState(folder: Folder): string {
+  const receipts = withViews(folder, 0, (views) => {
+    views.check()
+    return views.logHead().size
+  })
+  return `${counted(receipts, 'receipt')}, and the file is sound; "writ verify" checks each of them`
 }
 
 function attempt(what: string, check: () => string): CheckFinding {

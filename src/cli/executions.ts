@@ -1,9 +1,9 @@
 import { visibleLine } from '../approval/visible.ts'
 import { WritError } from '../error.ts'
-import type { Execution } from '../execution/execution.ts'
+import { type Execution, isFinal } from '../execution/execution.ts'
 import { parseId } from '../id.ts'
 import { askStarted } from './broker.ts'
-import { type Context, folderFor, withViews, yes } from './context.ts'
+import { type Context, folderFor, no, withViews, yes } from './context.ts'
 import { ago, show, table, testLines, told } from './print.ts'
 
 export function executionsList(context: Context, limit: number): number {
@@ -81,8 +81,19 @@ function testsOf({ report }: Execution): readonly string[] {
   return tests === null ? [] : testLines(tests, '  tests     ', '             ')
 }
 
-export async function executionsCancel(context: Context, id: string): Promise<number> {
-  const answer = await askStarted(context, 'cancel', id)
-  show(context, answer, () => `${id} is ${String(answer['state'])}`)
-  return yes
+/** Exits 1 where there was nothing to cancel: it had ended, or ended by itself meanwhile. */
+export async function executionsCancel(context: Context, text: string): Promise<number> {
+  const { folder } = folderFor(context)
+  const id = parseId('exec', text)
+  const before = id === null ? null : withViews(folder, null, (views) => views.execution(id)?.state ?? null)
+  const answer = await askStarted(context, 'cancel', text)
+  const state = String(answer['state'])
+  const ended = before !== null && isFinal(before)
+  const cancelled = !ended && (state === 'cancelled' || answer['final'] !== true)
+  show(context, { ...answer, cancelled }, () =>
+    cancelled
+      ? `${text} is ${state === 'cancelled' ? state : `${state}, and was told to end`}`
+      : `${text} ${ended ? 'had ended already' : 'ended before it could be cancelled'}: ${state}`,
+  )
+  return cancelled ? yes : no
 }

@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
-import type { Action, Leaf } from './commands.ts'
 import type { ImageOptions } from './images.ts'
+import type { Action, Leaf } from './leaf.ts'
 
 /** The commands of `writ images`. */
 export function declareImages(program: Command, leaf: Leaf, action: Action): void {

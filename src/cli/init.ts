@@ -9,7 +9,7 @@ import { catalogName, dockerTargets, initialFiles } from '../initial.ts'
 import { loadCatalog } from '../plan/catalog.ts'
 import { initKeys } from '../receipt/keys.ts'
 import type { Context } from './context.ts'
-import { show } from './print.ts'
+import { forShell, show } from './print.ts'
 
 /** The package's own folder, in a clone and installed alike. */
 export const packageRoot = dirname(dirname(dirname(fileURLToPath(import.meta.url))))
@@ -56,7 +56,7 @@ export async function init(context: Context, dir: string | undefined, options: I
       '  Give it to your auditor by another channel than this machine, and keep keys/root.pem offline.',
       '',
       'Next:',
-      ...(dir === undefined ? [] : [`  cd ${dir}`]),
+      ...(dir === undefined ? [] : [`  cd ${forShell(dir)}`]),
       `  writ run sandbox --intent run_script FILE.js     run something that policy allows at once`,
       ...(docker
         ? [`  writ images build                                make the images that the targets of Docker run in`]

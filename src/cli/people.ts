@@ -19,7 +19,7 @@ const words: readonly (readonly [RegExp, string])[] = [
   [/Supply what "missing" names, then start again\./g, 'Supply what is missing and run it again.'],
   [
     /Check the id; get_status \{\} lists your latest executions\./g,
-    'Check the id; "writ executions list" shows the latest.',
+    'Check the id: "writ executions list", "writ approvals list" and "writ receipts list" show what there is.',
   ],
   [/Take a path that get_result lists under "files"\./g, 'Take a file that the result lists.'],
   [/Correct the field the message names and call again\./g, 'Correct what the message names and run it again.'],

@@ -6,11 +6,12 @@ import { findConfig, loadConfig } from '../config.ts'
 import { folderOf, makeFolders } from '../folder.ts'
 import { parseIJson } from '../json.ts'
 import { openEngine, generationDigest } from '../policy/engine.ts'
+import { checkInput } from '../policy/input.ts'
 import type { Attachment, Decision, PolicyInput } from '../policy/policy.ts'
 import { attachFolder, checkPacks, compilePacks, formatFiles, type PolicyFinding, testPacks } from '../policy/tools.ts'
 import { tmpdir } from 'node:os'
 import { type Context, fileOf, no, readAll, withViews, yes } from './context.ts'
-import { show, table, told } from './print.ts'
+import { counted, show, table, told } from './print.ts'
 
 /** The named folders as packs, or what `writ.yaml` attaches. */
 async function attachments(
@@ -32,6 +33,8 @@ async function attachments(
   const packs: Attachment[] = []
   for (const dir of dirs) {
     const path = resolve(context.cwd, dir)
+    if (statSync(path, { throwIfNoEntry: false })?.isDirectory() !== true)
+      throw new WritError('usage', `${dir} is no folder.`, { remedy: 'Name the folder of a pack.' })
     packs.push(config?.policies.find((policy) => policy.path === path) ?? (await attachFolder(path)))
   }
   return { packs, cacheDir }
@@ -52,7 +55,7 @@ export async function policyCheck(context: Context, dirs: readonly string[]): Pr
   show(context, { packs: packs.map(({ pack, layer, kind, path }) => ({ pack, layer, kind, path })), findings }, () =>
     [
       ...findingLines(context, findings),
-      `${String(packs.length)} packs checked: ${String(errors)} errors, ${String(findings.length - errors)} warnings`,
+      `${counted(packs.length, 'pack')} checked: ${counted(errors, 'error')}, ${counted(findings.length - errors, 'warning')}`,
     ].join('\n'),
   )
   return errors === 0 ? yes : no
@@ -74,7 +77,7 @@ export async function policyTest(
         (test) =>
           `${test.outcome.padEnd(5)} ${test.name}  ${relative(context.cwd, test.file)}:${String(test.line)}${test.message === '' ? '' : `\n      ${test.message}`}${test.output === '' ? '' : `\n      ${test.output.trimEnd()}`}`,
       ),
-      `${String(tests.length)} tests: ${String(tests.length - bad.length)} passed, ${String(bad.length)} failed`,
+      `${counted(tests.length, 'test')}: ${String(tests.length - bad.length)} passed, ${String(bad.length)} failed`,
     ].join('\n'),
   )
   // No test at all proves nothing.
@@ -96,7 +99,7 @@ export async function policyFormat(context: Context, dirs: readonly string[], ch
   show(context, { changed: changed.map((file) => file.path) }, () =>
     [
       ...changed.map((file) => `${checkOnly ? 'would format' : 'formatted'} ${relative(context.cwd, file.path)}`),
-      `${String(files.length)} files, ${String(changed.length)} ${checkOnly ? 'not formatted' : 'formatted'}`,
+      `${counted(files.length, 'file')}, ${String(changed.length)} ${checkOnly ? 'not formatted' : 'formatted'}`,
     ].join('\n'),
   )
   return checkOnly && changed.length > 0 ? no : yes
@@ -156,10 +159,11 @@ export async function policyEval(
     (options.input === '-'
       ? (await readAll(context.stdin, 1_048_576)).toString('utf8')
       : fileOf(context, options.input ?? '').toString('utf8'))
+  const input = inputOf(text)
   const engine = openEngine({ threads: 1 })
   try {
     await engine.load({ number: 0, digest: generationDigest(compiled.packs), packs: compiled.packs })
-    const decision = await engine.decide(inputOf(text))
+    const decision = await engine.decide(input)
     const same = recorded === null ? null : recorded.decision.effect === decision.effect
     show(context, { decision, recorded: recorded?.decision ?? null, same }, () =>
       [
@@ -181,14 +185,20 @@ export async function policyEval(
 }
 
 function inputOf(text: string): PolicyInput {
-  try {
-    return parseIJson(text, { maxBytes: 1_048_576 }) as unknown as PolicyInput
-  } catch (failure) {
-    if (!(failure instanceof WritError)) throw failure
-    throw new WritError('usage', `The input is ${failure.message}.`, {
-      remedy: 'Give one JSON document; policies/schema has the form of each phase.',
+  const refuse = (why: string): WritError =>
+    new WritError('usage', `The input is ${why}.`, {
+      remedy: 'Give one JSON document; policies/schema has the form of each phase, and --execution ID a recorded one.',
     })
+  let value: unknown
+  try {
+    value = parseIJson(text, { maxBytes: 1_048_576 })
+  } catch (failure) {
+    if (failure instanceof WritError) throw refuse(failure.message)
+    throw failure
   }
+  const checked = checkInput(value)
+  if (!checked.ok) throw refuse(`no writ.input/v1: ${checked.why}`)
+  return checked.input
 }
 
 function recordedWords(decision: Decision): string {

@@ -21,6 +21,16 @@ export function show(context: Context, data: unknown, text: () => string): void 
   else context.say(text())
 }
 
+/** A word as one types it to a shell. */
+export function forShell(word: string): string {
+  return /^[\w./+,:@%-]+$/.test(word) && !word.startsWith('-') ? word : `'${word.replaceAll("'", "'\\''")}'`
+}
+
+/** How many there are of something, in words. */
+export function counted(count: number, one: string, more = `${one}s`): string {
+  return `${String(count)} ${count === 1 ? one : more}`
+}
+
 /** A reason as one reads it: titles of rules end without a full stop. */
 export function told(reason: { readonly code: string; readonly message: string; readonly remedy: string }): string {
   const sentence = /[.!?]$/.test(reason.message) ? reason.message : `${reason.message}.`

@@ -95,7 +95,19 @@ describe('every command', () => {
       expect(out).toContain(`Usage: ${['writ', ...args].join(' ')}`)
       expect(out).toContain('--config <file>')
     }
-    expect(writ(['run', '--help']).out).toContain('--no-wait')
+    const { out } = writ(['run', '--help'])
+    for (const text of [
+      '--no-wait',
+      '--intent <intent>',
+      '(required)',
+      'Examples:',
+      'Exit status:',
+      'install_and_test',
+    ])
+      expect(out).toContain(text)
+    for (const args of [['run'], ['init'], ['verify'], ['token', 'create'], ['approvals', 'enroll']])
+      expect(writ([...args, '--help']).out).not.toContain('default: []')
+    expect(writ(['token', 'create', '--help']).out).toMatch(/\(default:\s+30d\)/)
     expect(writ(['--help']).out).toContain('Exit status: 0 done, 1 the answer is no, 2 wrong usage or configuration.')
     expect(writ(['--version'])).toMatchObject({
       code: 0,
@@ -114,6 +126,11 @@ describe('wrong usage', () => {
       [['executions', 'show'], "missing required argument 'id'", ''],
       [['executions', 'list', '--limit', 'many'], 'has to be a whole number', ''],
       [['mcp', '--bogus'], 'unknown option "--bogus"', ''],
+      [['mcp', '--config'], '--config needs a value', ''],
+      [['mcp', '--config='], '--config needs a value', ''],
+      [['serve', '--config', '--listen', 'none'], '--config needs a value', ''],
+      [['serve', '--listen'], '--listen needs a value', ''],
+      [['--config'], 'argument missing', ''],
     ] as const
     for (const [args, ...texts] of cases) {
       const { code, err, out } = writ(args)
@@ -263,14 +280,24 @@ describe('without a broker', () => {
     const cwd = join(folder, 'b')
     expect(writ(['credentials', 'set', 'token', 'a-value-in-argv'], { cwd }).code).toBe(2)
     const set = writ(['credentials', 'set', 'token'], { cwd, input: 'a-very-secret-value\n' })
-    expect(set).toMatchObject({ code: 0, out: 'Stored token, encrypted.\n', err: '' })
+    expect(set).toMatchObject({ code: 0, out: 'Stored token, encrypted.\n' })
+    expect(set.err).toContain('catalog.yaml names no credential with the source { file: token }')
+    writeFileSync(
+      join(cwd, 'catalog.yaml'),
+      `${readFileSync(join(cwd, 'catalog.yaml'), 'utf8')}\ncredentials:\n  known: { source: { file: known-token }, inject: { bearer: true } }\n`,
+    )
+    expect(writ(['credentials', 'set', 'known-token'], { cwd, input: 'a-very-secret-value' })).toMatchObject({
+      code: 0,
+      err: '',
+    })
+    expect(writ(['credentials', 'remove', 'known-token'], { cwd }).code).toBe(0)
     const stored = readdirSync(join(cwd, 'credentials')).map((name) =>
       readFileSync(join(cwd, 'credentials', name), 'latin1'),
     )
     expect(stored).toHaveLength(1)
     expect(stored[0]).not.toContain('secret-value')
     expect(JSON.parse(writ(['credentials', 'list', '--json'], { cwd }).out)).toEqual({
-      credentials: [],
+      credentials: [{ name: 'known', source: 'file', inject: 'bearer', value: 'missing' }],
       unused: ['token'],
     })
     expect(writ(['credentials', 'set', 'short'], { cwd, input: 'x' })).toMatchObject({ code: 2 })
@@ -302,17 +329,21 @@ describe('without a broker', () => {
     expect(broken.out).toMatch(/more\.rego:\d+:\d+: error: /)
     expect(writ(['policy', 'check']).code).toBe(2)
     expect(writ(['policy', 'check'], { cwd: join(folder, 'b') }).code).toBe(0)
-    expect(writ(['policy', 'check', join(folder, 'nowhere')]).code).not.toBe(0)
+    for (const verb of ['check', 'test', 'fmt', 'build'])
+      expect(writ(['policy', verb, join(folder, 'nowhere')])).toMatchObject({
+        code: 2,
+        err: expect.stringContaining('nowhere is no folder.') as string,
+      })
     expect(writ(['policy', 'eval'], { cwd: join(folder, 'b') }).code).toBe(2)
     expect(writ(['policy', 'eval', '--input', join(folder, 'nowhere')], { cwd: join(folder, 'b') }).code).toBe(2)
     expect(writ(['policy', 'eval', '--input', '-'], { cwd: join(folder, 'b'), input: '{' })).toMatchObject({
       code: 2,
       err: expect.stringContaining('The input is not') as string,
     })
-    const decided = writ(['policy', 'eval', '--input', '-', '--json'], { cwd: join(folder, 'b'), input: '{}' })
-    expect(decided.code).toBe(1)
-    expect(JSON.parse(decided.out)).toMatchObject({
-      decision: { effect: expect.stringMatching(/deny|error/) as string },
+    const empty = writ(['policy', 'eval', '--input', '-', '--json'], { cwd: join(folder, 'b'), input: '{}' })
+    expect(empty.code).toBe(2)
+    expect(JSON.parse(empty.out)).toMatchObject({
+      error: { code: 'usage', message: expect.stringMatching(/no writ\.input\/v1: without action/) as string },
     })
   })
 })

@@ -150,6 +150,8 @@ describe('what was recorded', () => {
       await new Promise((resolve) => setTimeout(resolve, 200))
     }
     expect(world.writ(['executions', 'show', id]).out).toMatch(/^exec_\w{10} {2}cancelled/)
+    const ended = world.writ(['executions', 'cancel', id])
+    expect(ended).toMatchObject({ code: 1, out: `${id} had ended already: cancelled\n` })
     expect(world.writ(['executions', 'cancel', 'exec_aaaaaaaaaa'])).toMatchObject({ code: 1 })
   })
 

@@ -12,6 +12,11 @@ import type { ApprovalColumns, ExecutionColumns, LeaseColumns, ReceiptColumns } 
 
 /** The views of a ledger and its steps, for who only reads. */
 export interface OpenViews extends Views {
+  /**
+   * Rejects `ledger_corrupt` where the file's own structure does not hold or the head of the log does not fit its receipts.
+   * Reads the file once; what the receipts say is for `verifyLog` to judge.
+   */
+  check(): void
   read(execution: ExecutionId, after?: Position): readonly StoredStep[]
   steps(after: Position, limit: number): readonly StoredStep[]
   close(): void
@@ -24,6 +29,12 @@ export interface OpenViews extends Views {
 export function openViews(path: string): OpenViews {
   const db = openReader(path)
   return {
+    check: () =>
+      guarded(() => {
+        const found = db.get<{ quick_check: string }>('PRAGMA quick_check(1)')?.quick_check
+        if (found !== 'ok') throw new WritError('ledger_corrupt', 'the ledger file is damaged', { cause: found })
+        loadHead(db)
+      }),
     ...views(db),
     read: (execution, after) => readSteps(db, execution, after),
     steps: (after, limit) => allSteps(db, after, limit),
