@@ -55,7 +55,9 @@ declare(program, async () => await Promise.reject(new Error('nothing is run here
 function leaves(command: Command, path: readonly string[]): readonly (readonly [readonly string[], Command])[] {
   return command.commands.flatMap((child) => {
     const here = [...path, child.name()]
-    return child.commands.length > 0 ? leaves(child, here) : [[here, child] as const]
+    // A group has no option of its own; a command that has others below it does.
+    const own = child.commands.length === 0 || child.options.length > 0 ? [[here, child] as const] : []
+    return [...own, ...leaves(child, here)]
   })
 }
 
@@ -262,8 +264,8 @@ function problemOf(words: readonly string[], whole: boolean): readonly string[] 
     command = next
   }
   const line = `writ ${words.join(' ')}`
-  if (command === program || (command.commands.length > 0 && (whole || at < words.length)))
-    return [`${line}: there is no such command`]
+  const group = command.commands.length > 0 && command.options.length === 0
+  if (command === program || (group && (whole || at < words.length))) return [`${line}: there is no such command`]
   const options = [...command.options, ...program.options]
   const problems: string[] = []
   const given: string[] = []

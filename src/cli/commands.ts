@@ -249,10 +249,16 @@ function proof(program: Command, leaf: Leaf, action: Action): void {
   leaf(receipts, 'list', 'the newest receipts')
     .option('--limit <n>', 'how many', count, 20)
     .option('--jws', 'the whole log, one compact JWS a line, for an auditor')
+    .option('--statements', "what approvers signed, one compact JWS a line, for an auditor's --with")
     .action(
-      action(async (options: { limit: number; jws?: boolean }) => {
-        const { receiptsExport, receiptsList } = await import('./receipts.ts')
-        return (context) => (options.jws === true ? receiptsExport(context) : receiptsList(context, options.limit))
+      action(async (options: { limit: number; jws?: boolean; statements?: boolean }) => {
+        const { receiptsExport, receiptsList, statementsExport } = await import('./receipts.ts')
+        return (context) =>
+          options.jws === true
+            ? receiptsExport(context)
+            : options.statements === true
+              ? statementsExport(context)
+              : receiptsList(context, options.limit)
       }),
     )
   leaf(receipts, 'show <id>', 'one receipt with what callers are not shown')
@@ -275,13 +281,25 @@ function proof(program: Command, leaf: Leaf, action: Action): void {
     )
     .option('--log', 'the file is a log: one receipt a line, from the first')
     .option('--approver <x>', 'public key of an approver; may be repeated', collect, [])
+    .option(
+      '--with <file>',
+      "what it refers to, one JWS a line: the decision of an outcome, the approvals of a decision, approvers' statements; may be repeated",
+      collect,
+      [],
+    )
+    .option(
+      '--held <file>',
+      'receipts kept elsewhere, one a line, that a log has to hold; may be repeated',
+      collect,
+      [],
+    )
     .action(
       action(async (file: string | undefined, options: VerifyOptions) => {
         const { verify } = await import('./verify.ts')
         return async (context) => await verify(context, file, options)
       }),
     )
-  leaf(program, 'keys', 'the keys receipts are signed with')
+  const keys = leaf(program, 'keys', 'the keys receipts are signed with')
     .option('--fingerprint', 'the root thumbprint alone: what an auditor pins')
     .action(
       action(async (options: { fingerprint?: boolean }) => {
@@ -289,4 +307,9 @@ function proof(program: Command, leaf: Leaf, action: Action): void {
         return (context) => keysShow(context, options.fingerprint === true)
       }),
     )
+  leaf(
+    keys,
+    'rotate',
+    'have a new key sign receipts from now on; needs keys/root.pem, and a broker that does not run',
+  ).action(action(async () => (await import('./keys.ts')).keysRotate))
 }

@@ -175,7 +175,7 @@ function keyFindings(config: Config): CheckFinding[] {
     findings.push({
       level: 'warning',
       what: 'the root key lies on this machine',
-      fix: 'Move keys/root.pem to a place offline after the first start; it is needed again only to rotate keys.',
+      fix: 'Move keys/root.pem to a place offline after the first start; it is needed again only for "writ keys rotate".',
     })
   if (config.approvers.length === 0)
     findings.push({

@@ -33,6 +33,16 @@ export function receiptsExport(context: Context): number {
   })
 }
 
+/** What the approvals of the log rest on: each statement an approver signed, oldest first. */
+export function statementsExport(context: Context): number {
+  const { folder } = folderFor(context)
+  return withViews(folder, yes, (views) => {
+    for (const approval of views.approvals({}, 1_000_000).toReversed())
+      for (const { jws } of approval.verdicts) if (jws !== null) context.say(jws)
+    return yes
+  })
+}
+
 export function receiptsShow(context: Context, text: string, jws: boolean): number {
   const { folder } = folderFor(context)
   const id = parseId('rcpt', text)

@@ -57,12 +57,14 @@ export function takeFrame(live: Live, header: FrameOfRun, payload: Buffer, send:
       live.events.started(header.step)
       return
     case 'output':
+      if (!live.started) throw new WritError('internal', 'output of what never began')
       live.output += payload.length
       if (header.step >= plan.steps.length || live.output > plan.limits.output_kb * 1024)
         throw new WritError('internal', 'more output than the limit')
       live.events.output(header.step, header.stream, payload)
       return
     case 'file': {
+      if (!live.started) throw new WritError('internal', 'a file of what never began')
       live.fileBytes += payload.length
       live.fileCount++
       if (live.paths.has(header.path)) throw new WritError('internal', 'a file a second time')

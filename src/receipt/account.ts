@@ -9,6 +9,7 @@ import type { Plan } from '../plan/plan.ts'
 import type { Decision, Generation } from '../policy/policy.ts'
 import type { Token } from '../request/token.ts'
 import type { Keys } from './keys.ts'
+import { planSubject } from './schema.ts'
 import type { Account } from './receipt.ts'
 import { createFrontier } from './tree.ts'
 
@@ -59,7 +60,8 @@ export function decisionAccount(
     lanes: [...new Set(plan.credentials.map((credential) => credential.lane))].sort(),
     generation: decision.generation,
     policy,
-    input: decision.input_digest,
+    // Under the plan's nonce: what is salted below stands in the input too, and a bare digest of it could be guessed at.
+    input: digestJson([plan.nonce, decision.input_digest]),
     requirement: decision.requirement_digest,
     approvals: decision.requirement_digest === null ? [] : approvals.map(({ digest, index }) => ({ digest, index })),
   }
@@ -149,7 +151,7 @@ export function outcomeAccount(
     reason: report?.reason ?? null,
     ...(tests === null ? {} : { tests: digestJson(tests) }),
   }
-  const outputs = (report?.files ?? [])
+  const outputs = (end.ran ? (report?.files ?? []) : [])
     .filter((file) => file.size >= guessable)
     .map((file, i) => ({ name: `output-${i + 1}`, digest: file.sha256 }))
   return account('outcome', end.at_ms, {
@@ -278,7 +280,7 @@ function account(
   const { run } = parts
   const long: Record<string, Json> = {}
   const clear = Object.fromEntries(Object.entries(parts.clear).map(([name, value]) => [name, fit(name, value, long)]))
-  const subjects = parts.subjects ?? (run === undefined ? [] : [{ name: 'plan', digest: run.plan_digest }])
+  const subjects = parts.subjects ?? (run === undefined ? [] : [{ name: planSubject, digest: run.plan_digest }])
   const many = subjects.length > longestList
   if (many) long['subject'] = subjects.map(({ name, digest }) => ({ name, digest }))
   return {

@@ -1,7 +1,7 @@
 import { hash, randomBytes } from 'node:crypto'
 import type { JsonObject } from '../digest.ts'
 import { uuidv7 } from '../id.ts'
-import { audience, predicateType, statementType } from './profile.ts'
+import { audience, predicateType, statementType } from './schema.ts'
 import type { Account, LogHead } from './receipt.ts'
 
 /** The payload of a receipt and the RFC 9901 disclosures of what it withholds. */

@@ -97,6 +97,9 @@ export function approverKeys(xs: readonly string[]): readonly PublicKey[] {
   }
 }
 
+/** Seconds by which the broker lets an approver's clock be ahead of its own. */
+const clockAhead_s = 120
+
 /**
  * The approver's own statement behind an approval receipt (`writ-approval+jwt`). Without any approvers' keys only what
  * it says is compared. Throws `APPROVAL_SIG`, `APPROVAL_BIND`, and `UNKNOWN_APPROVER` for a key that is none of theirs.
@@ -123,6 +126,8 @@ export function checkStatement(receipt: CheckedApproval, jws: string, approvers:
   const { issued_at: issued, expires_at: expires } = statement
   if (typeof issued !== 'number' || typeof expires !== 'number' || at > expires || issued > expires)
     throw new Finding('APPROVAL_BIND', 'the statement had expired', index)
+  if (issued > at + clockAhead_s)
+    throw new Finding('APPROVAL_BIND', 'the statement was made after it was received', index)
 }
 
 function readStatement(jws: string, approvers: readonly PublicKey[], index: number): JsonObject {

@@ -68,11 +68,13 @@ export function initKeys(dir: string, nowMs: number): Keys {
 }
 
 /**
- * Reads the keys. The root's private key may be absent. Rejects `key_unavailable` (missing, unreadable, open to other
- * users, or a key set its root did not sign) and `invalid_key`; messages name files, never folders.
+ * Reads the keys. The root's private key may be absent; where one is there, it is no more open to others than the rest.
+ * Rejects `key_unavailable` (missing, unreadable, open to other users, or a key set its root did not sign) and
+ * `invalid_key`; messages name files, never folders.
  */
 export function openKeys(dir: string): Keys {
   const names = list(dir)
+  for (const name of names.filter((name) => /\.(?:pem|age)(?:$|\.)/.test(name))) checkPrivate(dir, name)
   const jwt = read(dir, setFile).toString('latin1').trimEnd()
   const set = openSet(jwt)
   const byKid = new Map<string, SigningKey>()
@@ -109,6 +111,11 @@ export function openKeys(dir: string): Keys {
     fingerprint: () => set.root.kid,
     jwks: () => ({ keys: set.keys.map(toJwk) }),
   }
+}
+
+/** The key set alone, for who only verifies, or null where there is none. Rejects `key_unavailable` where it cannot be read. */
+export function readKeySet(dir: string): string | null {
+  return list(dir).includes(setFile) ? read(dir, setFile).toString('latin1').trimEnd() : null
 }
 
 /**
@@ -171,11 +178,17 @@ function read(dir: string, name: string): Buffer {
 
 function readKey(dir: string, name: string): SigningKey {
   const pem = read(dir, name)
-  if ((statSync(join(dir, name)).mode & 0o077) !== 0)
+  checkPrivate(dir, name)
+  return readPrivateKey(pem)
+}
+
+/** Of a link what it leads to counts, and one that leads nowhere is no key. */
+function checkPrivate(dir: string, name: string): void {
+  const found = statSync(join(dir, name), { throwIfNoEntry: false })
+  if (found !== undefined && (found.mode & 0o077) !== 0)
     throw new WritError('key_unavailable', `${name} is open to other users`, {
       remedy: `Run "chmod 600 ${basename(name)}" in the keys folder.`,
     })
-  return readPrivateKey(pem)
 }
 
 function writePrivate(dir: string, name: string, key: SigningKey, flag: 'wx' | 'w' = 'wx'): void {

@@ -53,6 +53,7 @@ export function openKeySet(jws: string, pinned: string | null): KeySet {
   if (parts.header.kid !== rootKid) throw new JwsError('KID', 'the key set is signed by another root')
   const claims = parsePayload(parts.payloadBytes)
   const keys = parseKeyEntries(claims['keys'] ?? null)
+  checkRanges(keys)
   const rootEntry = keys.find((key) => key.role === 'root' && key.kid === rootKid)
   if (rootEntry === undefined) throw new JwsError('KID', 'the key set does not hold its root')
   const root = publicKey(rootEntry.x)
@@ -66,7 +67,17 @@ export function openKeySet(jws: string, pinned: string | null): KeySet {
 
 const jwkMembers = new Set(['kty', 'crv', 'alg', 'use', 'kid', 'x', 'role', 'from', 'until'])
 
-/** Throws `JwsError` where a key is of another kind, mislabelled, or two entries claim the same index. */
+/** At each index of the log one key signs receipts: what a second one could sign there would be a second history. */
+function checkRanges(keys: readonly KeyEntry[]): void {
+  const receipts = keys.filter((key) => key.role === 'receipt').toSorted((a, b) => a.from - b.from)
+  for (const [at, next] of receipts.entries()) {
+    const before = receipts[at - 1]
+    if (before !== undefined && (before.until === null || before.until > next.from))
+      throw new JwsError('KID', 'two keys for receipts are in force at one index')
+  }
+}
+
+/** Throws `JwsError` where a key is of another kind, mislabelled, or stands there twice. */
 export function parseKeyEntries(value: Json): readonly KeyEntry[] {
   if (!Array.isArray(value) || value.length === 0) throw new JwsError('JSON', 'no list of keys')
   const entries = (value as readonly Json[]).map(parseKeyEntry)

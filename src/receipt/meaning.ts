@@ -1,6 +1,7 @@
 import { digestJson } from '../digest.ts'
 import type { Checked } from './check.ts'
-import type { ApprovalPredicate, DecisionPredicate, OutcomePredicate } from './profile.ts'
+import type { ApprovalPredicate, DecisionPredicate, OutcomePredicate } from './schema.ts'
+import { planSubject } from './schema.ts'
 import { Finding } from './verdict.ts'
 
 /**
@@ -31,6 +32,7 @@ const clockSetBack_s = 86_400
 /** An outcome against the decision it names. */
 export function checkPair(outcome: CheckedOutcome, decision: CheckedDecision): void {
   const { decisionRef, invocationId, effect } = outcome.claims.predicate
+  const [first] = outcome.claims.subject
   if (decisionRef.index >= outcome.index)
     throw new Finding('ORDER', 'the outcome came before its decision', outcome.index)
   if (decisionRef.digest !== decision.digest || decisionRef.index !== decision.index)
@@ -39,6 +41,10 @@ export function checkPair(outcome: CheckedOutcome, decision: CheckedDecision): v
     throw new Finding('ORDER', 'the outcome came before its decision', outcome.index)
   if (decision.claims.predicate.invocationId !== invocationId || decision.claims.txn !== outcome.claims.txn)
     throw new Finding('PAIR', 'the outcome names the decision of another run', outcome.index)
+  if (!sameCaller(outcome, decision))
+    throw new Finding('PAIR', 'the outcome is on behalf of another than its decision', outcome.index)
+  if (first?.name === planSubject && planOf(outcome) !== planOf(decision))
+    throw new Finding('PAIR', 'the outcome is of another plan than its decision', outcome.index)
   if (effect !== 'none' && decision.claims.predicate.result !== 'allow')
     throw new Finding('ORDER', 'something ran that no decision allowed', outcome.index)
 }
@@ -52,10 +58,17 @@ export function checkUse(decision: CheckedDecision, approval: CheckedApproval): 
   }
   if (given.verdict !== 'approve') fail('the decision uses a verdict that says no')
   if (planOf(approval) !== planOf(decision)) fail('the approval is for another plan')
-  if (given.invocationId !== mine.invocationId) fail('the approval is for another run')
+  if (given.invocationId !== mine.invocationId || approval.claims.txn !== decision.claims.txn)
+    fail('the approval is for another run')
+  if (!sameCaller(approval, decision)) fail('the approval is for a run on behalf of another')
   if (given.requirement !== mine.requirement) fail('the approval answers another requirement')
   if (approval.index >= decision.index || approval.claims.iat > decision.claims.iat)
     fail('the approval came after the decision')
+}
+
+/** Subject and agent are those of the plan, so every receipt of a run names the same. */
+function sameCaller({ claims: one }: Checked, { claims: other }: Checked): boolean {
+  return one.sub === other.sub && one.act?.sub === other.act?.sub
 }
 
 function planOf(receipt: Checked): string {
@@ -80,6 +93,7 @@ export function createMeaning(): Meaning {
   const early = new Map<string, CheckedApproval[]>()
   const approvalsByDigest = new Map<string, CheckedApproval>()
   const usedApprovals = new Set<string>()
+  const statements = new Set<string>()
   const ranPlans = new Set<string>()
   const generations = new Map<number, string>()
 
@@ -95,15 +109,17 @@ export function createMeaning(): Meaning {
         throw new Finding('POLICY_EPOCH', 'the decision rests on a policy that was not in force', decision.index)
     }
     const given = run?.approvals ?? early.get(predicate.invocationId) ?? []
-    if (predicate.result === 'allow') useApprovals(decision, given)
+    useApprovals(decision, given)
     early.delete(predicate.invocationId)
     runs.set(predicate.invocationId, { last: decision, approvals: given })
   }
 
+  /** Every approval named is there and fits; what allows spends it. */
   function useApprovals(decision: CheckedDecision, given: readonly CheckedApproval[]): void {
-    const { approvals, requirement } = decision.claims.predicate
+    const { approvals, requirement, result } = decision.claims.predicate
     const references = Array.isArray(approvals) ? approvals : longList(decision, approvals.digest, given)
-    if ((requirement === null) !== (references.length === 0))
+    const missing = result === 'allow' && requirement !== null && references.length === 0
+    if (missing || (requirement === null && references.length > 0))
       throw new Finding('APPROVAL_BIND', 'what was required and what was approved do not come together', decision.index)
     for (const reference of references) {
       const approval = approvalsByDigest.get(reference.digest)
@@ -112,8 +128,27 @@ export function createMeaning(): Meaning {
       checkUse(decision, approval)
       if (usedApprovals.has(approval.digest))
         throw new Finding('APPROVAL_BIND', 'an approval is used a second time', decision.index)
-      usedApprovals.add(approval.digest)
     }
+    if (new Set(references.map(({ digest }) => digest)).size !== references.length)
+      throw new Finding('APPROVAL_BIND', 'one approval is counted twice', decision.index)
+    if (result === 'allow') for (const { digest } of references) usedApprovals.add(digest)
+  }
+
+  function takeApproval(approval: CheckedApproval): void {
+    const { invocationId, statement } = approval.claims.predicate
+    if (statements.has(statement))
+      throw new Finding('APPROVAL_BIND', 'one statement stands behind two approvals', approval.index)
+    statements.add(statement)
+    approvalsByDigest.set(approval.digest, approval)
+    const given = runs.get(invocationId)?.approvals ?? early.get(invocationId) ?? []
+    given.push(approval)
+    if (!runs.has(invocationId)) early.set(invocationId, given)
+  }
+
+  function takeGeneration(number: number, digest: string, index: number): void {
+    if ((generations.get(number) ?? digest) !== digest)
+      throw new Finding('POLICY_EPOCH', 'one generation of policy is two', index)
+    generations.set(number, digest)
   }
 
   function takeOutcome(outcome: CheckedOutcome): void {
@@ -137,16 +172,11 @@ export function createMeaning(): Meaning {
     take(receipt) {
       if (isDecision(receipt)) takeDecision(receipt)
       else if (isOutcome(receipt)) takeOutcome(receipt)
-      else if (isApproval(receipt)) {
-        approvalsByDigest.set(receipt.digest, receipt)
-        const { invocationId } = receipt.claims.predicate
-        const given = runs.get(invocationId)?.approvals ?? early.get(invocationId) ?? []
-        given.push(receipt)
-        if (!runs.has(invocationId)) early.set(invocationId, given)
-      } else {
+      else if (isApproval(receipt)) takeApproval(receipt)
+      else {
         const { predicate, subject } = receipt.claims
         if (predicate.kind === 'policy' && predicate.generation !== undefined)
-          generations.set(predicate.generation, `sha256:${subject[0]?.digest.sha256 ?? ''}`)
+          takeGeneration(predicate.generation, `sha256:${subject[0]?.digest.sha256 ?? ''}`, receipt.index)
       }
     },
     end(open) {
@@ -159,8 +189,9 @@ export function createMeaning(): Meaning {
 
 /** A list too long for the receipt stands there as a digest; the log itself holds what it was made of. */
 function longList(decision: CheckedDecision, digest: string, given: readonly CheckedApproval[]) {
+  const { requirement } = decision.claims.predicate
   const references = given
-    .filter((approval) => approval.claims.predicate.verdict === 'approve')
+    .filter(({ claims: { predicate } }) => predicate.verdict === 'approve' && predicate.requirement === requirement)
     .map((approval) => ({ digest: approval.digest, index: approval.index }))
   if (digestJson(references) !== digest)
     throw new Finding('APPROVAL_BIND', 'the approvals used are not those in the log', decision.index)

@@ -1,16 +1,10 @@
-import * as z from 'zod'
 import type { Json, JsonObject } from '../digest.ts'
 import { receiptKinds } from './receipt.ts'
 import type { ReceiptKind } from './receipt.ts'
+import { audience, claimsShape, planSubject, predicateType } from './schema.ts'
+import type { Claims, OutcomePredicate, PolicyPredicate } from './schema.ts'
 
-/**
- * The members a receipt may have, kind by kind (contracts/receipts.md). A member that is not listed is refused: what a
- * client claimed could otherwise stand beside what the broker saw.
- */
-
-export const statementType = 'https://in-toto.io/Statement/v1'
-export const predicateType = 'urn:writ:receipt:v1'
-export const audience = 'urn:writ:aud:receipt'
+/** What a receipt says of itself has to be of one piece, whoever signed it. */
 
 export type ProfileCode = 'ISS' | 'AUD' | 'PROFILE' | 'TIME' | 'UNKNOWN_KIND'
 
@@ -23,168 +17,6 @@ export class ProfileError extends Error {
     this.code = code
   }
 }
-
-const index = z.int().min(0)
-const digest = z.string().regex(/^sha256:[0-9a-f]{64}$/)
-const hash = z.string().regex(/^[A-Za-z0-9_-]{43}$/)
-const code = z.string().regex(/^[a-z][a-z0-9_.-]{0,63}$/)
-/** What stands for something too long to stand in a receipt. */
-const manifest = z.strictObject({ digest, count: index })
-const name = z.union([z.string().max(256), manifest])
-const reference = z.strictObject({ digest, index })
-
-function list<T extends z.ZodType>(item: T) {
-  return z.union([z.array(item).max(8), manifest])
-}
-
-const isolation = z.enum(['host', 'process', 'namespaces', 'container', 'user-kernel', 'vm'])
-const head = z.strictObject({ origin: z.string(), size: index, root: z.string().regex(/^[A-Za-z0-9+/]{43}=$/) })
-const common = {
-  log: head,
-  asserted: z
-    .record(z.string().max(64), z.union([z.string().max(256), z.int(), z.boolean(), z.null(), manifest]))
-    .optional(),
-  _sd: z.array(hash).min(1).max(16).optional(),
-}
-
-const decisionPredicate = z.strictObject({
-  ...common,
-  kind: z.literal('decision'),
-  invocationId: z.string().max(64),
-  result: z.enum(['allow', 'deny', 'pending', 'error']),
-  decision: z.string().max(64),
-  target_ref: name,
-  intent: name,
-  isolation,
-  lanes: list(z.string().max(32)),
-  generation: index,
-  policy: digest,
-  input: digest,
-  requirement: digest.nullable(),
-  approvals: list(reference),
-})
-
-const approvalPredicate = z.strictObject({
-  ...common,
-  kind: z.literal('approval'),
-  invocationId: z.string().max(64),
-  verdict: z.enum(['approve', 'reject']),
-  stage: name,
-  evidence: z.enum(['passkey', 'key', 'bearer']),
-  statement: digest,
-  requirement: digest,
-})
-
-const outcomePredicate = z.strictObject({
-  ...common,
-  kind: z.literal('outcome'),
-  invocationId: z.string().max(64),
-  decisionRef: reference,
-  status: z.enum([
-    'denied',
-    'rejected',
-    'expired',
-    'superseded',
-    'succeeded',
-    'failed',
-    'timed_out',
-    'cancelled',
-    'unknown',
-  ]),
-  effect: z.enum(['observed', 'dispatched', 'none']),
-  exits: list(z.int().nullable()),
-  counts: z.strictObject({
-    output_bytes: index,
-    dropped_bytes: index,
-    redactions: index,
-    egress_allowed: index,
-    egress_blocked: index,
-    files: index,
-    withheld_files: index,
-  }),
-  revocation: z.enum(['done', 'pending']),
-  isolation: isolation.nullable(),
-})
-
-const denialsPredicate = z.strictObject({
-  ...common,
-  kind: z.literal('denials'),
-  from: index,
-  until: index,
-  counts: z.union([z.record(code, index), manifest]),
-  inputs: z.strictObject({ root: z.string().regex(/^[A-Za-z0-9+/]{43}=$/), count: index }),
-})
-
-const policyPredicate = z.strictObject({
-  ...common,
-  kind: z.literal('policy'),
-  what: z.enum(['generation', 'approvers', 'token']),
-  reason: code,
-  generation: index.optional(),
-  modules: list(digest).optional(),
-  count: index.optional(),
-})
-
-const keyPredicate = z.strictObject({
-  ...common,
-  kind: z.literal('key'),
-  reason: code,
-  outgoing: hash,
-  incoming: hash,
-  /** A `writ-keys+jwt` of the root: the outgoing key's last and the incoming key's first index. */
-  change: z.string().max(8192),
-})
-
-const genesisPredicate = z.strictObject({
-  ...common,
-  kind: z.literal('genesis'),
-  root: hash,
-  keys: z
-    .array(z.strictObject({ kid: hash, role: z.enum(['root', 'receipt', 'log']), from: index }))
-    .min(1)
-    .max(8),
-})
-
-const predicates = z.discriminatedUnion('kind', [
-  decisionPredicate,
-  approvalPredicate,
-  outcomePredicate,
-  denialsPredicate,
-  policyPredicate,
-  keyPredicate,
-  genesisPredicate,
-])
-
-const claims = z.strictObject({
-  iss: z.string(),
-  sub: z.string().max(256).optional(),
-  act: z.strictObject({ sub: z.string().max(256) }).optional(),
-  aud: z.literal(audience),
-  iat: index,
-  toe: index,
-  jti: z.string().regex(/^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/),
-  txn: z.string().max(64).optional(),
-  _type: z.literal(statementType),
-  subject: z
-    .array(
-      z.strictObject({
-        name: z.string().max(256),
-        digest: z.strictObject({ sha256: z.string().regex(/^[0-9a-f]{64}$/) }),
-      }),
-    )
-    .min(1)
-    .max(8),
-  predicateType: z.literal(predicateType),
-  predicate: predicates,
-  _sd_alg: z.literal('sha-256').optional(),
-})
-
-export type Claims = z.infer<typeof claims>
-export type DecisionPredicate = z.infer<typeof decisionPredicate>
-export type ApprovalPredicate = z.infer<typeof approvalPredicate>
-export type OutcomePredicate = z.infer<typeof outcomePredicate>
-export type PolicyPredicate = z.infer<typeof policyPredicate>
-export type KeyPredicate = z.infer<typeof keyPredicate>
 
 /** Kinds that are reserved and not yet made: nothing is known of their members, so nothing is said of them. */
 const made: ReadonlySet<ReceiptKind> = new Set([
@@ -205,7 +37,7 @@ export function readClaims(payload: JsonObject): Claims {
   const kind = kindOf(payload['predicate'])
   if (kind === null || !made.has(kind))
     throw new ProfileError('UNKNOWN_KIND', 'the kind of the receipt is not known here')
-  const parsed = claims.safeParse(payload)
+  const parsed = claimsShape.safeParse(payload)
   if (!parsed.success) {
     const where = parsed.error.issues[0]?.path.map(String).join('.') ?? ''
     throw new ProfileError(
@@ -220,6 +52,8 @@ export function readClaims(payload: JsonObject): Claims {
   if (data.iat < data.toe) throw new ProfileError('TIME', 'signed before it happened')
   if ((data.predicate._sd === undefined) !== (data._sd_alg === undefined))
     throw new ProfileError('PROFILE', 'withheld members and their hash algorithm do not come together')
+  if (new Set(data.predicate._sd).size !== (data.predicate._sd ?? []).length)
+    throw new ProfileError('PROFILE', 'one withheld member stands for two')
   checkKind(data)
   return data
 }
@@ -235,9 +69,13 @@ function checkKind(data: Claims): void {
   switch (predicate.kind) {
     case 'decision':
     case 'approval':
+      checkCaller(data)
+      if (data.subject.length !== 1 || data.subject[0]?.name !== planSubject)
+        throw new ProfileError('PROFILE', 'a subject that is not one plan')
+      return
     case 'outcome':
-      if (data.sub === undefined || data.act === undefined || data.txn === undefined)
-        throw new ProfileError('PROFILE', 'on whose behalf, by which agent or for which task is not said')
+      checkCaller(data)
+      checkEnd(predicate, data.subject)
       return
     case 'genesis':
       if (predicate.log.size !== 0) throw new ProfileError('PROFILE', 'a genesis that is not the first entry')
@@ -246,7 +84,65 @@ function checkKind(data: Claims): void {
       if (predicate.until < predicate.from) throw new ProfileError('TIME', 'a period that ends before it begins')
       return
     case 'policy':
+      checkPolicy(predicate)
+      return
     case 'key':
       return
   }
+}
+
+function checkCaller({ sub, act, txn }: Claims): void {
+  if (sub === undefined || act === undefined || txn === undefined)
+    throw new ProfileError('PROFILE', 'on whose behalf, by which agent or for which task is not said')
+}
+
+type Status = OutcomePredicate['status']
+
+/** What is said of an end says the same of what was seen: nothing that ran was denied, and what nobody saw end is unknown. */
+const endings: Readonly<Record<OutcomePredicate['effect'], readonly Status[]>> = {
+  none: ['denied', 'rejected', 'expired', 'superseded', 'failed', 'cancelled'],
+  observed: ['succeeded', 'failed', 'timed_out', 'cancelled'],
+  dispatched: ['unknown'],
+}
+
+function checkEnd(predicate: OutcomePredicate, subject: Claims['subject']): void {
+  const { status, effect, isolation, exits, counts } = predicate
+  const fail = (message: string): never => {
+    throw new ProfileError('PROFILE', message)
+  }
+  if (!endings[effect].includes(status)) fail('a status and an effect that contradict each other')
+  const ofPlan = subject.length === 1 && subject[0]?.name === planSubject
+  switch (effect) {
+    case 'none':
+      if (isolation !== null || !Array.isArray(exits) || exits.length > 0 || !ofPlan)
+        fail('an isolation, exits or outputs of what never ran')
+      break
+    case 'observed':
+      if (isolation === null) fail('an end that was seen, in no isolation')
+      break
+    case 'dispatched':
+      break
+  }
+  if (status === 'succeeded' && Array.isArray(exits) && (exits.length === 0 || exits.includes(null)))
+    fail('a success without the exit of each step')
+  if (!ofPlan && outputsOf(subject) > counts.files) fail('more outputs than files')
+}
+
+/** How many outputs are named; more than the list may hold are named by their number. */
+function outputsOf(subject: Claims['subject']): number {
+  const many = subject.length === 1 ? /^(\d{1,9}) subjects$/.exec(subject[0]?.name ?? '')?.[1] : undefined
+  if (many !== undefined) return Number(many)
+  if (subject.some(({ name }, at) => name !== `output-${at + 1}`))
+    throw new ProfileError('PROFILE', 'a subject that is neither the plan nor an output')
+  return subject.length
+}
+
+function checkPolicy({ what, generation, modules, count }: PolicyPredicate): void {
+  const [generations, counts] = [what === 'generation', what === 'approvers']
+  if (
+    (generation !== undefined) !== generations ||
+    (modules !== undefined) !== generations ||
+    (count !== undefined) !== counts
+  )
+    throw new ProfileError('PROFILE', 'members of another change of policy')
 }

@@ -53,6 +53,8 @@ function createWalk(trust: Trust, evidence: LogEvidence) {
   const frontier = createFrontier()
   const meaning = createMeaning()
   const ids = new Set<string>()
+  /** Keys that the log itself brought: those of its genesis, and each that a `key` receipt let in. */
+  const announced = new Set<string>()
   const kinds: Record<string, number> = {}
   const digests: string[] = []
   const approvers = approverKeys(evidence.approvers ?? [])
@@ -82,7 +84,9 @@ function createWalk(trust: Trust, evidence: LogEvidence) {
       // The one writer of a log never signs with a time before its newest entry's, whatever its clock does.
       if (iat < newest) throw new Finding('TIME', 'signed before the entry that stands before it', index)
       newest = iat
-      followKeys(receipt, learning, keys)
+      if (index > 0 && !announced.has(receipt.key.entry.kid))
+        throw new Finding('KEY_CHAIN', 'signed by a key that the log did not bring', index)
+      followKeys(receipt, learning, keys, announced)
       meaning.take(receipt)
       if (isApproval(receipt)) {
         const statement = statements.get(receipt.claims.predicate.statement)
@@ -120,11 +124,14 @@ function createWalk(trust: Trust, evidence: LogEvidence) {
 }
 
 /** A key comes into force right after the `key` receipt that brings it, and no other way. */
-function followKeys(receipt: Checked, trust: Trust, keys: Map<string, TrustedKey>): void {
+function followKeys(receipt: Checked, trust: Trust, keys: Map<string, TrustedKey>, announced: Set<string>): void {
   const { index, claims } = receipt
+  if (claims.predicate.kind === 'genesis') for (const { kid } of claims.predicate.keys) announced.add(kid)
   if (claims.predicate.kind === 'key') {
-    for (const entry of readChange(claims.predicate, receipt.key.entry, index, trust))
+    for (const entry of readChange(claims.predicate, receipt.key.entry, index, trust)) {
       keys.set(entry.kid, trustKey(entry))
+      announced.add(entry.kid)
+    }
     return
   }
   for (const { entry } of keys.values())

@@ -1,6 +1,6 @@
 import { countsText } from '../execution/report/report.ts'
 import type { Checked } from './check.ts'
-import type { DecisionPredicate, OutcomePredicate, PolicyPredicate } from './profile.ts'
+import type { DecisionPredicate, OutcomePredicate, PolicyPredicate } from './schema.ts'
 import type { Report, Words } from './verdict.ts'
 
 /** What a receipt says, for people. Everything that came out of a receipt passes `inert` on its way to a terminal. */
@@ -136,7 +136,7 @@ export function referencesOf(receipt: Checked, given: ReadonlySet<string>): read
       named.push(
         ['the plan', `sha256:${subject[0]?.digest.sha256 ?? ''}`],
         ['the policy', predicate.policy],
-        ['the policy input', predicate.input],
+        ["the policy input, under the plan's nonce", predicate.input],
       )
       if (Array.isArray(predicate.approvals))
         for (const { digest, index } of predicate.approvals) named.push([`the approval at index ${index}`, digest])

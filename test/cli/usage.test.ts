@@ -33,8 +33,12 @@ function writ(
 }
 
 function leaves(command: Command, path: readonly string[] = []): readonly (readonly [string, Command])[] {
-  if (command.commands.length === 0) return [[path.join(' '), command]]
-  return command.commands.flatMap((child) => leaves(child, [...path, child.name()]))
+  // A group has no option of its own; a command that has others below it does.
+  const own = command.commands.length === 0 || command.options.length > 0
+  return [
+    ...(own ? [[path.join(' '), command] as const] : []),
+    ...command.commands.flatMap((child) => leaves(child, [...path, child.name()])),
+  ]
 }
 
 const program = new Command('writ')
@@ -72,6 +76,7 @@ describe('every command', () => {
       'receipts show',
       'verify',
       'keys',
+      'keys rotate',
     ]
     expect(promised.filter((name) => !named.has(name))).toEqual([])
   })

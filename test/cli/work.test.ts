@@ -193,6 +193,40 @@ describe('what was recorded', () => {
     expect(verify(['receipt.jws', '--jwks', 'no-such-file'])).toMatch(/^2 .*no-such-file/)
   })
 
+  it('is verified with what it refers to, and held against what was kept elsewhere', () => {
+    const { receipts } = world.json(['receipts', 'list', '--limit', '1000']) as {
+      receipts: { id: string; kind: string; index: number; execution: string | null }[]
+    }
+    const show = (id: string): string => world.writ(['receipts', 'show', id, '--jws']).out
+    const outcome = receipts.find(({ kind }) => kind === 'outcome')
+    const decisions = receipts.filter(({ kind }) => kind === 'decision')
+    const own = decisions.findLast(({ execution }) => execution === outcome?.execution)
+    const other = decisions.find(({ execution }) => execution !== outcome?.execution)
+    file('outcome.jws', show(outcome?.id ?? ''))
+    file('decision.jws', show(own?.id ?? ''))
+    file('other.jws', show(other?.id ?? ''))
+    const paired = world.writ(['verify', 'outcome.jws', '--with', 'decision.jws'])
+    expect(paired).toMatchObject({
+      code: 0,
+      out: expect.stringMatching(/^VALID:SIGNED[^]*checked +DECISION/) as string,
+    })
+    expect(world.writ(['verify', 'outcome.jws', '--with', 'other.jws'])).toMatchObject({
+      code: 1,
+      out: expect.stringMatching(/^INVALID PAIR/) as string,
+    })
+    for (const log of [[], ['log.jws', '--log']])
+      expect(world.writ(['verify', ...log, '--held', 'outcome.jws', '--held', 'decision.jws'])).toMatchObject({
+        code: 0,
+        out: expect.stringMatching(/^VALID:LOGGED[^]*checked +HELD/) as string,
+      })
+    // An older copy of the log does not have what came later.
+    const log = readFileSync(join(world.folder, 'log.jws'), 'utf8').split('\n')
+    file('older.jws', log.slice(0, outcome?.index).join('\n'))
+    expect(world.writ(['verify', 'older.jws', '--log', '--held', 'outcome.jws']).out).toMatch(/^INCOMPLETE/)
+    expect(world.writ(['verify', 'outcome.jws', '--held', 'decision.jws'])).toMatchObject({ code: 2 })
+    expect(world.writ(['verify', '--with', 'decision.jws'])).toMatchObject({ code: 2 })
+  })
+
   it('is not believed by somebody who was given nothing to trust', () => {
     const nowhere = mkdtempSync(join(tmpdir(), 'writ-nothing-'))
     const receipt = readFileSync(join(world.folder, 'receipt.jws'), 'utf8')
@@ -233,5 +267,34 @@ describe('what was recorded', () => {
     expect(stateOf(status.pid)).toMatch(/^(?:gone|Z)$/)
     expect(world.writ(['status']).code).toBe(1)
     expect(world.writ(['stop']).code).toBe(1)
+  })
+
+  it('goes on under a new key after a rotation, which needs the root and no broker that runs', () => {
+    const root = world.writ(['keys', '--fingerprint']).out
+    expect(run(file('before.js', "console.log('before')"))).toMatchObject({ code: 0 })
+    expect(world.writ(['keys', 'rotate'])).toMatchObject({
+      code: 2,
+      err: expect.stringContaining('another broker holds this data folder') as string,
+    })
+    expect(world.writ(['stop']).code).toBe(0)
+    const pem = join(world.folder, 'keys', 'root.pem')
+    const kept = readFileSync(pem)
+    rmSync(pem)
+    expect(world.writ(['keys', 'rotate'])).toMatchObject({
+      code: 2,
+      err: expect.stringContaining('root.pem') as string,
+    })
+    writeFileSync(pem, kept, { mode: 0o600 })
+    const rotated = world.json(['keys', 'rotate']) as { jwks: { keys: { role: string; until?: number }[] } }
+    const keys = rotated.jwks.keys.filter(({ role }) => role === 'receipt')
+    expect(keys.map(({ until }) => until === undefined)).toEqual([false, true])
+    rmSync(pem)
+    expect(run(file('after.js', "console.log('after')"))).toMatchObject({ code: 0 })
+    expect(world.writ(['keys', '--fingerprint']).out).toBe(root)
+    const verified = world.writ(['verify', '--root', root.trim()])
+    expect(verified).toMatchObject({ code: 0, out: expect.stringMatching(/^VALID:LOGGED[^]*1 key/) as string })
+    const { receipts } = world.json(['receipts', 'list', '--limit', '1000']) as { receipts: { kind: string }[] }
+    expect(receipts.filter(({ kind }) => kind === 'key')).toHaveLength(1)
+    expect(world.writ(['stop']).code).toBe(0)
   })
 })

@@ -3,6 +3,7 @@ import { copyFileSync, readdirSync, renameSync, statSync, writeFileSync } from '
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { digestOf } from '../../src/digest.ts'
 import { WritError } from '../../src/error.ts'
 import type { Entry, Ledger } from '../../src/ledger/ledger.ts'
 import { openSqliteLedger } from '../../src/ledger/sqlite/sqlite.ts'
@@ -179,6 +180,34 @@ describe('reading without being the broker', () => {
       expect(views.logHead().size).toBe(2)
       views.close()
     }
+  })
+
+  it('sees one moment where it asks for one, whatever is written meanwhile, and every set of approvers there ever was', async () => {
+    const path = join(folder(), 'ledger.db')
+    const ledger = open(path)
+    const sets = ['a', 'b'].map((name) => ({
+      kind: 'approver_set' as const,
+      digest: digestOf(name),
+      approvers: [{ subject: name }],
+    }))
+    await ledger.append(...sets, signed('genesis'))
+    const views = openViews(path)
+    expect(views.approverSets()).toEqual(sets)
+    const writer = new DatabaseSync(path)
+    const move = (to: string): void =>
+      void writer.prepare("UPDATE newest SET digest = ? WHERE what = 'approver_set'").run(digestOf(to))
+    expect(
+      views.atOnce(() => {
+        const first = views.approverSet()
+        move('c')
+        return [first, views.approverSet()]
+      }),
+    ).toEqual([digestOf('b'), digestOf('b')])
+    expect(views.approverSet()).toBe(digestOf('c'))
+    expect(() => views.atOnce(() => JSON.parse('{') as unknown)).toThrow('JSON')
+    expect(views.atOnce(() => views.approverSet())).toBe(digestOf('c'))
+    writer.close()
+    views.close()
   })
 
   it('cannot write, and says clearly where there is no ledger yet', () => {

@@ -1,11 +1,24 @@
+import { randomBytes } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
 import { WritError } from '../../src/error.ts'
-import { type ExitReason, exitReasons, type Outcome } from '../../src/execution/job.ts'
+import { type ExitReason, exitReasons, nothingCounted, type Outcome } from '../../src/execution/job.ts'
 import { newId } from '../../src/id.ts'
 import { endingOf } from '../../src/path/ending.ts'
 import type { Parts } from '../../src/path/parts.ts'
 import type { Decision } from '../../src/policy/policy.ts'
+import { decisionAccount, outcomeAccount, policyAccount } from '../../src/receipt/account.ts'
+import { openTrust } from '../../src/receipt/trust.ts'
+import { verifyLog } from '../../src/receipt/verify-log.ts'
 import { prepare } from '../executor/fixture.ts'
+import {
+  generation,
+  ref,
+  removeFolders,
+  sampleDecision,
+  SampleLog,
+  sampleReport,
+  sampleRun,
+} from '../receipt/sample.ts'
 
 const { plan } = prepare({ files: {}, argv: [['a.js'], ['b.js']] }).job
 const decision = { id: newId('dec') } as Decision
@@ -59,6 +72,44 @@ describe('the end of a run', () => {
     expect(stopped('memory')).toMatchObject({ state: 'failed', reason: 'memory', reasons: [{ code: 'memory' }] })
     expect(stopped('output')).toMatchObject({ state: 'failed', reason: 'output' })
     expect(ending({ end: 'unknown', steps })).toMatchObject({ state: 'unknown', ran: true, reason: 'run_host_lost' })
+  })
+
+  it('can be signed, whatever it is [G-signs-only-verifiable] [G-outcome-before-result]', () => {
+    const log = new SampleLog()
+    log.add(policyAccount(generation, log.nowMs))
+    const steps = [0, 1, null].map((exit) => ({ title: '', exit, ms: 1 }))
+    const outcomes: Outcome[] = [
+      { end: 'not_started', error: new WritError('internal', 'x') },
+      { end: 'unknown', steps },
+      ...[[], [0, 0], [0, 1], [null], Array<number>(12).fill(0)].flatMap((exits) =>
+        [null, ...exitReasons].map((reason) => exited(exits, reason)),
+      ),
+      ...(['time', 'memory', 'output', 'cancel'] as const).map((by): Outcome => ({ end: 'stopped', by, steps })),
+    ]
+    for (const outcome of outcomes)
+      for (const began of [true, false])
+        for (const overQuota of [true, false]) {
+          const { state, ran, steps: told, reason } = ending(outcome, { began, overQuota })
+          const seen = outcome.end === 'exited' || outcome.end === 'stopped'
+          const run = sampleRun(randomBytes(16).toString('hex'))
+          const decided = log.add(decisionAccount(run, sampleDecision('allow', log.nowMs), generation.digest, []))
+          const report = {
+            ...sampleReport,
+            steps: told,
+            reason,
+            isolation_applied: seen ? sampleReport.isolation_applied : nothingCounted.isolation_applied,
+          }
+          const end = { status: state, ran, report, revocation: 'done' as const, at_ms: log.nowMs }
+          log.add(outcomeAccount(run, { ...end, decision: ref(decided) }))
+        }
+    for (const status of ['denied', 'rejected', 'expired', 'superseded', 'cancelled'] as const) {
+      const run = sampleRun(randomBytes(16).toString('hex'))
+      const decided = log.add(decisionAccount(run, sampleDecision('deny', log.nowMs), generation.digest, []))
+      const end = { status, ran: false, report: null, revocation: 'done' as const, at_ms: log.nowMs }
+      log.add(outcomeAccount(run, { ...end, decision: ref(decided) }))
+    }
+    expect(verifyLog(log.list, openTrust({ own: log.keys.jwt }))).toMatchObject({ verdict: 'VALID:LOGGED' })
+    removeFolders()
   })
 
   it('before anything began ran nothing, whatever is said of it', () => {

@@ -1,12 +1,14 @@
 import {
   chmodSync,
   copyFileSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
   readdirSync,
   rmSync,
   statSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -14,7 +16,7 @@ import { join } from 'node:path'
 import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { generateKey } from '../../src/jws.ts'
 import { policyAccount } from '../../src/receipt/account.ts'
-import { initKeys, openKeys, rotate } from '../../src/receipt/keys.ts'
+import { initKeys, openKeys, readKeySet, rotate } from '../../src/receipt/keys.ts'
 import { openSigner } from '../../src/receipt/sign.ts'
 import { createFrontier } from '../../src/receipt/tree.ts'
 import { openTrust } from '../../src/receipt/trust.ts'
@@ -72,11 +74,22 @@ describe('the keys folder', () => {
     expect(() => rotate(dir, 5, startMs)).toThrow(expect.objectContaining({ code: 'key_unavailable' }) as Error)
   })
 
-  it('is refused when a key file is open to other users', () => {
-    initKeys(dir, startMs)
-    chmodSync(join(dir, 'receipt.pem'), 0o644)
-    expect(() => openKeys(dir)).toThrow('receipt.pem is open to other users')
-  })
+  it.each(['root.pem', 'receipt.pem', 'log.pem', 'credentials.age', 'root.pem.bak'])(
+    'is refused when %s is open to other users, needed now or not [G-key-files-private]',
+    (name) => {
+      initKeys(dir, startMs)
+      if (!existsSync(join(dir, name))) copyFileSync(join(dir, 'root.pem'), join(dir, name))
+      openKeys(dir)
+      chmodSync(join(dir, name), 0o640)
+      expect(() => openKeys(dir)).toThrow(`${name} is open to other users`)
+      expect(readKeySet(dir)).toMatch(/^eyJ/)
+      rmSync(join(dir, name))
+      if (name === 'root.pem') {
+        symlinkSync('/nonexistent/root.pem', join(dir, name))
+        openKeys(dir)
+      }
+    },
+  )
 
   it('is refused when its set was signed by another root, changed, or is of other keys', () => {
     initKeys(dir, startMs)

@@ -142,6 +142,16 @@ describe('a receipt', () => {
     expect(JSON.stringify(payloadOf(plain.outcome.jws))).not.toContain(digestOf('small').slice(7))
   })
 
+  it('has no digest of the policy input by which what is withheld could be guessed, and says to whoever has the plan which input it was [G-receipt-withholds]', () => {
+    const { plan } = plain.run
+    const decision = sampleDecision('allow', log.nowMs)
+    const { clear } = decisionAccount(plain.run, decision, generation.digest, [])
+    expect(JSON.stringify(clear)).not.toContain(decision.input_digest.slice('sha256:'.length))
+    expect(clear['input']).toBe(digestJson([plan.nonce, decision.input_digest]))
+    const other = { ...plain.run, plan: { ...plan, nonce: 'f'.repeat(32) } }
+    expect(decisionAccount(other, decision, generation.digest, []).clear['input']).not.toBe(clear['input'])
+  })
+
   it('withholds with fresh salts: equal values have unequal digests', () => {
     const two = [0, 1].map(() =>
       log.fork(2).add(decisionAccount(plain.run, sampleDecision('allow', log.nowMs), generation.digest, [])),

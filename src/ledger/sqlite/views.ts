@@ -2,7 +2,7 @@ import type { Digest } from '../../digest.ts'
 import { WritError } from '../../error.ts'
 import type { ExecutionId, TaskId } from '../../id.ts'
 import type { Plan } from '../../plan/plan.ts'
-import type { Position, StoredStep, Views } from '../ledger.ts'
+import type { Position, Step, StoredStep, Views } from '../ledger.ts'
 import { failureOf, openReader } from './database.ts'
 import type { Database } from './database.ts'
 import { loadHead, rootOf } from './head.ts'
@@ -19,6 +19,10 @@ export interface OpenViews extends Views {
   check(): void
   read(execution: ExecutionId, after?: Position): readonly StoredStep[]
   steps(after: Position, limit: number): readonly StoredStep[]
+  /** Every set of approvers there ever was, oldest first. */
+  approverSets(): readonly (Step & { readonly kind: 'approver_set' })[]
+  /** All that `read` asks for is of one moment, whatever a broker writes meanwhile. */
+  atOnce<T>(read: () => T): T
   close(): void
 }
 
@@ -38,6 +42,20 @@ export function openViews(path: string): OpenViews {
     ...views(db),
     read: (execution, after) => readSteps(db, execution, after),
     steps: (after, limit) => allSteps(db, after, limit),
+    approverSets: () =>
+      guarded(() =>
+        db
+          .all<{ position: number }>("SELECT position FROM steps WHERE kind = 'approver_set' ORDER BY position")
+          .map(({ position }) => stepAt(db, position, 'approver_set')),
+      ),
+    atOnce(read) {
+      guarded(() => db.exec('BEGIN'))
+      try {
+        return read()
+      } finally {
+        db.exec('ROLLBACK')
+      }
+    },
     close: () => db.close(),
   }
 }

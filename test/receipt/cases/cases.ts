@@ -4,6 +4,7 @@ import { partsOf, whole } from './case.ts'
 import type { Case, Draft } from './case.ts'
 import { envelope, keyAttacks, twin } from './envelope.ts'
 import { claims } from './claims.ts'
+import { assents, crossed, endings, keys } from './contradiction.ts'
 import { epochs, history } from './log.ts'
 import { approvals, pairs } from './meaning.ts'
 
@@ -18,6 +19,10 @@ export function buildCases(parts: SampleParts = sampleLog()): readonly Case[] {
     ...epochs(log, parts),
     ...pairs(log, parts),
     ...approvals(log, parts),
+    ...endings(log),
+    ...crossed(log, parts),
+    ...assents(log, parts),
+    ...keys(log),
     ...honest(log, parts),
   ]
   return drafts.map((draft) => ({ trust, verdict: 'INVALID', ...draft }))

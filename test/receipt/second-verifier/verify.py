@@ -192,6 +192,9 @@ def open_key_set(text, pinned):
     need(kid == root, "KID")
     claims = parse_object(payload)
     entries = key_entries(claims.get("keys"))
+    ranges = sorted((e["from"], e["until"]) for e in entries.values() if e["role"] == "receipt" and e["until"] is not None)
+    ranges += [(e["from"], e["until"]) for e in entries.values() if e["role"] == "receipt" and e["until"] is None]
+    need(all(a[1] is not None and a[1] <= b[0] for a, b in zip(ranges, ranges[1:])), "KID")
     need(root in entries and entries[root]["role"] == "root", "KID")
     need(Key.of(entries[root]["x"]).verify(signed, signature), "SIG")
     need(claims.get("iss") == "urn:writ:" + root and claims.get("aud") == "urn:writ:aud:keys" and type(claims.get("iat")) is int, "JSON")
@@ -372,6 +375,27 @@ CLAIMS = members(
 )
 
 
+EFFECTS = {
+    "none": {"denied", "rejected", "expired", "superseded", "failed", "cancelled"},
+    "observed": {"succeeded", "failed", "timed_out", "cancelled"},
+    "dispatched": {"unknown"},
+}
+
+
+def check_end(end, names):
+    need(end["status"] in EFFECTS[end["effect"]], "PROFILE")
+    if end["effect"] == "none":
+        need(end["isolation"] is None and end["exits"] == [] and names == ["plan"], "PROFILE")
+    if end["effect"] == "observed":
+        need(end["isolation"] is not None, "PROFILE")
+    if end["status"] == "succeeded" and isinstance(end["exits"], list):
+        need(end["exits"] and None not in end["exits"], "PROFILE")
+    if names != ["plan"]:
+        many = re.fullmatch(r"([0-9]{1,9}) subjects", names[0]) if len(names) == 1 else None
+        need(many or names == ["output-%d" % (at + 1) for at in range(len(names))], "PROFILE")
+        need((int(many[1]) if many else len(names)) <= end["counts"]["files"], "PROFILE")
+
+
 def check_claims(claims):
     need(claims.get("aud") == "urn:writ:aud:receipt", "AUD")
     need(claims.get("predicateType") == "urn:writ:receipt:v1", "UNKNOWN_KIND")
@@ -382,8 +406,16 @@ def check_claims(claims):
     need(predicate["log"]["origin"] == claims["iss"], "ISS")
     need(claims["iat"] >= claims["toe"], "TIME")
     need(("_sd" in predicate) == ("_sd_alg" in claims), "PROFILE")
+    need(len(set(predicate.get("_sd", []))) == len(predicate.get("_sd", [])), "PROFILE")
     if predicate["kind"] in ("decision", "approval", "outcome"):
         need("sub" in claims and "act" in claims and "txn" in claims, "PROFILE")
+    if predicate["kind"] in ("decision", "approval"):
+        need([subject["name"] for subject in claims["subject"]] == ["plan"], "PROFILE")
+    if predicate["kind"] == "outcome":
+        check_end(predicate, [subject["name"] for subject in claims["subject"]])
+    if predicate["kind"] == "policy":
+        own = {"generation": {"generation", "modules"}, "approvers": {"count"}, "token": set()}[predicate["what"]]
+        need(set(predicate) & {"generation", "modules", "count"} == own, "PROFILE")
     need(predicate["kind"] != "genesis" or predicate["log"]["size"] == 0, "PROFILE")
     need(predicate["kind"] != "denials" or predicate["until"] >= predicate["from"], "TIME")
 
@@ -431,6 +463,10 @@ class Receipt:
         return ",".join(subject["digest"]["sha256"] for subject in self.claims["subject"])
 
 
+def same_caller(one, other):
+    return one.claims["sub"] == other.claims["sub"] and one.claims["act"] == other.claims["act"]
+
+
 def check_pair(outcome, decision):
     reference = outcome.predicate["decisionRef"]
     need(reference["index"] < outcome.index, "ORDER")
@@ -438,6 +474,8 @@ def check_pair(outcome, decision):
     need(outcome.claims["iat"] >= decision.claims["iat"], "ORDER")
     need(outcome.claims["toe"] >= decision.claims["toe"] - 86400, "ORDER")
     need(outcome.predicate["invocationId"] == decision.predicate["invocationId"] and outcome.claims["txn"] == decision.claims["txn"], "PAIR")
+    need(same_caller(outcome, decision), "PAIR")
+    need(outcome.claims["subject"][0]["name"] != "plan" or outcome.plan == decision.plan, "PAIR")
     need(outcome.predicate["effect"] == "none" or decision.predicate["result"] == "allow", "ORDER")
 
 
@@ -445,6 +483,7 @@ def check_use(decision, approval):
     mine, given = decision.predicate, approval.predicate
     need(given["verdict"] == "approve" and approval.plan == decision.plan, "APPROVAL_BIND")
     need(given["invocationId"] == mine["invocationId"] and given["requirement"] == mine["requirement"], "APPROVAL_BIND")
+    need(same_caller(approval, decision) and approval.claims["txn"] == decision.claims["txn"], "APPROVAL_BIND")
     need(approval.index < decision.index and approval.claims["iat"] <= decision.claims["iat"], "APPROVAL_BIND")
 
 
@@ -474,6 +513,7 @@ def check_statement(receipt, jws, approvers):
     need(all(statement.get(name) == value for name, value in bound.items()), "APPROVAL_BIND")
     issued, expires = statement.get("issued_at"), statement.get("expires_at")
     need(type(issued) is int and type(expires) is int and issued <= expires and claims["toe"] <= expires, "APPROVAL_BIND")
+    need(issued <= claims["toe"] + 120, "APPROVAL_BIND")
 
 
 def check_disclosures(receipt, disclosures):
@@ -543,6 +583,7 @@ class Log:
         self.trust, self.evidence = trust, evidence
         self.leaves, self.receipts, self.ids = [], [], set()
         self.runs, self.ended, self.approvals, self.used, self.plans, self.generations = {}, set(), [], set(), set(), {}
+        self.announced, self.seen = set(), set()
         self.statements = {digest_of(jws): jws for jws in evidence.get("statements", [])}
 
     def take(self, index, jws):
@@ -556,9 +597,13 @@ class Log:
         need(receipt.claims["jti"] not in self.ids, "REPLAY")
         self.ids.add(receipt.claims["jti"])
         need(not self.receipts or receipt.claims["iat"] >= self.receipts[-1].claims["iat"], "TIME")
+        need(index == 0 or receipt.key["kid"] in self.announced, "KEY_CHAIN")
+        if receipt.kind == "genesis":
+            self.announced |= {key["kid"] for key in receipt.predicate["keys"]}
         if receipt.kind == "key":
             for entry in receipt.change:
                 self.trust.keys[entry["kid"]] = entry
+                self.announced.add(entry["kid"])
         else:
             need(not any(e["role"] == "receipt" and e["from"] == index + 1 for e in self.trust.keys.values()), "KEY_CHAIN")
         getattr(self, "take_" + receipt.kind, lambda _: None)(receipt)
@@ -567,9 +612,12 @@ class Log:
 
     def take_policy(self, receipt):
         if "generation" in receipt.predicate:
-            self.generations[receipt.predicate["generation"]] = "sha256:" + receipt.claims["subject"][0]["digest"]["sha256"]
+            number, digest = receipt.predicate["generation"], "sha256:" + receipt.claims["subject"][0]["digest"]["sha256"]
+            need(self.generations.setdefault(number, digest) == digest, "POLICY_EPOCH")
 
     def take_approval(self, receipt):
+        need(receipt.predicate["statement"] not in self.seen, "APPROVAL_BIND")
+        self.seen.add(receipt.predicate["statement"])
         self.approvals.append(receipt)
         if receipt.predicate["statement"] in self.statements:
             check_statement(receipt, self.statements[receipt.predicate["statement"]], self.evidence.get("approvers", []))
@@ -581,19 +629,20 @@ class Log:
         need(run not in self.runs or self.runs[run].plan == decision.plan, "PAIR")
         if mine["result"] in ("allow", "pending"):
             need(self.generations.get(mine["generation"]) == mine["policy"], "POLICY_EPOCH")
-        if mine["result"] == "allow":
-            used = mine["approvals"]
-            if isinstance(used, dict):
-                given = [a for a in self.approvals if a.predicate["invocationId"] == run and a.predicate["verdict"] == "approve"]
-                used = [{"digest": a.digest, "index": a.index} for a in given]
-                need("sha256:" + sha256(canonical(used)).hex() == mine["approvals"]["digest"], "APPROVAL_BIND")
-            need((mine["requirement"] is None) == (not used), "APPROVAL_BIND")
-            for reference in used:
-                approval = next((a for a in self.approvals if a.digest == reference["digest"] and a.index == reference["index"]), None)
-                need(approval is not None, "APPROVAL_BIND")
-                check_use(decision, approval)
-                need(approval.digest not in self.used, "APPROVAL_BIND")
-                self.used.add(approval.digest)
+        used, requirement, allow = mine["approvals"], mine["requirement"], mine["result"] == "allow"
+        if isinstance(used, dict):
+            given = [a for a in self.approvals if a.predicate["invocationId"] == run and a.predicate["verdict"] == "approve"]
+            used = [{"digest": a.digest, "index": a.index} for a in given if a.predicate["requirement"] == requirement]
+            need("sha256:" + sha256(canonical(used)).hex() == mine["approvals"]["digest"], "APPROVAL_BIND")
+        need(not used if requirement is None else used or not allow, "APPROVAL_BIND")
+        need(len({reference["digest"] for reference in used}) == len(used), "APPROVAL_BIND")
+        for reference in used:
+            approval = next((a for a in self.approvals if a.digest == reference["digest"] and a.index == reference["index"]), None)
+            need(approval is not None, "APPROVAL_BIND")
+            check_use(decision, approval)
+            need(approval.digest not in self.used, "APPROVAL_BIND")
+        if allow:
+            self.used |= {reference["digest"] for reference in used}
         self.runs[run] = decision
 
     def take_outcome(self, outcome):
