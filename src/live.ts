@@ -1,14 +1,14 @@
-import { readFileSync, watch } from 'node:fs'
-import { dirname } from 'node:path'
+import { readFile } from 'node:fs/promises'
 import type { Logger } from 'pino'
 import type { ArtifactStore } from './artifact/artifact.ts'
 import { type Config, loadConfig } from './config.ts'
 import { digestJson } from './digest.ts'
-import { WritError } from './error.ts'
+import { systemCode, WritError } from './error.ts'
 import type { Ledger } from './ledger/ledger.ts'
 import { inTurn } from './path/turn.ts'
 import { type Catalog, loadCatalog } from './plan/catalog.ts'
 import { approversAccount } from './receipt/account.ts'
+import { follow } from './watch.ts'
 
 /** The configuration and the catalog in force. Each is replaced as a whole, so every decision sees one consistent state. */
 export interface Live {
@@ -19,10 +19,10 @@ export interface Live {
   reload(): Promise<void>
   /** Writes what is owed: the receipt of a changed set of approvers that found no room before. */
   settle(): Promise<void>
-  close(): void
+  close(): Promise<void>
 }
 
-/** Follows `writ.yaml` and the catalog. `changed` is called with each configuration before it takes effect. */
+/** Follows `writ.yaml` and the catalog. `changed` is called with each configuration before it takes effect, `applied` after. */
 export async function openLive(
   first: Config,
   parts: {
@@ -30,11 +30,28 @@ export async function openLive(
     readonly artifacts: ArtifactStore
     readonly log: Logger
     readonly changed: (next: Config) => void
+    readonly applied: () => void
   },
 ): Promise<Live> {
   const { ledger, artifacts, log } = parts
   let config = first
-  let catalog = loadCatalog(first.catalog, first.limits)
+  const files = (): readonly string[] => [config.path, config.catalog]
+  // Before the catalog is read, so that no edit falls between the two.
+  const follower = await follow({
+    paths: files,
+    state: async () => JSON.stringify(await Promise.all(files().map(contents))),
+    changed: async () =>
+      await reload().catch((failure: unknown) =>
+        log.error({ err: failure }, 'the configuration could not be read again'),
+      ),
+  })
+  let catalog: Catalog
+  try {
+    catalog = loadCatalog(first.catalog, first.limits)
+  } catch (failure) {
+    await follower.close()
+    throw failure
+  }
   let problem: string | null = null
   await storeCatalogFiles(catalog, artifacts)
   await noteApprovers(ledger, config)
@@ -58,6 +75,7 @@ export async function openLive(
       }
       catalog = nextCatalog
       problem = null
+      parts.applied()
     } catch (failure) {
       if (!(failure instanceof WritError)) throw failure
       problem = failure.message
@@ -67,20 +85,13 @@ export async function openLive(
     // Who may approve no more is out at once; that it could not be written now is owed, and the clockwork asks again.
     await noteApprovers(ledger, config)
   }
-  const watcher = watchFiles(
-    [first.path, first.catalog],
-    () =>
-      void reload().catch((failure: unknown) =>
-        log.error({ err: failure }, 'the configuration could not be read again'),
-      ),
-  )
   return {
     config: () => config,
     catalog: () => catalog,
     problem: () => problem,
     reload,
     settle: async () => await inTurn('reload', async () => await noteApprovers(ledger, config)),
-    close: () => watcher.close(),
+    close: async () => await follower.close(),
   }
 }
 
@@ -109,33 +120,13 @@ async function noteApprovers(ledger: Ledger, config: Config): Promise<void> {
   )
 }
 
-/** Calls back after one of the files was written or replaced; editors do either. */
-function watchFiles(files: readonly string[], changed: () => void): { close(): void } {
-  const contents = (): string => files.map((file) => readOrNothing(file)).join('\u0000')
-  let known = contents()
-  let timer: NodeJS.Timeout | undefined
-  const look = (): void => {
-    clearTimeout(timer)
-    timer = setTimeout(() => {
-      const now = contents()
-      if (now === known) return
-      known = now
-      changed()
-    }, 150)
-  }
-  const watchers = [...new Set(files.map((file) => dirname(file)))].map((folder) => watch(folder, look))
-  return {
-    close() {
-      clearTimeout(timer)
-      for (const watcher of watchers) watcher.close()
-    },
-  }
-}
-
-function readOrNothing(file: string): string {
+/** The text of a file, or why there is none. */
+async function contents(file: string): Promise<string | { readonly unreadable: string }> {
   try {
-    return readFileSync(file, 'utf8')
-  } catch {
-    return ''
+    return await readFile(file, 'utf8')
+  } catch (error) {
+    const unreadable = systemCode(error)
+    if (unreadable === null) throw error
+    return { unreadable }
   }
 }

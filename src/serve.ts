@@ -30,7 +30,7 @@ import { openStorage } from './path/storage.ts'
 import { openTransfers } from './path/transfer.ts'
 import { inTurn } from './path/turn.ts'
 import { openEngine } from './policy/engine.ts'
-import { openGenerations } from './policy/generation.ts'
+import { type Generations, openGenerations } from './policy/generation.ts'
 import type { Generation } from './policy/policy.ts'
 import { compilePacks } from './policy/tools.ts'
 import { policyAccount } from './receipt/account.ts'
@@ -87,8 +87,16 @@ export async function serve(
     await ledger.append({ kind: 'sign', execution: null, account: due })
 
   const identity = openIdentity({ ledger, clock: systemClock, log, oauth: config.oauth })
-  const live = await openLive(config, { ledger, artifacts, log, changed: (next) => identity.configure(next.oauth) })
-  /** A receipt that found no room is owed still: the clockwork asks again, until the generation in force is accounted for. */
+  let policies: Generations | null = null
+  const live = await openLive(config, {
+    ledger,
+    artifacts,
+    log,
+    changed: (next) => identity.configure(next.oauth),
+    // What is attached, and as what, stands in writ.yaml too.
+    applied: () => void policies?.refresh(),
+  })
+  /** Nothing is decided by a generation before its receipt is durable. */
   async function noteGeneration(generation: Generation): Promise<void> {
     await inTurn('generation', async () => {
       // Unchanged since the broker ran last: already accounted for.
@@ -111,9 +119,10 @@ export async function serve(
     onRefused: (findings) =>
       log.error(
         { findings: findings.slice(0, 20) },
-        'a policy edit was refused; the earlier generation stays in force',
+        'a policy edit was refused; what decided before goes on in its place',
       ),
   })
+  policies = generations
 
   const listening = Promise.withResolvers<void>()
   const host = startRunHost({
@@ -235,7 +244,7 @@ export async function serve(
   const stop = async (): Promise<void> => {
     stopping ??= (async () => {
       clearInterval(ticker)
-      live.close()
+      await live.close()
       await transfers.close()
       await http?.close()
       await loopback.close()
@@ -299,7 +308,6 @@ export async function serve(
     // The log first: what fails below is written to it once a second. Standard output is the log of a detached broker.
     turnLog(folder.log, 1)
     await expire(parts)
-    if (engine.generation !== null) await noteGeneration(engine.generation)
     await live.settle()
     await transfers.tick()
     if (Date.now() - lastSweep >= 3_600_000) {

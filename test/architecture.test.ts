@@ -21,7 +21,17 @@ const order = [
   'path',
 ]
 const edges = ['mcp', 'http', 'control', 'cli']
-const base = new Set(['error.ts', 'id.ts', 'clock.ts', 'digest.ts', 'module.ts', 'json.ts', 'jws.ts', 'yaml.ts'])
+const base = new Set([
+  'error.ts',
+  'id.ts',
+  'clock.ts',
+  'digest.ts',
+  'module.ts',
+  'json.ts',
+  'jws.ts',
+  'yaml.ts',
+  'watch.ts',
+])
 const composition = new Set([
   'main.ts',
   'config.ts',

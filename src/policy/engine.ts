@@ -24,13 +24,22 @@ export interface EngineOptions {
 /** Evaluates the packs of one generation for every phase. Used by the broker and, for phase `egress`, by the run host. */
 export interface Engine extends Policy {
   /**
-   * Puts a generation in force; decisions asked for before keep theirs. Rejects `invalid_policy` where a module is refused
-   * (reference/policy.md §1.6) or a digest does not hold, and the generation before stays.
+   * Makes a generation ready: nothing is decided by it before `enforce`. Rejects `invalid_policy` where a module is refused
+   * (reference/policy.md §1.6) or a digest does not hold.
    */
+  prepare(generation: Generation): Promise<Prepared>
+  /** Prepares a generation and puts it in force. */
   load(generation: Generation): Promise<void>
   /** Never rejects. */
   decide(input: PolicyInput): Promise<Decision>
   close(): Promise<void>
+}
+
+/** A generation that is ready. One of the two is called, once. */
+export interface Prepared {
+  /** Puts it in force; decisions asked for before keep theirs. */
+  enforce(): void
+  drop(): void
 }
 
 /** A generation whose modules the workers hold under the number `set`. */
@@ -41,9 +50,13 @@ interface Loaded {
   pending: number
 }
 
-/** What names a generation beside its number: the canonical list of its packs. */
-export function generationDigest(packs: readonly Pick<CompiledPack, 'pack' | 'layer' | 'kind' | 'digest'>[]): Digest {
-  return digestJson(packs.map(({ pack, layer, kind, digest }) => ({ pack, layer, kind, digest })))
+/** What names a generation beside its number: the canonical list of its packs, with where their rules stand and what they say. */
+export function generationDigest(
+  packs: readonly Pick<CompiledPack, 'pack' | 'layer' | 'kind' | 'digest' | 'rules'>[],
+): Digest {
+  return digestJson(
+    packs.map(({ pack, layer, kind, digest, rules }) => ({ pack, layer, kind, digest, rules: digestJson(rules) })),
+  )
 }
 
 function checkGeneration({ packs, digest }: Generation): void {
@@ -97,8 +110,9 @@ export function openEngine(options: EngineOptions): Engine {
     if (loaded !== current && loaded.pending === 0) pool.drop(loaded.set)
   }
 
-  const swap = async (generation: Generation): Promise<void> => {
-    if (current?.generation.digest === generation.digest && current.generation.number === generation.number) return
+  const prepare = async (generation: Generation): Promise<Prepared> => {
+    if (current?.generation.digest === generation.digest && current.generation.number === generation.number)
+      return { enforce: () => undefined, drop: () => undefined }
     checkGeneration(generation)
     const modules = await Promise.all(generation.packs.map(compile))
     const set = ++sets
@@ -107,9 +121,14 @@ export function openEngine(options: EngineOptions): Engine {
       const pack = generation.packs[fault.pack]?.pack
       throw new WritError('invalid_policy', pack === undefined ? fault.message : `pack ${pack}: ${fault.message}`)
     }
-    const before = current
-    current = { generation, set, pending: 0 }
-    if (before !== null) release(before)
+    return {
+      enforce() {
+        const before = current
+        current = { generation, set, pending: 0 }
+        if (before !== null) release(before)
+      },
+      drop: () => pool.drop(set),
+    }
   }
 
   const evaluate = async (loaded: Loaded, text: string, input: PolicyInput): Promise<Merged> => {
@@ -136,9 +155,11 @@ export function openEngine(options: EngineOptions): Engine {
     get generation() {
       return current?.generation ?? null
     },
+    prepare,
     async load(generation) {
       const mine = loading.then(async () => {
-        await swap(generation)
+        const ready = await prepare(generation)
+        ready.enforce()
       })
       loading = mine.catch(() => undefined)
       await mine

@@ -1,25 +1,25 @@
-import { mkdir, open, readFile, rename, rm } from 'node:fs/promises'
-import { join } from 'node:path'
-import { digestOf } from '../digest.ts'
 import type { Digest } from '../digest.ts'
-import { WritError, systemCode } from '../error.ts'
+import { WritError } from '../error.ts'
+import { follow } from '../watch.ts'
 import { generationDigest } from './engine.ts'
-import type { Engine } from './engine.ts'
+import type { Engine, Prepared } from './engine.ts'
+import { keepGeneration, readGeneration } from './kept.ts'
+import { packSignature } from './pack.ts'
 import type { Attachment, CompiledPack, Generation } from './policy.ts'
-import type { PolicyFinding, compilePacks } from './tools.ts'
-import { followFolders } from './watch.ts'
+import type { Compiled, PolicyFinding, compilePacks } from './tools.ts'
 
 export interface GenerationsOptions {
   /** As the configuration has them now; asked at every reload. */
   attachments(): readonly Attachment[]
+  /** Of the compiler's output, and in `modules/` and `generations/` of all that ever decided, for replay. */
   readonly cacheDir: string
   readonly engine: Engine
   readonly compile: typeof compilePacks
   /** The last generation there was, or null in a new data folder: unchanged packs are that one again. */
   readonly last: { readonly number: number; readonly digest: Digest } | null
-  /** After the generation is in force. Where it rejects, `reload` rejects and the generation stays. */
+  /** Before the generation decides anything: accounts for it, durably. Where it rejects, so does `reload`, and the one before goes on. */
   onChange(generation: Generation): void | Promise<void>
-  /** An edit that was refused, with file and line. The generation before stays in force. */
+  /** An edit that was refused, with file and line: what decided before goes on in its place. */
   onRefused(findings: readonly PolicyFinding[]): void
 }
 
@@ -38,48 +38,15 @@ export type Reloaded =
   | { readonly ok: false; readonly findings: readonly PolicyFinding[] }
 
 export interface Generations {
-  /** Compiles what is attached and puts it in force when it is good. Rejects only where `onChange` or the disk does. */
+  /**
+   * Compiles what is attached and puts it in force when it is good. A team's pack that is broken goes on as it was, and the
+   * rest comes into force: a team cannot hold back what the organisation tightens. Rejects only where `onChange` does.
+   */
   reload(): Promise<Reloaded>
+  /** `reload` for who only heard of a change: what failed by no fault of the packs is tried again. */
+  refresh(): Promise<void>
   status(): GenerationStatus
   close(): Promise<void>
-}
-
-function modulePath(cacheDir: string, digest: Digest): string {
-  return join(cacheDir, 'modules', `${digest.slice('sha256:'.length)}.wasm`)
-}
-
-/** Written once and durably, before the module decides anything: a decision without its module cannot be replayed. */
-async function keepModule(cacheDir: string, pack: CompiledPack): Promise<void> {
-  const path = modulePath(cacheDir, pack.digest)
-  const kept = await readModule(cacheDir, pack.digest)
-  if (kept !== null) return
-  const folder = join(cacheDir, 'modules')
-  await mkdir(folder, { recursive: true, mode: 0o700 })
-  const draft = `${path}.${process.pid}.tmp`
-  try {
-    const file = await open(draft, 'w', 0o600)
-    try {
-      await file.writeFile(pack.module)
-      await file.sync()
-    } finally {
-      await file.close()
-    }
-    await rename(draft, path)
-  } catch (error) {
-    await rm(draft, { force: true })
-    throw error
-  }
-}
-
-/** A module that decided once, for replay; null where it is not kept or its bytes are not what the digest names. */
-export async function readModule(cacheDir: string, digest: Digest): Promise<Uint8Array | null> {
-  try {
-    const bytes = await readFile(modulePath(cacheDir, digest))
-    return digestOf(bytes) === digest ? bytes : null
-  } catch (error) {
-    if (systemCode(error) === 'ENOENT') return null
-    throw error
-  }
 }
 
 const notLoaded = 'not_loaded'
@@ -88,6 +55,28 @@ const retryMs = 2000
 function fault(error: unknown): PolicyFinding {
   const message = error instanceof WritError ? error.message : 'the policies could not be compiled'
   return { file: '', line: 0, column: 0, level: 'error', code: notLoaded, message }
+}
+
+/**
+ * The attached packs with each broken one as it decided last; null where one is the organisation's, or did not decide in
+ * the same place.
+ */
+function withHeld(
+  attached: readonly Attachment[],
+  { good, broken }: Extract<Compiled, { ok: false }>,
+  last: readonly CompiledPack[],
+): readonly CompiledPack[] | null {
+  const packs: CompiledPack[] = []
+  for (const attachment of attached) {
+    const isSame = ({ pack, layer, kind }: CompiledPack): boolean =>
+      pack === attachment.pack && layer === attachment.layer && kind === attachment.kind
+    if (broken.includes(attachment) && attachment.layer === 'org') return null
+    const from = broken.includes(attachment) ? last : good
+    const found = from.find(isSame)
+    if (found === undefined) return null
+    packs.push(found)
+  }
+  return packs
 }
 
 /** Compiles and loads the attached packs, then follows their folders: an edit is in force within a second. */
@@ -108,45 +97,56 @@ export async function openGenerations(options: GenerationsOptions): Promise<Gene
     if (JSON.stringify(findings) !== known) options.onRefused(findings)
     // Nobody edits a file because a disk was full: what failed by no fault of the packs is tried again.
     clearTimeout(again)
-    if (findings.some((finding) => finding.code === notLoaded)) again = setTimeout(() => void follow(), retryMs).unref()
+    if (findings.some((finding) => finding.code === notLoaded))
+      again = setTimeout(() => void refresh(), retryMs).unref()
     return { ok: false, findings }
   }
 
+  /** What decided last: now, or before this start. */
+  const lastPacks = async (): Promise<readonly CompiledPack[]> => {
+    if (current !== null || options.last === null) return current?.packs ?? []
+    return (await readGeneration(options.cacheDir, options.last.digest)) ?? []
+  }
+
   const attempt = async (): Promise<Reloaded> => {
-    let compiled: Awaited<ReturnType<typeof compilePacks>>
+    const attached = options.attachments()
+    let compiled: Compiled
+    let packs: readonly CompiledPack[] | null
     try {
-      compiled = await options.compile(options.attachments(), { cacheDir: options.cacheDir, signal: stop.signal })
+      compiled = await options.compile(attached, { cacheDir: options.cacheDir, signal: stop.signal })
+      packs = compiled.ok ? compiled.packs : withHeld(attached, compiled, await lastPacks())
     } catch (error) {
       return refuse([fault(error)])
     }
-    if (!compiled.ok) return refuse(compiled.findings)
-    const { packs } = compiled
-    const digest = generationDigest(packs)
-    if (current?.digest === digest) {
+    if (packs === null) return refuse(compiled.ok ? [] : compiled.findings)
+    const settled = (generation: Generation, changed: boolean): Reloaded => {
+      if (!compiled.ok) return refuse(compiled.findings)
       refused = []
       warnings = compiled.warnings
-      return { ok: true, generation: current, changed: false }
+      return { ok: true, generation, changed }
     }
+    const digest = generationDigest(packs)
+    if (current?.digest === digest) return settled(current, false)
     const same = current === null && options.last?.digest === digest
     const generation: Generation = { number: same ? number : number + 1, digest, packs }
+    let ready: Prepared
     try {
-      for (const pack of packs) await keepModule(options.cacheDir, pack)
-      await options.engine.load(generation)
+      await keepGeneration(options.cacheDir, generation)
+      ready = await options.engine.prepare(generation)
     } catch (error) {
       return refuse([fault(error)])
     }
     try {
       await options.onChange(generation)
     } catch (error) {
-      // No receipt names it, so it decides nothing: the earlier one goes on.
-      if (current !== null) await options.engine.load(current)
+      // No receipt names it, so it decides nothing.
+      ready.drop()
       throw error
     }
+    ready.enforce()
     number = generation.number
     current = generation
-    refused = []
-    warnings = compiled.warnings
-    return { ok: true, generation, changed: true }
+    return settled(generation, true)
   }
 
   /** One at a time; whoever asks while one runs gets the one after, which has read what they wrote. */
@@ -167,7 +167,7 @@ export async function openGenerations(options: GenerationsOptions): Promise<Gene
     return await queued
   }
 
-  const follow = async (): Promise<void> => {
+  const refresh = async (): Promise<void> => {
     try {
       await reload()
     } catch (error) {
@@ -176,7 +176,12 @@ export async function openGenerations(options: GenerationsOptions): Promise<Gene
   }
 
   // Before the first compilation reads the folders, so that no edit falls between the two.
-  const followed = await followFolders(() => options.attachments().map(({ path }) => path), follow)
+  const followed = await follow({
+    paths: () => options.attachments().map(({ path }) => path),
+    state: async () =>
+      JSON.stringify(await Promise.all(options.attachments().map(async (one) => [one, await packSignature(one.path)]))),
+    changed: refresh,
+  })
 
   try {
     await reload()
@@ -188,6 +193,7 @@ export async function openGenerations(options: GenerationsOptions): Promise<Gene
 
   return {
     reload,
+    refresh,
     status: () => ({
       generation: current === null ? null : { number: current.number, digest: current.digest },
       packs: (current?.packs ?? []).map(({ pack, layer, kind, digest }) => ({ pack, layer, kind, digest })),

@@ -1,4 +1,5 @@
-import { readdir, readFile, stat } from 'node:fs/promises'
+import type { Dirent } from 'node:fs'
+import { lstat, readdir, readFile, stat } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { systemCode } from '../error.ts'
 import type { Attachment } from './policy.ts'
@@ -26,6 +27,7 @@ export interface PackSource {
   readonly attachment: Attachment
   /** Sorted by path. */
   readonly files: readonly PackFile[]
+  readonly warnings: readonly PolicyFinding[]
 }
 
 /** The entry point every pack's module has, and the only one. */
@@ -141,20 +143,21 @@ export async function readPack(attachment: Attachment): Promise<Read> {
     for (const entry of (await readdir(folder, { withFileTypes: true })).sort((a, b) => (a.name < b.name ? -1 : 1))) {
       if (findings.length > 20) return
       const path = join(folder, entry.name)
-      if (entry.isDirectory()) {
-        if (!entry.name.startsWith('.')) await walk(path, `${virtual}/${entry.name}`, depth + 1)
-      } else if (entry.name.endsWith('.rego')) {
-        if (entry.name.startsWith('.')) {
-          findings.push({
-            file: path,
-            line: 0,
-            column: 0,
-            level: 'warning',
-            code: 'hidden_file',
-            message: 'the file is hidden and not read',
-          })
-        } else if (!entry.isFile()) {
+      const hidden = entry.name.startsWith('.')
+      if (hidden) {
+        if (await holdsPolicies(entry, path)) {
+          const message = entry.isDirectory() ? 'the folder is hidden and not read' : 'the file is hidden and not read'
+          findings.push({ file: path, line: 0, column: 0, level: 'warning', code: 'hidden_file', message })
+        }
+      } else if (entry.isDirectory()) {
+        await walk(path, `${virtual}/${entry.name}`, depth + 1)
+      } else if (await isLinkedFolder(entry, path)) {
+        refuse(path, 'not_a_file', 'a link to a folder is not followed; put the folder itself here')
+      } else if (isPolicyName(entry.name)) {
+        if (!entry.isFile()) {
           refuse(path, 'not_a_file', 'only regular files are read, no links')
+        } else if (!entry.name.endsWith('.rego')) {
+          refuse(path, 'file_name', 'the name has to end in ".rego", in lower case')
         } else if (!/^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(entry.name)) {
           refuse(path, 'file_name', 'the name has other characters than letters, digits, ".", "_" and "-"')
         } else {
@@ -171,11 +174,51 @@ export async function readPack(attachment: Attachment): Promise<Read> {
     if (code === null) throw error
     refuse(attachment.path, 'unreadable', `the folder cannot be read (${code})`)
   }
-  if (findings.length === 0 && files.every((file) => isTestFile(file.path))) {
+  if (!findings.some(({ level }) => level === 'error') && files.every((file) => isTestFile(file.path))) {
     refuse(attachment.path, 'empty_pack', 'the folder holds no .rego file with rules')
   }
   if (findings.some((finding) => finding.level === 'error')) return { ok: false, findings }
-  return { ok: true, source: { attachment, files } }
+  return { ok: true, source: { attachment, files, warnings: findings } }
+}
+
+/** Whatever somebody may take for a file of policies, readable or not. */
+function isPolicyName(name: string): boolean {
+  return /\.rego$/i.test(name)
+}
+
+async function isLinkedFolder(entry: Dirent, path: string): Promise<boolean> {
+  if (!entry.isSymbolicLink()) return false
+  try {
+    return (await stat(path)).isDirectory()
+  } catch (error) {
+    // It leads nowhere, so there is nothing in it to be missed.
+    if (systemCode(error) === null) throw error
+    return false
+  }
+}
+
+async function holdsPolicies(entry: Dirent, path: string): Promise<boolean> {
+  if (!entry.isDirectory()) return isPolicyName(entry.name)
+  return (await readdir(path, { recursive: true })).some(isPolicyName)
+}
+
+/**
+ * Names, kinds, sizes and times of what `readPack` looks at below a folder: another text where it may find something else.
+ * The cause where the folder cannot be read, so that its return is a change.
+ */
+export async function packSignature(folder: string): Promise<string> {
+  try {
+    const lines: string[] = []
+    for (const entry of await readdir(folder, { recursive: true, withFileTypes: true })) {
+      if (!entry.isSymbolicLink() && !isPolicyName(entry.name)) continue
+      const path = join(entry.parentPath, entry.name)
+      const { mode, size, mtimeMs, ctimeMs, ino } = await lstat(path)
+      lines.push([path, mode, size, mtimeMs, ctimeMs, ino].join(' '))
+    }
+    return lines.sort().join('\n')
+  } catch (error) {
+    return systemCode(error) ?? 'unreadable'
+  }
 }
 
 /** Lines that begin a rule of an output set. By text: test files are no part of what is compiled. */
@@ -221,40 +264,4 @@ export async function attachFolder(folder: string): Promise<Attachment> {
     if (systemCode(error) === null) throw error
   }
   return { pack, layer: 'team', kind: 'grant', path: folder }
-}
-
-/**
- * The generated module with the entry point. It gathers the pack's sets into one object that has every key, names each
- * rule by `{id, title, code, remedy}`, and puts null where an element leaves an optional field out. Every reading of an
- * element goes through object.get: an element must never vanish because a part of it is missing.
- */
-export function wrapper(pack: string): PackFile {
-  const sets = setNames.map(
-    (set) => `\t"${set}": {element | some x in data.writ.pack.${pack}.${set}; element := ${element(set)}},`,
-  )
-  const text = `package writ
-
-main := {
-${sets.join('\n')}
-}
-
-named(kind_code, rule) := {
-	"id": object.get(rule, ["custom", "id"], ""),
-	"title": object.get(rule, "title", ""),
-	"code": object.get(rule, ["custom", "code"], kind_code),
-	"remedy": object.get(rule, ["custom", "remedy"], ""),
-}
-`
-  return { path: 'writ/main.rego', text }
-}
-
-function element(set: SetName): string {
-  const rule = `named("${defaultCodes[set]}", object.get(x, "rule", {}))`
-  // object.union merges deeply, so the raw rule has to go first.
-  if (set === 'limit') return `object.union(object.remove(x, ["rule"]), {"rule": ${rule}})`
-  const { required, optional } = elementKeys[set]
-  const rest = [...required, ...optional].map(
-    (key) => `"${key}": object.get(x, "${key}", ${key === 'properties' ? '{}' : 'null'})`,
-  )
-  return `{${[`"rule": ${rule}`, ...rest].join(', ')}}`
 }

@@ -265,6 +265,7 @@ export function openPool(options: { readonly threads: number; readonly deadlineM
     },
     drop(set) {
       modules.delete(set)
+      if (set === newest) newest = Math.max(0, ...modules.keys())
       for (const slot of slots) if (slot.sets.delete(set)) post(slot, { kind: 'drop', set })
     },
     async close() {

@@ -1,11 +1,12 @@
 import { digestOf } from '../digest.ts'
 import type { Json } from '../digest.ts'
 import { clean, lint } from './lint.ts'
-import { entrypoint, isTestFile, readPack, realPath, setNames, wrapper } from './pack.ts'
+import { entrypoint, isTestFile, readPack, realPath, setNames } from './pack.ts'
 import type { PackFile, PackSource, PolicyFinding } from './pack.ts'
 import type { Attachment, CompiledPack, PolicyInput } from './policy.ts'
 import { ask, tools } from './tools-process.ts'
 import type { Answer, Reply, ToolsOptions } from './tools-process.ts'
+import { wrapper } from './wrapper.ts'
 
 export { attachFolder } from './pack.ts'
 export type { PackFile, PolicyFinding } from './pack.ts'
@@ -13,7 +14,13 @@ export type { ToolsOptions } from './tools-process.ts'
 
 export type Compiled =
   | { readonly ok: true; readonly packs: readonly CompiledPack[]; readonly warnings: readonly PolicyFinding[] }
-  | { readonly ok: false; readonly findings: readonly PolicyFinding[] }
+  /** `good` are the packs that compiled all the same, `broken` the attachments that did not. */
+  | {
+      readonly ok: false
+      readonly findings: readonly PolicyFinding[]
+      readonly good: readonly CompiledPack[]
+      readonly broken: readonly Attachment[]
+    }
 
 export interface PackTest {
   readonly pack: string
@@ -48,7 +55,7 @@ function packRequest(
 }
 
 interface Examined {
-  readonly source: PackSource
+  readonly attachment: Attachment
   readonly reply: Reply | null
   readonly findings: readonly PolicyFinding[]
   readonly rules: CompiledPack['rules']
@@ -66,9 +73,9 @@ function examine(source: PackSource, answer: Answer): Examined {
       code: answer.code,
       message,
     }
-    return { source, reply: null, findings: [finding], rules: {} }
+    return { attachment, reply: null, findings: [finding], rules: {} }
   }
-  return { source, reply: answer.reply, ...lint(attachment, answer.reply.facts ?? null, answer.reply.problems) }
+  return { attachment, reply: answer.reply, ...lint(attachment, answer.reply.facts ?? null, answer.reply.problems) }
 }
 
 async function examineAll(
@@ -76,27 +83,35 @@ async function examineAll(
   attachments: readonly Attachment[],
   options: ToolsOptions,
   more: { readonly input?: unknown; readonly filter?: string } = {},
-): Promise<{ readonly findings: PolicyFinding[]; readonly examined: readonly Examined[] }> {
-  const findings: PolicyFinding[] = []
+): Promise<{ readonly findings: readonly PolicyFinding[]; readonly examined: readonly Examined[] }> {
+  const unread: Examined[] = []
   const sources: PackSource[] = []
   const names = new Set<string>()
   for (const attachment of attachments) {
     const read = await readPack(attachment)
     if (names.has(attachment.pack)) {
       const message = `two packs are named "${attachment.pack}"`
-      findings.push({ file: attachment.path, line: 0, column: 0, level: 'error', code: 'duplicate_pack', message })
+      const finding = {
+        file: attachment.path,
+        line: 0,
+        column: 0,
+        level: 'error',
+        code: 'duplicate_pack',
+        message,
+      } as const
+      unread.push({ attachment, reply: null, findings: [finding], rules: {} })
     } else if (read.ok) sources.push(read.source)
-    else findings.push(...read.findings)
+    else unread.push({ attachment, reply: null, findings: read.findings, rules: {} })
     names.add(attachment.pack)
   }
   const requests = sources.map((source) => packRequest(verb, source, more))
   const answers = await ask(requests, options, verb === 'check' || verb === 'build')
-  const examined = sources.flatMap((source, index) => {
+  const read = sources.flatMap((source, index) => {
     const answer = answers[index]
-    return answer === undefined ? [] : [examine(source, answer)]
+    const examined = answer === undefined ? null : examine(source, answer)
+    return examined === null ? [] : [{ ...examined, findings: [...source.warnings, ...examined.findings] }]
   })
-  for (const one of examined) findings.push(...one.findings)
-  return { findings, examined }
+  return { findings: [...unread, ...read].flatMap((one) => one.findings), examined: [...unread, ...read] }
 }
 
 function hasError(findings: readonly PolicyFinding[]): boolean {
@@ -104,27 +119,28 @@ function hasError(findings: readonly PolicyFinding[]): boolean {
 }
 
 /**
- * Compiles each attached pack to a module of its own with the entry point `writ/main`, in the order given. One error in
- * one pack refuses all: a generation is whole or not there. Unchanged packs come from `cacheDir` without starting a
- * process. Rejects only when aborted, or with `internal` where the package itself is damaged.
+ * Compiles each attached pack to a module of its own with the entry point `writ/main`, in the order given; an error in
+ * one refuses them together. Unchanged packs come from `cacheDir` without starting a process. Rejects only when aborted,
+ * or with `internal` where the package itself is damaged.
  */
 export async function compilePacks(attachments: readonly Attachment[], options: ToolsOptions): Promise<Compiled> {
   const { findings, examined } = await examineAll('build', attachments, options)
-  if (hasError(findings)) return { ok: false, findings }
-  const packs: CompiledPack[] = []
-  for (const { source, reply, rules } of examined) {
-    const { pack, layer, kind, path } = source.attachment
+  const made = new Map<Attachment, CompiledPack>()
+  const found = [...findings]
+  for (const { attachment, reply, rules, findings: own } of examined) {
+    if (hasError(own)) continue
+    const { pack, layer, kind, path } = attachment
     if (reply?.module === undefined) {
       const message = 'the compiler made no module'
-      return {
-        ok: false,
-        findings: [{ file: path, line: 0, column: 0, level: 'error', code: 'tools_failed', message }],
-      }
+      found.push({ file: path, line: 0, column: 0, level: 'error', code: 'tools_failed', message })
+      continue
     }
     const module = Uint8Array.from(Buffer.from(reply.module, 'base64'))
-    packs.push({ pack, layer, kind, module, digest: digestOf(module), rules })
+    made.set(attachment, { pack, layer, kind, module, digest: digestOf(module), rules })
   }
-  return { ok: true, packs, warnings: findings }
+  const packs = attachments.flatMap((attachment) => made.get(attachment) ?? [])
+  if (!hasError(found)) return { ok: true, packs, warnings: found }
+  return { ok: false, findings: found, good: packs, broken: attachments.filter((attachment) => !made.has(attachment)) }
 }
 
 /** The findings of `compilePacks` and those of the tests' files, without making a module. */
@@ -141,7 +157,7 @@ export async function testPacks(
   options: ToolsOptions & { readonly filter?: string },
 ): Promise<{ readonly findings: readonly PolicyFinding[]; readonly tests: readonly PackTest[] }> {
   const { findings, examined } = await examineAll('test', attachments, options, { filter: options.filter ?? '' })
-  const tests = examined.flatMap(({ source: { attachment }, reply }) =>
+  const tests = examined.flatMap(({ attachment, reply }) =>
     (reply?.tests ?? []).map((test) => ({
       pack: attachment.pack,
       name: test.name.replace(/^data\.writ\.pack\./, ''),

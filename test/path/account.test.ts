@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { afterAll, expect, it, onTestFinished, vi } from 'vitest'
+import { afterAll, expect, it, onTestFinished } from 'vitest'
 import { digestJson } from '../../src/digest.ts'
 import { WritError } from '../../src/error.ts'
 import type { Entry, Ledger } from '../../src/ledger/ledger.ts'
@@ -36,18 +36,6 @@ it('accounts later for a change of approvers that found no room, and lets nobody
   allow()
   await until(() => views.approverSet() === set)
 })
-
-it('accounts later for a policy that came into force when there was no room for its receipt', async () => {
-  const before = views.generation()?.digest
-  const allow = refuse((entry) => entry.kind === 'generation')
-  edit(join(world.broker.folder, 'policies', 'extra', 'extra.rego'), (text) =>
-    text.replace('asked by the test', 'asked again'),
-  )
-  await vi.waitUntil(() => world.parts.policy.generation?.digest !== before, { timeout: 15_000 })
-  expect(views.generation()?.digest).toBe(before)
-  allow()
-  await until(() => views.generation()?.digest === world.parts.policy.generation?.digest)
-}, 20_000)
 
 it('closes the approvals that ran out, though one of them cannot be closed', async () => {
   const ids: (string | undefined)[] = []

@@ -1,12 +1,13 @@
 import { digestOf } from '../../src/digest.ts'
-import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { openEngine } from '../../src/policy/engine.ts'
 import type { Engine } from '../../src/policy/engine.ts'
-import { openGenerations, readModule } from '../../src/policy/generation.ts'
+import { openGenerations } from '../../src/policy/generation.ts'
 import type { Generations, GenerationsOptions } from '../../src/policy/generation.ts'
+import { readGeneration, readModule } from '../../src/policy/kept.ts'
 import type { Attachment, Generation } from '../../src/policy/policy.ts'
 import { compilePacks } from '../../src/policy/tools.ts'
 import type { PolicyFinding } from '../../src/policy/tools.ts'
@@ -133,6 +134,101 @@ ${rule('ST-3', 'warn contains {"rule": rego.metadata.rule(), "message": "x"}')}`
     expect(packs.status()).toMatchObject({ generation: { number: 2 }, refused: [] })
   })
 
+  it('[G-generation-receipt] decide nothing before they are accounted for, and nothing where that fails', async () => {
+    await write(granting)
+    let account: () => Promise<void> = async () => await Promise.resolve()
+    const packs = await start({ onChange: async () => await account() })
+    const accounting = Promise.withResolvers<void>()
+    const asked = Promise.withResolvers<void>()
+    account = async () => {
+      asked.resolve()
+      await accounting.promise
+    }
+    await write(denying)
+    await asked.promise
+    expect(engine.generation?.number).toBe(1)
+    expect(await effect()).toBe('allow')
+    accounting.reject(new Error('the disk is full'))
+    await expect.poll(() => packs.status().refused.length).toBe(1)
+    expect(engine.generation?.number).toBe(1)
+    expect(await effect()).toBe('allow')
+    account = async () => await Promise.resolve()
+    await expect.poll(effect).toBe('deny')
+    expect(packs.status()).toMatchObject({ generation: { number: 2 }, refused: [] })
+  })
+
+  it('[G-policy-reload] take over what the organisation changed though a pack of a team is broken, which goes on as it was', async () => {
+    await write(granting)
+    const orgFolder = join(folder.path, 'org')
+    await mkdir(orgFolder)
+    const writeOrg = async (rules: string): Promise<void> =>
+      await writeFile(join(orgFolder, 'rules.rego'), `package writ.pack.org\n\n${rules}`)
+    await writeOrg(rule('O-1', 'deny contains {"rule": rego.metadata.rule()} if input.action.name == "never"'))
+    const attachments: Attachment[] = [
+      { pack: 'org', layer: 'org', kind: 'guard', path: orgFolder },
+      { pack: 'starter', layer: 'team', kind: 'grant', path: packFolder() },
+    ]
+    let packs = await start({ attachments: () => attachments })
+    expect(await effect()).toBe('allow')
+    const team = engine.generation?.packs[1]?.digest
+
+    await write(broken)
+    await expect.poll(() => packs.status().refused.length).toBeGreaterThan(0)
+    expect(packs.status().generation?.number).toBe(1)
+    await writeOrg(rule('O-1', 'deny contains {"rule": rego.metadata.rule()} if input.action.name == "list_targets"'))
+    await expect.poll(effect).toBe('deny')
+    expect(engine.generation?.packs.map(({ digest }) => digest)[1]).toBe(team)
+    expect(packs.status()).toMatchObject({
+      generation: { number: 2 },
+    })
+
+    // Also by a broker that starts: what decided last is kept.
+    const last = packs.status().generation
+    await packs.close()
+    await engine.close()
+    engine = openEngine({ threads: 1, deadlineMs: 2000 })
+    packs = await start({ attachments: () => attachments, last })
+    expect(packs.status()).toMatchObject({ generation: last, refused: [{ level: 'error' }, {}] })
+    expect(await effect()).toBe('deny')
+
+    // What the organisation itself breaks replaces nothing, and so does a pack put elsewhere.
+    await writeOrg(broken)
+    await packs.reload()
+    expect(packs.status().generation).toEqual(last)
+    await writeOrg(rule('O-1', 'deny contains {"rule": rego.metadata.rule()} if input.action.name == "never"'))
+    attachments[1] = { pack: 'starter', layer: 'team', kind: 'guard', path: packFolder() }
+    await packs.reload()
+    expect(packs.status().generation).toEqual(last)
+    attachments.pop()
+    attachments.push({ pack: 'starter', layer: 'team', kind: 'grant', path: packFolder() })
+    await expect.poll(effect).toBe('allow')
+  }, 60_000)
+
+  it('[G-policy-reload] follow what is attached, and as what', async () => {
+    await write(granting)
+    let attachment: Attachment = { pack: 'starter', layer: 'team', kind: 'grant', path: packFolder() }
+    const packs = await start({ attachments: () => [attachment] })
+    attachment = { ...attachment, layer: 'org' }
+    await expect.poll(() => packs.status().packs[0]?.layer).toBe('org')
+    expect(packs.status().generation?.number).toBe(2)
+    attachment = { ...attachment, kind: 'guard' }
+    await packs.refresh()
+    expect(packs.status().refused[0]?.code).toBe('guard_grants')
+  })
+
+  it('are another where a rule moved to another line, so that findings name where it stands', async () => {
+    await write(granting)
+    const packs = await start()
+    await write(`# one more line\n${granting}`)
+    await packs.reload()
+    expect(changes.map(({ packs: [pack] }) => pack?.rules['ST-1']?.at)).toEqual([
+      'starter/rules.rego:6',
+      'starter/rules.rego:7',
+    ])
+    expect(changes[0]?.packs[0]?.digest).toBe(changes[1]?.packs[0]?.digest)
+    expect(changes[0]?.digest).not.toBe(changes[1]?.digest)
+  })
+
   it('are not made anew where nothing changed', async () => {
     await write(granting)
     const packs = await start()
@@ -163,7 +259,7 @@ ${rule('ST-3', 'warn contains {"rule": rego.metadata.rule(), "message": "x"}')}`
     await until('the edit is in force', async () => (await effect()) === 'deny')
   })
 
-  it('keep each module that decided, by its digest, for replay', async () => {
+  it('[G-policy-replay] keep each module that decided, and where its rules stood, by digest', async () => {
     await write(granting)
     const packs = await start()
     await write(denying)
@@ -174,11 +270,26 @@ ${rule('ST-3', 'warn contains {"rule": rego.metadata.rule(), "message": "x"}')}`
         expect(await readModule(cacheDir(), digest)).toEqual(Buffer.from(module))
     }
     const [first] = changes[0]?.packs ?? []
-    if (first === undefined) throw new Error('no pack')
+    const made = changes[0]?.digest
+    if (first === undefined || made === undefined) throw new Error('no pack')
+    expect(await readGeneration(cacheDir(), made)).toEqual([{ ...first, module: Buffer.from(first.module) }])
+    const list = join(cacheDir(), 'generations', `${made.slice('sha256:'.length)}.json`)
+    const text = await readFile(list, 'utf8')
+    for (const changed of [
+      '',
+      '{}',
+      text.replace('rules.rego:6', 'rules.rego:7'),
+      text.replace('"guard"', '"grant"').slice(1),
+    ]) {
+      await writeFile(list, changed)
+      expect(await readGeneration(cacheDir(), made)).toBeNull()
+    }
+    await writeFile(list, text)
     const kept = (await readdir(join(cacheDir(), 'modules'))).map((name) => join(cacheDir(), 'modules', name))
     expect(kept.every((name) => name.endsWith('.wasm'))).toBe(true)
     for (const path of kept) await writeFile(path, 'something else')
     expect(await readModule(cacheDir(), first.digest)).toBeNull()
+    expect(await readGeneration(cacheDir(), made)).toBeNull()
     await rm(join(cacheDir(), 'modules'), { recursive: true })
     expect(await readModule(cacheDir(), first.digest)).toBeNull()
   })

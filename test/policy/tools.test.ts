@@ -428,6 +428,28 @@ describe('a hostile pack', () => {
     ])
   })
 
+  test('[G-policy-read-whole] with rules that would not be read is refused, and warned of where they are hidden', async () => {
+    const common = await pack('common', { 'c.rego': good.replace('pack.good', 'pack.common') })
+    const linking = await pack('linking', { 'a.rego': good.replace('pack.good', 'pack.linking') })
+    await symlink(common.path, join(linking.path, 'common'))
+    await symlink('nowhere', join(linking.path, 'README'))
+    const shouting = await pack('shouting', { 'a.rego': good.replace('pack.good', 'pack.shouting'), 'B.REGO': '' })
+    const hiding = await pack('hiding', {
+      'a.rego': good.replace('pack.good', 'pack.hiding'),
+      '.old/b.rego': '',
+      '.git/HEAD': '',
+      '.c.rego': '',
+    })
+    const compiled = await compilePacks([linking, shouting, hiding], { cacheDir })
+    if (compiled.ok) throw new Error('compiled')
+    expect(brief(compiled.findings, linking)).toEqual(['common:0 not_a_file'])
+    expect(brief(compiled.findings, shouting)).toEqual(['B.REGO:0 file_name'])
+    expect(compiled.broken).toEqual([linking, shouting])
+    const fine = await compilePacks([hiding], { cacheDir })
+    if (!fine.ok) throw new Error('refused')
+    expect(brief(fine.warnings, hiding)).toEqual(['.c.rego:0 hidden_file', '.old:0 hidden_file'])
+  })
+
   test('does not outlive a broker that was killed while it compiled', async () => {
     const module = fileURLToPath(new URL('../../src/policy/tools-child.ts', import.meta.url))
     const wasm = fileURLToPath(new URL('../../native/rego-tools/rego-tools.wasm.br', import.meta.url))
