@@ -11,21 +11,24 @@ import type { Program } from './executor.ts'
  * the broker's catalog would.
  */
 
-for (const runtime of [null, 'runsc']) {
-  const name = `docker, ${runtime ?? 'the default runtime'}`
-  const found = await place({ runsc: runtime !== null })
+for (const { runtime, newer, name } of [
+  { runtime: null, newer: false, name: 'docker, the default runtime' },
+  { runtime: 'runsc', newer: false, name: 'docker, runsc' },
+  { runtime: null, newer: true, name: 'docker, the default runtime of an engine that strict settings take' },
+]) {
+  const found = await place({ runsc: runtime !== null, newer })
   if ('lacking' in found) without(found.lacking)
-  else contract(name, runtime, found)
+  else contract(name, runtime, found, newer)
 }
 
 function without(why: string): void {
   test('keeps the contract of every executor in containers', (ctx) => ctx.skip(why))
 }
 
-function contract(name: string, runtime: string | null, found: Place): void {
+function contract(name: string, runtime: string | null, found: Place, strict: boolean): void {
   executorContract(name, () => {
     const owner = newOwner()
-    const inner = found.open({ owner, set: { warm: 1 } })
+    const inner = found.open({ owner, set: { warm: 1, strict } })
     const service = { name: 'vault', about: '', url: 'http://127.0.0.1:1', credential: null, addresses: [], ca: null }
     const executor: Executor = {
       kind: 'docker',

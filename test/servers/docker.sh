@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
 # The Docker Engine that tests run against, with all they need in it.
-#   docker.sh build          makes what is kept outside the clone: gVisor's runsc, a Debian base image
+#   docker.sh build          makes what is kept outside the clone: gVisor's runsc, a newer dockerd and runc, amicontained,
+#                           a Debian base image
 #   docker.sh start          starts an engine with the base image and Writ's images, and prints its address
+#   docker.sh newer HOST     starts the newer engine, with user namespaces and images of that engine, and prints its address
 #   docker.sh images HOST    the images alone, into an engine that is there
-#   docker.sh stop HOST      stops an engine that `start` started, and removes its folder
-# Needs root, docker.io, containerd, runc, debootstrap and Go. Says in one line what is missing.
+#   docker.sh stop HOST      stops an engine that `start` or `newer` started, and removes its folder
+# Needs root, docker.io, containerd, runc, debootstrap and Go; libseccomp-dev and pkg-config to build runc. Says in one
+# line what is missing.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 root="$(cd "$here/../.." && pwd)"
@@ -13,23 +16,47 @@ debian=bookworm
 base="$cache/base-$debian.tar"
 gvisor=v0.0.0-20260905035102-160fafc42237
 runsc="$cache/runsc-20260905/runsc"
+# As test/servers/cache.ts has them. The module of the engine does not know the version that it is of.
+moby=v2.0.0-beta.24
+engine=29.8.1
+runc=v1.3.6
+newer="$cache/dockerd-$moby-runc-$runc"
+judge=v0.4.9
+amicontained="$cache/amicontained-$judge/amicontained"
 say() { printf '%s\n' "$*" >&2; }
 need() { command -v "$1" >/dev/null || { say "$1 is missing: install $2 with the package manager of the system"; exit 1; }; }
 typescript() { node "$root/tools/setup.mjs" "$@"; }
 
-build_runsc() {
-  [ -x "$runsc" ] && return
-  need go "Go 1.25 or newer"
+# go_program FILE MODULE@VERSION PACKAGE FLAG...: one program of that very version, where it is not there already.
+go_program() {
+  local file="$1" module="$2" package="$3"; shift 3
+  [ -x "$file" ] && return
+  need go "Go 1.26 or newer"
   local folder; folder="$(mktemp -d)"
-  (
+  if ! (
     cd "$folder"
-    go mod init runsc >/dev/null 2>&1
-    go get "gvisor.dev/gvisor/runsc@$gvisor" >/dev/null 2>&1
-    CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o runsc gvisor.dev/gvisor/runsc
-  )
-  mkdir -p "$(dirname "$runsc")"
-  mv "$folder/runsc" "$runsc.part" && mv "$runsc.part" "$runsc"
+    go mod init built && go get "$module" && go build -trimpath -o program "$@" "$package"
+  ) >"$folder/log" 2>&1; then
+    tail -5 "$folder/log" >&2
+    rm -rf "$folder"
+    return 1
+  fi
+  mkdir -p "$(dirname "$file")"
+  mv "$folder/program" "$file.part" && mv "$file.part" "$file"
   rm -rf "$folder"
+}
+
+build_programs() {
+  export CGO_ENABLED=0
+  go_program "$amicontained" "github.com/genuinetools/amicontained@$judge" github.com/genuinetools/amicontained -ldflags='-s -w'
+  go_program "$runsc" "gvisor.dev/gvisor/runsc@$gvisor" gvisor.dev/gvisor/runsc -ldflags='-s -w'
+  go_program "$newer/dockerd" "github.com/moby/moby/v2/cmd/dockerd@$moby" github.com/moby/moby/v2/cmd/dockerd \
+    -ldflags="-s -w -X github.com/moby/moby/v2/dockerversion.Version=$engine"
+  if [ ! -x "$newer/runc" ]; then
+    need pkg-config pkg-config
+    pkg-config --exists libseccomp || { say "libseccomp is missing: install libseccomp-dev with the package manager of the system"; return 1; }
+    CGO_ENABLED=1 go_program "$newer/runc" "github.com/opencontainers/runc@$runc" github.com/opencontainers/runc -tags seccomp -ldflags='-s -w'
+  fi
 }
 
 build_base() {
@@ -68,9 +95,9 @@ load_images() {
 
 case "${1:-}" in
   build)
-    build_runsc & runsc_job=$!
+    build_programs & programs_job=$!
     build_base
-    wait "$runsc_job"
+    wait "$programs_job"
     ;;
   start)
     need dockerd docker.io
@@ -79,7 +106,12 @@ case "${1:-}" in
     load_images "$host" >&2 || { typescript test/servers/control.ts stop "$host"; exit 1; }
     printf '%s\n' "$host"
     ;;
+  newer)
+    host="$(typescript test/servers/control.ts newer)"
+    docker -H "$2" save writ/base writ/python | docker -H "$host" load -q >&2 || { typescript test/servers/control.ts stop "$host"; exit 1; }
+    printf '%s\n' "$host"
+    ;;
   images) load_images "$2" ;;
   stop) typescript test/servers/control.ts stop "$2" ;;
-  *) say "usage: docker.sh build | start | images HOST | stop HOST"; exit 2 ;;
+  *) say "usage: docker.sh build | start | newer HOST | images HOST | stop HOST"; exit 2 ;;
 esac

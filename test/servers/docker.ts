@@ -17,7 +17,7 @@ import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { until } from '../wait.ts'
-import { runsc } from './cache.ts'
+import { newerEngine, runsc } from './cache.ts'
 
 /** A Docker Engine of a test's own: everything it writes lies in one folder, and nothing is left of it after `stop`. */
 export interface Dockerd {
@@ -51,21 +51,26 @@ function onPath(program: string): boolean {
 }
 
 /** Why no Docker Engine can be started here, as a sentence for a skipped test; null where one can. */
-export function dockerdMissing(): string | null {
+export function dockerdMissing(newer = false): string | null {
   if (process.platform !== 'linux') return 'a Docker Engine of our own can be started on Linux only'
   if (process.getuid?.() !== 0) return 'a Docker Engine of our own can be started by root only: run the tests as root'
   const missing = programs.filter((program) => !onPath(program))
-  return missing.length === 0
-    ? null
-    : `${missing.join(', ')} missing: install docker.io, containerd and runc with the package manager of the system`
+  if (missing.length > 0)
+    return `${missing.join(', ')} missing: install docker.io, containerd and runc with the package manager of the system`
+  return newer && newerEngine() === null ? 'the newer engine is not built: bash test/servers/docker.sh build' : null
 }
 
-/** Starts an engine without networks, with runsc as a second runtime where it was built; resolves when it answers. */
-export async function startDockerd(folder: string = mkdtempSync(join(tmpdir(), 'writ-docker-'))): Promise<Dockerd> {
-  const missing = dockerdMissing()
+/**
+ * Starts an engine without networks, with runsc as a second runtime where it was built; resolves when it answers. The
+ * newer one is what `docker.sh build` made: `docker.strict` takes it, as root of its containers is nobody on the machine.
+ */
+export async function startDockerd({ newer = false }: { readonly newer?: boolean } = {}): Promise<Dockerd> {
+  const missing = dockerdMissing(newer)
   if (missing !== null) throw new Error(missing)
+  const folder = mkdtempSync(join(tmpdir(), 'writ-docker-'))
   const socket = join(folder, 'docker.sock')
-  let child = await launch(folder)
+  const command = newer ? newerCommand(folder) : ['dockerd', ...argumentsFor(folder)]
+  let child = await launch(folder, command)
   return {
     host: `unix://${socket}`,
     folder,
@@ -77,13 +82,13 @@ export async function startDockerd(folder: string = mkdtempSync(join(tmpdir(), '
     resume: () => void process.kill(child, 'SIGCONT'),
     async restart() {
       await gone(child, 10_000)
-      child = await launch(folder)
+      child = await launch(folder, command)
     },
     stop: async () => await stopDockerd(folder),
   }
 }
 
-async function launch(folder: string): Promise<number> {
+async function launch(folder: string, [program = '', ...args]: readonly string[]): Promise<number> {
   const socket = join(folder, 'docker.sock')
   // Left by a daemon that was killed: the next one would refuse to start over them, or wait for a containerd that died with it.
   const containerd = readPid(join(folder, 'exec', 'containerd', 'containerd.pid'))
@@ -91,7 +96,7 @@ async function launch(folder: string): Promise<number> {
   for (const name of ['pid', 'docker.sock', 'exec/containerd/containerd.pid'])
     rmSync(join(folder, name), { force: true })
   const log = openSync(join(folder, 'dockerd.log'), 'a', 0o600)
-  const daemon = spawn('dockerd', argumentsFor(folder), {
+  const daemon = spawn(program, args, {
     cwd: folder,
     env: { PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin`, HOME: folder },
     stdio: ['ignore', log, log],
@@ -113,6 +118,20 @@ async function launch(folder: string): Promise<number> {
   const why = readFileSync(join(folder, 'dockerd.log'), 'utf8').trim().split('\n').slice(-3).join('\n')
   await stopDockerd(folder)
   throw new Error(`dockerd did not become ready:\n${why}`)
+}
+
+/**
+ * Root of a container is user 231072 of the machine. Which users an engine may take stands in files of /etc: this one sees
+ * its own there, and nobody else does.
+ */
+function newerCommand(folder: string): readonly string[] {
+  const programs = newerEngine() ?? ''
+  for (const name of ['subuid', 'subgid']) writeFileSync(join(folder, name), 'daemon:231072:65536\n')
+  chmodSync(folder, 0o711)
+  const enter =
+    'for n in subuid subgid; do mount --bind "$1/$n" "/etc/$n" || exit 1; done; PATH="$2:$PATH"; shift 2; exec dockerd "$@"'
+  const inNamespace = ['unshare', '--mount', '--propagation', 'private', 'sh', '-c', enter, 'sh', folder, programs]
+  return [...inNamespace, ...argumentsFor(folder), '--userns-remap=daemon']
 }
 
 function argumentsFor(folder: string): readonly string[] {

@@ -22,6 +22,16 @@ export interface Lacking {
 const remedy =
   'bash test/servers/docker.sh start prints the address of one (root; docker.io, containerd, runc, debootstrap), to be given in WRIT_TEST_DOCKER'
 
+const newerRemedy =
+  'bash test/servers/docker.sh build, then bash test/servers/docker.sh newer ADDRESS print the address of one made beside the engine at ADDRESS, to be given in WRIT_TEST_DOCKER_NEW'
+
+/** The engine of `WRIT_TEST_DOCKER_NEW`: one that `docker.strict` takes, with Writ's images `base` and `python`. */
+export async function newerEngine(): Promise<Engine | Lacking> {
+  const host = process.env['WRIT_TEST_DOCKER_NEW']
+  if (host === undefined || host === '') return { lacking: `no newer Docker Engine is named: ${newerRemedy}` }
+  return (await engineAt(host)) ?? { lacking: `no Docker Engine answers at ${host}: ${newerRemedy}` }
+}
+
 /**
  * The engine of `WRIT_TEST_DOCKER`, or the machine's own where it has the images asked for (`base:bookworm` unless told);
  * with `runsc`, one that has gVisor.

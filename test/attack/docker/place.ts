@@ -68,9 +68,9 @@ export async function openPlace(
   runtime: string | null,
   image: string,
   owner: string,
-  ofPlace: Canary | null = null,
+  { canary: ofPlace = null, strict = false }: { readonly canary?: Canary | null; readonly strict?: boolean } = {},
 ): Promise<Place> {
-  const host = startRunHost({ docker: { host: engine.host, tls: null, warm: 0, strict: false }, owner, poolSize: 0 })
+  const host = startRunHost({ docker: { host: engine.host, tls: null, warm: 0, strict }, owner, poolSize: 0 })
   const checked = (await host.check([image])).find((one) => one.executor === 'docker')
   const found = checked?.facts?.images.get(image)
   if (found === undefined) {
@@ -178,7 +178,16 @@ export async function openPlace(
           }) ?? null,
       }
     },
-    running: async () => await containers(false),
+    async running() {
+      // The list may be behind: what a container is at this moment is told by itself.
+      const asked = (await containers(true)).map(async (id) => {
+        const { State } = (await engine.ask('GET', `/containers/${id}/json`)) as {
+          readonly State: { readonly Running: boolean }
+        }
+        return State.Running ? [id] : []
+      })
+      return (await Promise.allSettled(asked)).flatMap((one) => (one.status === 'fulfilled' ? one.value : []))
+    },
     async left() {
       for (const end = performance.now() + 5000; ; await pause(50)) {
         const left = await containers(true)

@@ -9,7 +9,7 @@ import { containerBody } from '../../../src/plan/container.ts'
 import type { ContainerSettings } from '../../../src/plan/container.ts'
 import type { PlanImage } from '../../../src/plan/plan.ts'
 import { seccompDigest } from '../../../src/plan/seccomp.ts'
-import { engine } from '../../servers/engine.ts'
+import { engine, newerEngine } from '../../servers/engine.ts'
 import type { Engine, Lacking } from '../../servers/engine.ts'
 import type { Prepared } from '../fixture.ts'
 
@@ -25,13 +25,19 @@ export interface Place {
 
 export const env = { PATH: '/usr/bin:/bin', HOME: '/', LANG: 'C.UTF-8' }
 
-export async function place(needs: { readonly runsc?: boolean } = {}): Promise<Place | Lacking> {
-  const found = await engine({ runsc: needs.runsc === true })
+export async function place(
+  needs: { readonly runsc?: boolean; readonly newer?: boolean } = {},
+): Promise<Place | Lacking> {
+  const found = needs.newer === true ? await newerEngine() : await engine({ runsc: needs.runsc === true })
   if ('lacking' in found) return found
   const docker = new Docker({ socketPath: found.host.slice('unix://'.length) })
   const agent = agentFor('amd64')
-  const name = `writ-test-executor:${agent.digest.slice('sha256:'.length, 'sha256:'.length + 16)}`
-  if (!found.images.has(name)) await build(docker, name, agent.bytes)
+  // The newer engine builds nothing: it has Writ's own image of Python.
+  const name =
+    needs.newer === true
+      ? 'writ/python:latest'
+      : `writ-test-executor:${agent.digest.slice('sha256:'.length, 'sha256:'.length + 16)}`
+  if (needs.newer !== true && !found.images.has(name)) await build(docker, name, agent.bytes)
   const { Id } = await docker.getImage(name).inspect()
   return {
     engine: found,
