@@ -1,7 +1,7 @@
 import { type ErrorCode, WritError } from '../error.ts'
 import type { Json, JsonObject } from '../digest.ts'
 import { type Parts, reasonOf } from '../path/parts.ts'
-import type { TransferDesk } from '../path/transfer.ts'
+import type { TransferDesk } from '../path/desk.ts'
 
 /** One-time URLs over HTTP: the same answers on the loopback listener and under a public URL. */
 export interface Transfers {

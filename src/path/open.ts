@@ -22,7 +22,7 @@ import type { Refusals } from './refusals.ts'
 import type { Runner } from './run.ts'
 import { startExecution } from './start.ts'
 import { submitTask, uploadArtifact } from './submit.ts'
-import type { TransferDesk } from './transfer.ts'
+import type { TransferDesk } from './desk.ts'
 import { standing } from '../approval/requirement.ts'
 
 /** The broker as its edges see it: every method answers, and what went wrong stands in the answer. */

@@ -13,7 +13,7 @@ import { findExecution, findReceipt, findTask } from './found.ts'
 import { isMine, type Parts, unknownTarget } from './parts.ts'
 import { approvalResource, artifactUri, parseUri, resourceOf } from './resource.ts'
 import type { Runner } from './run.ts'
-import type { TransferDesk } from './transfer.ts'
+import type { TransferDesk } from './desk.ts'
 import { inTurn } from './turn.ts'
 import { approvalView, executionView, nextOf } from './view.ts'
 

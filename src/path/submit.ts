@@ -20,7 +20,7 @@ import { targetResource } from './resource.ts'
 import { type Parts, unknownTarget } from './parts.ts'
 import type { Allowance } from './storage.ts'
 import type { UploadTicket } from './ticket.ts'
-import type { TransferDesk } from './transfer.ts'
+import type { TransferDesk } from './desk.ts'
 import { inTurn } from './turn.ts'
 
 export async function submitTask(

@@ -17,7 +17,7 @@ import type { Parts } from '../../src/path/parts.ts'
 import { openRefusals } from '../../src/path/refusals.ts'
 import { openTransfers } from '../../src/path/transfer.ts'
 import type { Quotas } from '../../src/path/storage.ts'
-import type { TransferDesk } from '../../src/path/transfer.ts'
+import type { TransferDesk } from '../../src/path/desk.ts'
 import { serve } from '../../src/serve.ts'
 import type { Served } from '../../src/serve.ts'
 
