@@ -49,6 +49,9 @@ export function containerBody(of: {
   const isolation = isolationOf(container.oci_runtime)
   const memory = (limits.memory_mb + (isolation === 'container' ? agentShareMb : userKernelShareMb)) * 1_048_576
   const half = workFolderMb(limits)
+  const out = Math.max(1, Math.ceil(limits.artifact_kb / 1024)) + 1
+  // More than any folder holds, so that a full folder says so and only files that are mostly holes are refused by this.
+  const largestFile = (Math.max(half, out) + 1) * 1_048_576
   const owned = `uid=${containerUser},gid=${containerUser},mode=0700`
   return {
     Image: image.id,
@@ -85,11 +88,12 @@ export function containerBody(of: {
       Ulimits: [
         { Name: 'nofile', Soft: 1024, Hard: 1024 },
         { Name: 'core', Soft: 0, Hard: 0 },
+        { Name: 'fsize', Soft: largestFile, Hard: largestFile },
       ],
       Tmpfs: {
         '/work': `rw,exec,nosuid,nodev,${room(half)},${owned}`,
         '/tmp': `rw,noexec,nosuid,nodev,${room(Math.max(8, Math.floor(half / 2)))},mode=1777`,
-        '/out': `rw,noexec,nosuid,nodev,${room(Math.max(1, Math.ceil(limits.artifact_kb / 1024)) + 1)},${owned}`,
+        '/out': `rw,noexec,nosuid,nodev,${room(out)},${owned}`,
         '/dev/shm': `rw,noexec,nosuid,nodev,${room(8)},mode=1777`,
       },
       IpcMode: 'none',

@@ -51,6 +51,7 @@ describe('the body that a container is created with', () => {
         Ulimits: [
           { Name: 'nofile', Soft: 1024, Hard: 1024 },
           { Name: 'core', Soft: 0, Hard: 0 },
+          { Name: 'fsize', Soft: 257 * 1_048_576, Hard: 257 * 1_048_576 },
         ],
         Tmpfs: {
           '/work': 'rw,exec,nosuid,nodev,size=256m,nr_inodes=262144,uid=65532,gid=65532,mode=0700',

@@ -65,6 +65,7 @@ function lowered(create: Json, body: JsonObject): Json {
       ...host,
       Memory: lower(host['Memory'], own['Memory']),
       MemorySwap: lower(host['MemorySwap'], own['MemorySwap']),
+      Ulimits: lowerUlimits(host['Ulimits'], own['Ulimits']),
       Tmpfs: Object.fromEntries(
         Object.entries(tmpfs).map(([path, options]) => [path, lowerRoom(options, ownTmpfs[path])]),
       ),
@@ -75,6 +76,16 @@ function lowered(create: Json, body: JsonObject): Json {
 function lower(planned: Json | undefined, own: Json | undefined): Json {
   if (typeof planned !== 'number' || typeof own !== 'number') return null
   return own <= planned ? own : planned
+}
+
+/** The limits of a process, the size of a file lowered: it alone depends on those of the run. */
+function lowerUlimits(planned: Json | undefined, own: Json | undefined): Json {
+  if (!Array.isArray(planned) || !Array.isArray(own)) return planned ?? null
+  return planned.map((limit: Json, at): Json => {
+    const mine = (own as readonly Json[])[at]
+    if (!isObject(limit) || !isObject(mine) || limit['Name'] !== 'fsize' || mine['Name'] !== 'fsize') return limit
+    return { ...limit, Soft: lower(limit['Soft'], mine['Soft']), Hard: lower(limit['Hard'], mine['Hard']) }
+  })
 }
 
 const room = /size=(\d+)m,nr_inodes=(\d+)/

@@ -151,7 +151,6 @@ export const attacks: Readonly<Record<string, readonly Attack[]>> = {
       },
     },
   ],
-  'D-09-network.py': [{ expected: network('[3128]') }, { bare: true, expected: network('[]') }],
   'D-09-sockets.py': [{ expected: exited('sockets: []', 'reached: []', 'unix sockets of others: []') }],
   'D-10-information.py': [
     {
@@ -219,15 +218,18 @@ export const attacks: Readonly<Record<string, readonly Attack[]>> = {
   'D-14-sparse.py': [
     {
       expected: {
-        ...exited(),
-        stdout: (text) => expect(text).toMatch(/^(?:\/\S+ 4398046511104 \d+\n){4}$/),
+        ...exited(
+          ...['/work', '/tmp', '/out', '/dev/shm'].flatMap((at) => [
+            `${at} size File too large`,
+            `${at} byte File too large`,
+            `${at} ${48 << 20}`,
+          ]),
+        ),
         outputs: ['kept'],
       },
       look: (ran) => expect(ran.end.counts.withheld_files).toBe(1),
     },
   ],
-  'D-18-output-flood.py': [flood],
-  'D-18-output-lines.py': [flood],
   'D-20-leak-descriptors.py': [
     {
       expected: exited(
@@ -281,8 +283,6 @@ export const attacks: Readonly<Record<string, readonly Attack[]>> = {
     },
   ],
   'D-21-outputs.py': [{ expected: { ...exited('left'), outputs: ['a/b/c/deep.txt', 'good.txt', 'setuid'] } }],
-  'D-22-overwrite-runtime.py': [{ expected: exited('done: []') }],
-  'D-23-handles.py': [{ expected: exited('opened: [] refused with: EPERM') }],
   'D-24-core.py': [
     {
       expected: exited(
@@ -293,4 +293,9 @@ export const attacks: Readonly<Record<string, readonly Attack[]>> = {
       ),
     },
   ],
+  'D-25-output-flood.py': [flood],
+  'D-25-output-lines.py': [flood],
+  'D-26-overwrite-runtime.py': [{ expected: exited('done: []') }],
+  'D-27-handles.py': [{ expected: exited('opened: [] refused with: EPERM') }],
+  'E-14-network.py': [{ expected: network('[3128]') }, { bare: true, expected: network('[]') }],
 }
