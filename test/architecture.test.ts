@@ -49,18 +49,8 @@ const composition = new Set([
 
 /** Each built-in that reaches out of the process or runs code, each third-party package, and the only places that may import it. */
 const homes: Readonly<Record<string, readonly string[]>> = {
-  'node:child_process': ['start.ts', 'policy/tools-process.ts', 'execution/child.ts', 'executor/', 'cli/'],
-  'node:net': [
-    'start.ts',
-    'mcp/',
-    'control/',
-    'execution/',
-    'executor/',
-    'egress/',
-    'plan/',
-    'http/',
-    'approval/agent.ts',
-  ],
+  'node:child_process': ['start.ts', 'policy/tools-process.ts', 'execution/child.ts', 'executor/docker/'],
+  'node:net': ['start.ts', 'mcp/', 'control/', 'execution/', 'egress/', 'http/', 'approval/agent.ts'],
   'node:http': ['egress/', 'http/', 'executor/docker/'],
   'node:https': ['egress/', 'http/', 'executor/docker/'],
   'node:tls': ['http/', 'cli/remote.ts'],
@@ -91,15 +81,13 @@ const homes: Readonly<Record<string, readonly string[]>> = {
     'folder.ts',
     'live.ts',
     'start.ts',
+    'watch.ts',
   ],
   'node:os': ['egress/', 'cli/', 'folder.ts', 'main.ts'],
   'node:zlib': ['request/', 'artifact/', 'policy/', 'egress/', 'executor/'],
   // `createRequire` for packages that are slow to load and rarely needed, the compile cache, and what V8 is told.
   'node:module': ['plan/intents.ts', 'policy/load.ts', 'approval/files.ts', 'execution/', 'executor/', 'main.ts'],
   'isolated-vm': ['executor/isolate/'],
-  // Names that guests import, in the text they are given.
-  'writ:entry': ['executor/isolate/'],
-  'writ:done': ['executor/isolate/'],
   dockerode: ['executor/docker/'],
   '@open-policy-agent/opa-wasm': ['policy/'],
   '@modelcontextprotocol/server': ['mcp/'],
@@ -114,7 +102,7 @@ const homes: Readonly<Record<string, readonly string[]>> = {
   commander: ['cli/'],
   hono: ['http/'],
   'prom-client': ['http/'],
-  jose: ['http/identity/', 'receipt/'],
+  jose: ['http/identity/'],
   canonicalize: ['digest.ts'],
   // Schemas of what comes from outside, where it comes in.
   zod: [
