@@ -131,7 +131,7 @@ export function findConfig(where: {
   readonly env: Readonly<Record<string, string | undefined>>
   readonly cwd: string
 }): string | null {
-  const named = where.flag ?? (where.env.WRIT_CONFIG === '' ? undefined : where.env.WRIT_CONFIG)
+  const named = where.flag ?? (where.env['WRIT_CONFIG'] === '' ? undefined : where.env['WRIT_CONFIG'])
   if (named !== undefined) {
     const full = resolve(where.cwd, named)
     return isFolder(full) ? join(full, configName) : full

@@ -188,21 +188,22 @@ function keysAt(schema: unknown, path: Path): readonly string[] {
   let current: unknown = unwrap(schema)
   for (const part of path) {
     const def = definition(current)
-    if (def.type === 'object') current = unwrap((def.shape as Record<string, unknown> | undefined)?.[String(part)])
-    else if (def.type === 'record') current = unwrap(def.valueType)
-    else if (def.type === 'array') current = unwrap(def.element)
+    if (def['type'] === 'object')
+      current = unwrap((def['shape'] as Record<string, unknown> | undefined)?.[String(part)])
+    else if (def['type'] === 'record') current = unwrap(def['valueType'])
+    else if (def['type'] === 'array') current = unwrap(def['element'])
     else return []
   }
   const def = definition(current)
-  return def.type === 'object' ? Object.keys((def.shape as object | undefined) ?? {}) : []
+  return def['type'] === 'object' ? Object.keys((def['shape'] as object | undefined) ?? {}) : []
 }
 
 function unwrap(schema: unknown): unknown {
   let current = schema
   for (;;) {
     const def = definition(current)
-    if (def.type === 'pipe') current = def.in
-    else if (def.innerType !== undefined) current = def.innerType
+    if (def['type'] === 'pipe') current = def['in']
+    else if (def['innerType'] !== undefined) current = def['innerType']
     else return current
   }
 }

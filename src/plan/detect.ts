@@ -52,7 +52,7 @@ export function manifestPaths(files: readonly TaskFile[], inputs: JsonObject): r
     else if (/^(?:requirements\/|[a-z]+[-_])?(?:requirements|tests?|dev)(?:[-_][a-z]+)?\.txt$/.test(file.path))
       wanted.push(file.path)
     else if (
-      (root || file.path === inputs.script) &&
+      (root || file.path === inputs['script']) &&
       [null, 'sh', 'bash'].includes(extension(file.path)) &&
       wanted.length < 32
     )
@@ -124,13 +124,13 @@ function node(paths: readonly string[], root: ReadonlySet<string>, text: string 
         ? 'bun'
         : 'npm'
   const locked = tool !== 'npm' || root.has('package-lock.json') || root.has('npm-shrinkwrap.json')
-  const declared = manifest !== null && Object.hasOwn(manifest, 'main') ? manifest.main : undefined
+  const declared = manifest !== null && Object.hasOwn(manifest, 'main') ? manifest['main'] : undefined
   const main = typeof declared === 'string' ? existing(declared, paths) : null
   const typed =
     main !== null
       ? scriptRuntime(main, undefined) === 'typescript'
       : root.has('tsconfig.json') || Object.hasOwn(dependencies, 'typescript')
-  const test = typeof scripts.test === 'string' && !scripts.test.includes('no test specified')
+  const test = typeof scripts['test'] === 'string' && !scripts['test'].includes('no test specified')
   return {
     runtime: typed ? 'typescript' : 'javascript',
     confidence: problem === null ? 'certain' : 'likely',
@@ -143,7 +143,7 @@ function node(paths: readonly string[], root: ReadonlySet<string>, text: string 
         : [tool, 'install', tool === 'yarn' ? '--immutable' : '--frozen-lockfile'],
     ],
     test: test ? [tool, 'run', 'test'] : null,
-    build: typeof scripts.build === 'string' ? [tool, 'run', 'build'] : null,
+    build: typeof scripts['build'] === 'string' ? [tool, 'run', 'build'] : null,
     problem,
   }
 }

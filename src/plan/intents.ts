@@ -111,7 +111,7 @@ export function filledInputs(intent: Intent, inputs: JsonObject): ReadonlyMap<st
   const filled = new Map<string, Json>()
   for (const [name, property] of Object.entries(propertiesOf(intent.inputs))) {
     const given = Object.hasOwn(inputs, name) ? inputs[name] : undefined
-    const value = given ?? (isObject(property) ? property.default : undefined)
+    const value = given ?? (isObject(property) ? property['default'] : undefined)
     if (value !== undefined) filled.set(name, value)
   }
   return filled
@@ -122,8 +122,8 @@ export function filledInputs(intent: Intent, inputs: JsonObject): ReadonlyMap<st
  * in the broker on callers' text, so only bounded ones without repeated repetition are taken.
  */
 export function inputSchema(given: JsonObject): { readonly schema: JsonObject } | { readonly problem: string } {
-  if (given.type !== undefined && given.type !== 'object') return { problem: 'has to have "type: object"' }
-  if (given.additionalProperties !== undefined && given.additionalProperties !== false)
+  if (given['type'] !== undefined && given['type'] !== 'object') return { problem: 'has to have "type: object"' }
+  if (given['additionalProperties'] !== undefined && given['additionalProperties'] !== false)
     return { problem: '"additionalProperties" can only be false' }
   const pattern = patternProblem(given)
   if (pattern !== null) return { problem: pattern }
@@ -153,15 +153,15 @@ export function argumentProblem(argument: string, schema: JsonObject): string | 
   const properties = propertiesOf(schema)
   const property = Object.hasOwn(properties, name) ? properties[name] : undefined
   if (!isObject(property)) return `"inputs" declares no "${name}"`
-  if (typeof property.type !== 'string' || !['string', 'integer', 'number', 'boolean'].includes(property.type))
+  if (typeof property['type'] !== 'string' || !['string', 'integer', 'number', 'boolean'].includes(property['type']))
     return `the input "${name}" has to be a string, integer, number or boolean to be an argument`
-  const required = Array.isArray(schema.required) && schema.required.includes(name)
-  if (!required && property.default === undefined) return `the input "${name}" has to be required or have a default`
+  const required = Array.isArray(schema['required']) && schema['required'].includes(name)
+  if (!required && property['default'] === undefined) return `the input "${name}" has to be required or have a default`
   return null
 }
 
 function propertiesOf(schema: JsonObject): JsonObject {
-  return isObject(schema.properties) ? schema.properties : {}
+  return isObject(schema['properties']) ? schema['properties'] : {}
 }
 
 function isObject(value: Json | undefined): value is JsonObject {
@@ -199,10 +199,10 @@ function patternProblem(schema: Json): string | null {
   }
   if (!isObject(schema)) return null
   if (Object.hasOwn(schema, 'patternProperties')) return '"patternProperties" is not taken'
-  if (typeof schema.pattern === 'string') {
-    if (typeof schema.maxLength !== 'number' || schema.maxLength > 1024)
+  if (typeof schema['pattern'] === 'string') {
+    if (typeof schema['maxLength'] !== 'number' || schema['maxLength'] > 1024)
       return 'a "pattern" needs a "maxLength" of at most 1024 beside it'
-    if (/\([^()]*[*+}][^()]*\)[*+{]|\([^)]*\([^]*\)[*+{]|\\[1-9k]/.test(schema.pattern))
+    if (/\([^()]*[*+}][^()]*\)[*+{]|\([^)]*\([^]*\)[*+{]|\\[1-9k]/.test(schema['pattern']))
       return 'a "pattern" must not repeat a group that repeats, nor refer back'
   }
   for (const member of Object.values(schema)) {

@@ -179,7 +179,7 @@ function needsOf({ paths, contents }: Project, manifest: JsonObject | null, pack
   const named = packaged
     ? []
     : [
-        ...strings(declared.dependencies),
+        ...strings(declared['dependencies']),
         ...extras.flatMap((name) => strings(optional[name])),
         ...Object.keys(member(poetry, 'dependencies')).filter((name) => name !== 'python'),
       ]
@@ -192,7 +192,9 @@ function needsOf({ paths, contents }: Project, manifest: JsonObject | null, pack
     arguments: [...asking.flatMap((name) => ['-r', name]), ...own, ...named, ...grouped],
     names: [
       ...asking.map((name) => `@${asPath(name)}`),
-      ...(packaged ? [...strings(declared.dependencies), ...extras.flatMap((name) => strings(optional[name]))] : named),
+      ...(packaged
+        ? [...strings(declared['dependencies']), ...extras.flatMap((name) => strings(optional[name]))]
+        : named),
       ...grouped,
     ],
     what: [
