@@ -1,13 +1,11 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { Counter, Gauge, Histogram, Registry } from 'prom-client'
 import { systemClock } from '../clock.ts'
-import type { Authenticated } from '../request/caller.ts'
+import type { Unauthenticated } from '../request/caller.ts'
 import { openFailures } from './failures.ts'
 
 export const routes = ['mcp', 'transfer', 'well-known', 'health', 'metrics', 'other'] as const
 export type Route = (typeof routes)[number]
-
-type Refusal = Extract<Authenticated, { readonly ok: false }>
 
 /** What the broker tells of itself as one number. */
 export interface Gauges {
@@ -20,7 +18,7 @@ export interface Metrics {
   /** Something that never became a request of a route: a malformed head, a connection too many … */
   refused(why: 'malformed' | 'host' | 'origin' | 'busy' | 'connections'): void
   /** A request whose sender did not prove who it is. */
-  unauthenticated(code: Refusal['code'], address: string): void
+  unauthenticated(code: Unauthenticated['code'], address: string): void
   text(): Promise<string>
   close(): void
 }

@@ -2,7 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { type Context, Hono } from 'hono'
 import type { Logger } from 'pino'
 import type { JsonObject } from '../digest.ts'
-import type { Authenticate, Authenticated, Caller } from '../request/caller.ts'
+import type { Authenticate, Caller, Unauthenticated } from '../request/caller.ts'
 import type { Json } from './answer.ts'
 import { drainBody, readBody } from './body.ts'
 import type { Caps } from './caps.ts'
@@ -17,6 +17,8 @@ export interface McpEndpoint {
     readonly headers: ReadonlyMap<string, string>
     readonly body: Uint8Array
     readonly caller: Caller
+    /** The answer to a message of this name that the caller's token does not do for; null where it does. */
+    readonly shortOf: (name: string) => Response | null
     readonly signal: AbortSignal
   }): Promise<Response | Json>
   sessions(): number
@@ -151,6 +153,12 @@ export function makeRoutes(options: {
       headers: head.headers,
       body: body.bytes,
       caller: who.caller,
+      shortOf(name) {
+        const short = who.shortOf(name)
+        if (short === null) return null
+        options.metrics.unauthenticated(short.code, incoming.socket.remoteAddress ?? '')
+        return challenge(short)
+      },
       signal: gone.signal,
     })
   }
@@ -183,7 +191,7 @@ function endWith({ auth: { shown } }: Caller, nowMs: number, { gone, incoming }:
   )
 }
 
-function challenge(who: Extract<Authenticated, { readonly ok: false }>): Response {
+function challenge(who: Unauthenticated): Response {
   const headers: Record<string, string> = { 'cache-control': 'no-store' }
   if (who.challenge !== '') headers['www-authenticate'] = who.challenge
   if (who.status === 503) headers['retry-after'] = '5'

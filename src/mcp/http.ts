@@ -21,6 +21,8 @@ export interface McpRequest {
   /** Empty where the method has none. */
   readonly body: Uint8Array
   readonly caller: Caller
+  /** The answer to a message of this name that the caller's token does not do for; null where it does. */
+  readonly shortOf: (name: string) => Response | null
   /** Aborts when the wait for an answer ends: the client went, its token was revoked, the broker stops. */
   readonly signal: AbortSignal
 }
@@ -114,6 +116,9 @@ export function openMcpHttp(options: {
     }
     const reason = admission.allowed ? unknownTool(inbound, log) : admission.reason
     if (reason !== null) return { status: 200, json: JSON.stringify(refusalAnswer(inbound, reason)) }
+    // After policy: nobody is sent for more scopes to do what is refused with them too.
+    const short = request.shortOf(inbound.message.name)
+    if (short !== null) return short
     const authInfo = authInfoOf(caller, request.signal)
     const answer = modern ? await calls.call(request, inbound, authInfo) : null
     if (answer !== null) return { status: 200, json: JSON.stringify(answer) }

@@ -46,13 +46,17 @@ export type Authenticated =
       readonly caller: Caller
       /** What caps are counted by: a token of Writ, or the person an access token is of. Reveals nothing of the token. */
       readonly key: string
+      /** Why the token does not do for a message of this name, and what would; null where it does. */
+      readonly shortOf: (name: string) => Unauthenticated | null
     }
-  | {
-      readonly ok: false
-      readonly status: 401 | 403 | 503
-      /** The value of WWW-Authenticate (RFC 6750, RFC 9728); empty with 503. */
-      readonly challenge: string
-      readonly code: 'missing_token' | 'invalid_token' | 'insufficient_scope' | 'identity_unavailable'
-      /** One sentence for the client; says nothing that helps guessing. */
-      readonly message: string
-    }
+  | Unauthenticated
+
+export interface Unauthenticated {
+  readonly ok: false
+  readonly status: 401 | 403 | 503
+  /** The value of WWW-Authenticate (RFC 6750, RFC 9728); empty with 503. */
+  readonly challenge: string
+  readonly code: 'missing_token' | 'invalid_token' | 'insufficient_scope' | 'identity_unavailable'
+  /** One sentence for the client; says nothing that helps guessing. */
+  readonly message: string
+}

@@ -1,15 +1,14 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { Client, StreamableHTTPClientTransport, UnauthorizedError } from '@modelcontextprotocol/client'
-import type { OAuthClientProvider } from '@modelcontextprotocol/client'
+import type { Client } from '@modelcontextprotocol/client'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest'
 import type { JsonObject } from '../../src/digest.ts'
 import { openHttpWorld } from '../http/world.ts'
 import type { HttpWorld } from '../http/world.ts'
 import { until } from '../wait.ts'
-import { decided } from './clients/driver.ts'
-import { browse, openAuthorisationServer, redirectUri } from '../identity/provider.ts'
+import { call, Person, signIn } from '../identity/person.ts'
+import { openAuthorisationServer } from '../identity/provider.ts'
 import type { AuthorisationServer } from '../identity/provider.ts'
 
 // Each sign-in is a dozen requests, and a verdict opens a key under a passphrase.
@@ -44,80 +43,8 @@ ${audience === undefined ? '' : `        audience: ${audience}\n`}        algori
             - { pointer: /groups, map: { writ-devs: developer } }`
 }
 
-/** What a client keeps between its steps; the person's part is done by `browse`. */
-class Person implements OAuthClientProvider {
-  readonly #login: string
-  readonly clientMetadataUrl?: string
-  readonly #kept = new Map<string, unknown>()
-  sentTo: URL | null = null
-
-  constructor(login: string, clientMetadataUrl?: string) {
-    this.#login = login
-    if (clientMetadataUrl !== undefined) this.clientMetadataUrl = clientMetadataUrl
-  }
-  get redirectUrl(): string {
-    return redirectUri
-  }
-  get clientMetadata() {
-    return {
-      client_name: 'A chat client',
-      redirect_uris: [redirectUri],
-      grant_types: ['authorization_code'],
-      token_endpoint_auth_method: 'none',
-    }
-  }
-  clientInformation() {
-    return this.#kept.get('client') as never
-  }
-  saveClientInformation(information: unknown): void {
-    this.#kept.set('client', information)
-  }
-  tokens() {
-    return this.#kept.get('tokens') as never
-  }
-  saveTokens(tokens: unknown): void {
-    this.#kept.set('tokens', tokens)
-  }
-  saveDiscoveryState(state: unknown): void {
-    this.#kept.set('discovery', state)
-  }
-  discoveryState() {
-    return this.#kept.get('discovery') as never
-  }
-  redirectToAuthorization(url: URL): void {
-    this.sentTo = url
-  }
-  saveCodeVerifier(verifier: string): void {
-    this.#kept.set('verifier', verifier)
-  }
-  codeVerifier(): string {
-    return String(this.#kept.get('verifier'))
-  }
-  /** Signs in and gives the code and state the client is called back with. */
-  async signIn(): Promise<URLSearchParams> {
-    if (this.sentTo === null) throw new Error('the client sent the person nowhere')
-    return (await browse(this.sentTo, this.#login)).searchParams
-  }
-  get accessToken(): string {
-    return (this.#kept.get('tokens') as { readonly access_token: string }).access_token
-  }
-}
-
-async function signedIn(person: Person, at: HttpWorld = writ): Promise<Client> {
-  const url = new URL('/mcp', at.url)
-  const first = new StreamableHTTPClientTransport(url, { authProvider: person })
-  await expect(new Client({ name: 'c', version: '1' }).connect(first)).rejects.toThrow(UnauthorizedError)
-  await first.finishAuth(await person.signIn())
-  const client = new Client({ name: 'c', version: '1' })
-  await client.connect(new StreamableHTTPClientTransport(url, { authProvider: person }))
-  return client
-}
-
-async function call(client: Client, name: string, args: JsonObject): Promise<JsonObject> {
-  return await decided(
-    async () => (await client.callTool({ name, arguments: { ...args } })).structuredContent as JsonObject,
-    (answer) => answer,
-  )
+async function signedIn(person: Person): Promise<Client> {
+  return (await signIn(person, writ)).client
 }
 
 describe('a remote client with OAuth, as ChatGPT and Claude have it', () => {
@@ -266,7 +193,7 @@ it(
     const first = await openHttpWorld({ http: section(issuer) })
     onTestFinished(async () => await first.close())
     const person = new Person('dora')
-    const client = await signedIn(person, first)
+    const client = (await signIn(person, first)).client
     await issuer.close()
     const submitted = await call(client, 'submit_task', {
       project_name: 'p',

@@ -56,6 +56,7 @@ async function ask(mcp: McpHttp, { body, headers }: Sent): Promise<Told> {
     headers: new Map(Object.entries(headers)),
     body: Buffer.from(JSON.stringify(body)),
     caller,
+    shortOf: () => null,
     signal: never,
   })
   if (!(answer instanceof Response)) return told(answer.status, 'application/json', answer.json)
@@ -169,6 +170,7 @@ it('gives each of many calls at once its own answer, its own caller and its own 
         headers: new Map(Object.entries(sent.headers)),
         body: Buffer.from(JSON.stringify(sent.body)),
         caller: { ...caller, subject: { type: 'user', id: `user:${String(at)}` } },
+        shortOf: () => null,
         signal: end.signal,
       })
       if (answer instanceof Response) throw new Error('this is no plain call')

@@ -4,7 +4,8 @@ import type { Clock } from '../../clock.ts'
 import type { JsonObject } from '../../digest.ts'
 import { systemCode, WritError } from '../../error.ts'
 import type { Ledger } from '../../ledger/ledger.ts'
-import type { Authenticate, Authenticated, Caller } from '../../request/caller.ts'
+import { toolNames } from '../../request/call.ts'
+import type { Authenticate, Authenticated, Caller, Unauthenticated } from '../../request/caller.ts'
 import { httpsJson } from './fetch.ts'
 import { openResourceServer } from './oauth.ts'
 import type { CheckedAccess } from './oauth.ts'
@@ -69,11 +70,11 @@ export function openIdentity(options: {
   })
   server.configure(options.oauth)
 
-  const refused = (why: Why, resource: string): Authenticated => {
+  const refused = (why: Why, resource: string, more: readonly string[] = []): Unauthenticated => {
     const message = sentences[why]
     if (why === 'unavailable') return { ok: false, status: 503, challenge: '', code: 'identity_unavailable', message }
     const error = why === 'missing' ? null : why === 'scope' ? 'insufficient_scope' : 'invalid_token'
-    const scopes = server.settings?.scopes ?? []
+    const scopes = [...new Set([...(server.settings?.scopes ?? []), ...more])]
     const fields = [
       ...(error === null ? [] : [`error="${error}"`, `error_description="${message}"`]),
       ...(scopes.length === 0 ? [] : [`scope="${scopes.join(' ')}"`]),
@@ -117,8 +118,12 @@ export function openIdentity(options: {
           if (!(unwritten instanceof WritError && unwritten.code === 'conflict'))
             log.error({ err: unwritten }, 'the roles of a caller could not be recorded')
         })
-        const { caller } = access
-        return { ok: true, caller, key: keyOf(caller) }
+        const { caller, scopes } = access
+        const shortOf = (name: string): Unauthenticated | null => {
+          const needed = scopesFor(server.settings, name)
+          return needed.every((scope) => scopes.has(scope)) ? null : refused('scope', resource, needed)
+        }
+        return { ok: true, caller, key: keyOf(caller), shortOf }
       } catch (failure) {
         log.error({ err: failure }, 'a token could not be checked')
         return refused('unavailable', resource)
@@ -140,9 +145,16 @@ export function metadataUrl(resource: string): string {
   return `${origin}/.well-known/oauth-protected-resource${pathname === '/' ? '' : pathname}`
 }
 
-function admitted(checked: CheckedToken, refuse: (why: Why) => Authenticated): Authenticated {
+/** A token of Writ has no scopes: what it is for, its roles say. */
+function admitted(checked: CheckedToken, refuse: (why: Why) => Unauthenticated): Authenticated {
   if (!checked.ok) return refuse(checked.why)
-  return { ok: true, caller: checked.caller, key: checked.row.id }
+  return { ok: true, caller: checked.caller, key: checked.row.id, shortOf: () => null }
+}
+
+/** What a message of this name needs beside what every message does. */
+function scopesFor(settings: OAuthSettings | null, name: string): readonly string[] {
+  const tool = toolNames.find((one) => one === name)
+  return (tool === undefined ? undefined : settings?.tool_scopes[tool]) ?? []
 }
 
 /** Caps are one subject's: neither a new access token nor a client registered anew buys a second share. */

@@ -16,6 +16,7 @@ export type CheckedAccess =
       readonly caller: Caller
       /** When the access token was issued, Unix milliseconds. */
       readonly issued_at_ms: number
+      readonly scopes: ReadonlySet<string>
     }
   | {
       readonly ok: false
@@ -101,7 +102,7 @@ export function openResourceServer(options: {
       const shown = { until_ms: overAt(Number(exp)), revoked: issuer.accepted.signal }
       const caller = callerOf(claims, of, nowMs, shown)
       if (caller === null) return { ok: false, why: 'nobody' }
-      return { ok: true, caller, issued_at_ms: Math.floor(Number(iat) * 1000) }
+      return { ok: true, caller, issued_at_ms: Math.floor(Number(iat) * 1000), scopes: held }
     },
 
     metadata: (resource) =>

@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { toolNames } from '../../request/call.ts'
 
 /** What `http.oauth` of `writ.yaml` may say (docs/config.md). Defaults are filled in; paths are still as written. */
 
@@ -67,6 +68,10 @@ export const oauthSchema = z
   .strictObject({
     issuers: z.array(issuerSchema).min(1).max(16),
     scopes: z.array(scope).max(16).default([]).describe('A token has to hold all of these'),
+    tool_scopes: z
+      .partialRecord(z.enum(toolNames), z.array(scope).min(1).max(16))
+      .default({})
+      .describe('What a token has to hold besides for a call of the tool; a client is told and may ask for it'),
     roles_valid_s: z
       .int()
       .min(60)
