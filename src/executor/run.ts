@@ -7,6 +7,8 @@ import { WritError } from '../error.ts'
 import { nothingCounted } from '../execution/job.ts'
 import type { Dispatch, Outcome, RunEnd } from '../execution/job.ts'
 import { openReports } from '../execution/report/reports.ts'
+import { inSlices } from '../execution/report/slices.ts'
+import type { Work } from '../execution/report/slices.ts'
 import type { Decision, PolicyInput } from '../policy/policy.ts'
 import type { Executor } from './executor.ts'
 import { openArtifacts, openOutput } from './sinks.ts'
@@ -42,14 +44,14 @@ export async function runJob(
     return notStarted(new WritError('target_unavailable', 'this kind of sandbox is not available'))
   const redactor = await redactorOf(dispatch)
   const egress = openEgress(dispatch, redactor, ports)
-  const reports = openReports((text) => redactor?.bytes(Buffer.from(text)).bytes.toString('utf8') ?? text)
+  const reports = openReports((text) => cleaned(redactor, text))
   const output = openOutput(redactor, limits.output_kb * 1024, (step, stream, bytes) => {
     ports.output(step, stream, bytes)
     if (stream === 'stdout') reports.printed(step, bytes)
   })
   let lostFile = false
   const artifacts = openArtifacts(redactor, limits.artifact_kb * 1024, async (path, bytes) => {
-    reports.file(path, bytes)
+    await inSlices(reports.file(path, bytes))
     await ports.file(path, bytes).catch(() => {
       lostFile = true
     })
@@ -144,6 +146,22 @@ async function redactorOf(dispatch: Dispatch): Promise<Redactor | null> {
   if (dispatch.secrets.length === 0 && dispatch.job.plan.services.length === 0) return null
   const { createRedactor } = await import('../credential/redact.ts')
   return createRedactor(dispatch.secrets.map((secret) => ({ name: secret.name, value: secret, placeholder: null })))
+}
+
+const sliceBytes = 262_144
+
+/** A text of a report without secrets, as what prints it would be. */
+function* cleaned(redactor: Redactor | null, text: string): Work<string> {
+  if (redactor === null) return text
+  const bytes = Buffer.from(text)
+  const stream = redactor.stream()
+  const parts: Buffer[] = []
+  for (let at = 0; at < bytes.length; at += sliceBytes) {
+    parts.push(stream.write(bytes.subarray(at, at + sliceBytes)))
+    yield
+  }
+  parts.push(stream.flush())
+  return Buffer.concat(parts).toString('utf8')
 }
 
 interface Egress {

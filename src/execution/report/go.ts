@@ -3,6 +3,7 @@ import { parseIJson } from '../../json.ts'
 import { openTally } from './report.ts'
 import type { Clean } from './report.ts'
 import type { LineReader } from './tap.ts'
+import { atOnce } from './slices.ts'
 
 /** Tests whose output or subtests are remembered at once; of more, messages are left out. */
 const maxLive = 1000
@@ -70,7 +71,7 @@ export function openGo(clean: Clean): LineReader {
       printed.delete(`${pack}\n`)
       failedIn.delete(pack)
     },
-    end: () => (ended === 0 ? null : tally.report()),
+    end: () => (ended === 0 ? null : atOnce(tally.report())),
   }
 }
 

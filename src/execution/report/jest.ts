@@ -2,15 +2,19 @@ import type { Json, JsonObject } from '../../digest.ts'
 import { parseIJson } from '../../json.ts'
 import { openTally } from './report.ts'
 import type { Clean, TestReport } from './report.ts'
+import type { Work } from './slices.ts'
 
-/** Bytes of a report; a longer one is not read. Less than of XML: this one is in memory as a whole. */
-export const maxJest = 4 * 1024 * 1024
+/** Bytes of a report; a longer one is not read. Less than of XML: this one is in memory as a whole, and parsed at once. */
+export const maxJest = 2 * 1024 * 1024
+
+/** Files and cases after which the work stops. */
+const moreCases = 4096
 
 /**
  * The report that `jest --json` and vitest's reporter `json` write, or null where it is none. Counts the cases
  * themselves; a file of tests that could not be loaded counts as one that failed. Never throws.
  */
-export function readJest(bytes: Uint8Array, source: 'jest' | 'vitest', clean: Clean): TestReport | null {
+export function* readJest(bytes: Uint8Array, source: 'jest' | 'vitest', clean: Clean): Work<TestReport | null> {
   if (bytes.length > maxJest) return null
   let whole: Json
   try {
@@ -21,11 +25,14 @@ export function readJest(bytes: Uint8Array, source: 'jest' | 'vitest', clean: Cl
   const files = list(member(whole, 'testResults'))
   if (files === null) return null
   const tally = openTally(source, clean)
+  let seen = 0
   for (const file of files) {
+    if (++seen % moreCases === 0) yield
     const cases = list(member(file, 'assertionResults'))
     if (cases === null) return null
     const failedBefore = tally.failed
     for (const one of cases) {
+      if (++seen % moreCases === 0) yield
       const state = member(one, 'status')
       const ms = member(one, 'duration')
       if (typeof ms === 'number') tally.took(ms)
@@ -37,7 +44,7 @@ export function readJest(bytes: Uint8Array, source: 'jest' | 'vitest', clean: Cl
     if (member(file, 'status') === 'failed' && tally.failed === failedBefore)
       tally.fail(text(member(file, 'name')), text(member(file, 'message')))
   }
-  return tally.report()
+  return yield* tally.report()
 }
 
 function titleOf(one: Json): string {

@@ -1,5 +1,6 @@
 import { openTally } from './report.ts'
 import type { Clean, TestReport } from './report.ts'
+import type { Work } from './slices.ts'
 import { readXml } from './xml.ts'
 
 /** Bytes of a report; a longer one is not read. */
@@ -19,14 +20,14 @@ interface Case {
  * The report in a file of JUnit XML (pytest, Maven, Gradle, vitest, `node --test` and most others write it), or null
  * where it is none. Counts the cases themselves: the sums that a suite claims are not looked at. Never throws.
  */
-export function readJunit(bytes: Uint8Array, clean: Clean): TestReport | null {
+export function* readJunit(bytes: Uint8Array, clean: Clean): Work<TestReport | null> {
   if (bytes.length > maxJunit) return null
   const text = utf8(bytes)
   if (text === null) return null
   const tally = openTally('junit', clean)
   let lawful = true
   let current: Case | null = null
-  const whole = readXml(text, {
+  const whole = yield* readXml(text, {
     open(name, attributes, depth) {
       if (depth === 1 && name !== 'testsuites' && name !== 'testsuite') lawful = false
       if (name === 'testcase') {
@@ -57,7 +58,7 @@ export function readJunit(bytes: Uint8Array, clean: Clean): TestReport | null {
       current = null
     },
   })
-  return whole && lawful ? tally.report() : null
+  return whole && lawful ? yield* tally.report() : null
 }
 
 function titleOf(attributes: ReadonlyMap<string, string>): string {

@@ -1,4 +1,5 @@
 import { visible, visibleLine } from '../../approval/visible.ts'
+import type { Work } from './slices.ts'
 
 /** Where the figures come from; `several` where reports of different kinds were put together. */
 export const reportSources = ['junit', 'tap', 'go', 'jest', 'vitest', 'several'] as const
@@ -36,7 +37,7 @@ const maxRaw = 4096
 export const maxDuration = 1e9
 
 /** Takes secrets out of a text; given the whole of it, before anything is cut off. */
-export type Clean = (text: string) => string
+export type Clean = (text: string) => Work<string>
 
 /** Counts what one report says. */
 export interface Tally {
@@ -49,11 +50,12 @@ export interface Tally {
   cut(): void
   readonly failed: number
   /** Null where more was counted than a report may hold. */
-  report(): TestReport | null
+  report(): Work<TestReport | null>
 }
 
 export function openTally(source: ReportSource, clean: Clean): Tally {
-  const failures: { readonly name: string; readonly message: string }[] = []
+  /** As they were written. */
+  const first: { readonly name: string; readonly message: string }[] = []
   let passed = 0
   let failed = 0
   let skipped = 0
@@ -64,7 +66,7 @@ export function openTally(source: ReportSource, clean: Clean): Tally {
     skip: () => void skipped++,
     fail(name, message) {
       failed++
-      if (failures.length < maxFailures) failures.push({ name: shownName(clean(name)), message: shown(clean(message)) })
+      if (first.length < maxFailures) first.push({ name, message })
       else truncated = true
     },
     took(ms) {
@@ -74,9 +76,12 @@ export function openTally(source: ReportSource, clean: Clean): Tally {
     get failed() {
       return failed
     },
-    report() {
+    *report() {
       const total = passed + failed + skipped
       if (total > maxCases) return null
+      const failures: { readonly name: string; readonly message: string }[] = []
+      for (const { name, message } of first)
+        failures.push({ name: shownName(yield* clean(name)), message: shown(yield* clean(message)) })
       const duration_ms = duration === null ? null : Math.round(duration)
       return { source, asserted: true, total, passed, failed, skipped, duration_ms, failures, truncated }
     },

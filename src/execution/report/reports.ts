@@ -3,6 +3,8 @@ import { readJest } from './jest.ts'
 import { maxJunit, readJunit } from './junit.ts'
 import { merged } from './report.ts'
 import type { Clean, TestReport } from './report.ts'
+import { sliceSize } from './slices.ts'
+import type { Work } from './slices.ts'
 import { openTap } from './tap.ts'
 import type { LineReader } from './tap.ts'
 
@@ -11,7 +13,7 @@ export interface Reports {
   /** Standard output of a step, redacted. */
   printed(step: number, bytes: Uint8Array): void
   /** A file of `$WRIT_OUT`, redacted; looked at only where its name is that of a report. */
-  file(path: string, bytes: Uint8Array): void
+  file(path: string, bytes: Uint8Array): Work<void>
   /** Null where nothing was a report. What was printed counts only where no file did: tools write the same to both. */
   report(): TestReport | null
 }
@@ -42,12 +44,12 @@ export function openReports(clean: Clean): Reports {
       stream ??= openStream(clean)
       stream.write(bytes)
     },
-    file(path, bytes) {
+    *file(path, bytes) {
       const read = readerOf(path)
       if (read === null || filesLeft === 0 || bytes.length > bytesLeft) return
       filesLeft--
       bytesLeft -= bytes.length
-      const report = read(bytes, clean)
+      const report = yield* read(bytes, clean)
       if (report !== null) files.push(report)
     },
     report() {
@@ -58,7 +60,7 @@ export function openReports(clean: Clean): Reports {
 }
 
 /** Who reads a file of this name; null for all that is no report by its name. */
-function readerOf(path: string): ((bytes: Uint8Array, clean: Clean) => TestReport | null) | null {
+function readerOf(path: string): ((bytes: Uint8Array, clean: Clean) => Work<TestReport | null>) | null {
   const name = path.slice(path.lastIndexOf('/') + 1).toLowerCase()
   if (name.endsWith('.xml'))
     return name.startsWith('junit') || name.startsWith('test-') || name === 'report.xml' ? readJunit : null
@@ -68,10 +70,13 @@ function readerOf(path: string): ((bytes: Uint8Array, clean: Clean) => TestRepor
   return name.startsWith('jest') ? (bytes, clean) => readJest(bytes, 'jest', clean) : null
 }
 
-function readTap(bytes: Uint8Array, clean: Clean): TestReport | null {
+function* readTap(bytes: Uint8Array, clean: Clean): Work<TestReport | null> {
   const reader = openTap(clean, { versioned: false })
   const lines = openLines((line) => reader.line(line.toString('utf8')))
-  lines.write(bytes)
+  for (let at = 0; at < bytes.length; at += sliceSize) {
+    lines.write(bytes.subarray(at, at + sliceSize))
+    yield
+  }
   lines.end()
   return reader.end()
 }

@@ -1,5 +1,6 @@
 import { openTally } from './report.ts'
 import type { Clean, TestReport } from './report.ts'
+import { atOnce } from './slices.ts'
 
 /** Reads a stream line by line and keeps counts, never the stream. */
 export interface LineReader {
@@ -140,7 +141,7 @@ export function openTap(clean: Clean, { versioned }: { readonly versioned: boole
     end() {
       const planned = expected
       close()
-      return lawful && announced && (points > 0 || planned === 0) ? tally.report() : null
+      return lawful && announced && (points > 0 || planned === 0) ? atOnce(tally.report()) : null
     },
   }
 }

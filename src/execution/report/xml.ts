@@ -1,3 +1,6 @@
+import { sliceSize } from './slices.ts'
+import type { Work } from './slices.ts'
+
 /** What a reader of a document is told, in the order of the document. */
 export interface XmlReader {
   open(name: string, attributes: ReadonlyMap<string, string>, depth: number): void
@@ -7,6 +10,8 @@ export interface XmlReader {
 }
 
 const maxDepth = 32
+/** Pieces of a document (tags, text between them) after which the work stops. */
+const morePieces = 1024
 const maxAttributes = 64
 
 /**
@@ -14,14 +19,15 @@ const maxAttributes = 64
  * but the five predefined (and characters by number). False where it is not well-formed or holds any of those. Each
  * character is looked at a fixed number of times, so a document costs what it is long.
  */
-export function readXml(document: string, reader: XmlReader): boolean {
+export function* readXml(document: string, reader: XmlReader): Work<boolean> {
   const text = document.startsWith('\ufeff') ? document.slice(1) : document
   if (unlawful.test(text) || !text.isWellFormed()) return false
   const open: string[] = []
   let rooted = false
   let at = afterDeclaration(text)
   if (at < 0) return false
-  while (at < text.length) {
+  for (let pieces = 1; at < text.length; pieces++) {
+    if (pieces % morePieces === 0) yield
     const next = text.indexOf('<', at)
     const end = next < 0 ? text.length : next
     if (end > at) {
@@ -29,7 +35,7 @@ export function readXml(document: string, reader: XmlReader): boolean {
       if (open.length === 0) {
         if (!isSpace(raw)) return false
       } else {
-        const data = raw.includes(']]>') ? null : resolved(raw)
+        const data = raw.includes(']]>') ? null : yield* resolved(raw)
         if (data === null) return false
         reader.text(data)
       }
@@ -55,6 +61,11 @@ export function readXml(document: string, reader: XmlReader): boolean {
       // A document type, an entity or an instruction has no name where an element has one.
       const tag = tagAt(text, next)
       if (tag === null || (open.length === 0 && rooted) || open.length >= maxDepth) return false
+      for (const [key, raw] of tag.long) {
+        const value = yield* resolved(raw)
+        if (value === null) return false
+        tag.attributes.set(key, value)
+      }
       rooted = true
       open.push(tag.name)
       reader.open(tag.name, tag.attributes, open.length)
@@ -83,7 +94,9 @@ function afterDeclaration(text: string): number {
 
 interface Tag {
   readonly name: string
-  readonly attributes: ReadonlyMap<string, string>
+  readonly attributes: Map<string, string>
+  /** Attributes too long for one slice, as they stand in the document. */
+  readonly long: readonly (readonly [name: string, raw: string])[]
   readonly empty: boolean
   /** Where the document goes on. */
   readonly end: number
@@ -93,12 +106,13 @@ function tagAt(text: string, start: number): Tag | null {
   const name = nameAt(text, start + 1)
   if (name === '') return null
   const attributes = new Map<string, string>()
+  const long: [string, string][] = []
   let at = start + 1 + name.length
   for (;;) {
     const before = at
     at = afterSpace(text, at)
-    if (text[at] === '>') return { name, attributes, empty: false, end: at + 1 }
-    if (text[at] === '/') return text[at + 1] === '>' ? { name, attributes, empty: true, end: at + 2 } : null
+    if (text[at] === '>') return { name, attributes, long, empty: false, end: at + 1 }
+    if (text[at] === '/') return text[at + 1] === '>' ? { name, attributes, long, empty: true, end: at + 2 } : null
     const key = nameAt(text, at)
     if (key === '' || at === before || attributes.has(key) || attributes.size >= maxAttributes) return null
     at = afterSpace(text, at + key.length)
@@ -109,9 +123,11 @@ function tagAt(text: string, start: number): Tag | null {
     const close = text.indexOf(quote, at + 1)
     if (close < 0) return null
     const raw = text.slice(at + 1, close)
-    const value = raw.includes('<') ? null : resolved(raw)
+    const short = raw.length <= sliceSize
+    const value = raw.includes('<') ? null : short ? resolvedSlice(raw) : ''
     if (value === null) return null
     attributes.set(key, value)
+    if (!short) long.push([key, raw])
     at = close + 1
   }
 }
@@ -150,7 +166,23 @@ const predefined = new Map([
 const longestReference = 10
 
 /** The text with its references resolved, or null where one is none of those allowed. */
-function resolved(text: string): string | null {
+function* resolved(text: string): Work<string | null> {
+  if (text.length <= sliceSize) return resolvedSlice(text)
+  const parts: string[] = []
+  for (let from = 0, to = 0; from < text.length; from = to) {
+    to = Math.min(from + sliceSize, text.length)
+    // No reference is cut in two.
+    const last = to === text.length ? -1 : text.lastIndexOf('&', to - 1)
+    if (last > from && last > to - longestReference) to = last
+    const part = resolvedSlice(text.slice(from, to))
+    if (part === null) return null
+    parts.push(part)
+    yield
+  }
+  return parts.join('')
+}
+
+function resolvedSlice(text: string): string | null {
   let at = text.indexOf('&')
   if (at < 0) return text
   let whole = ''

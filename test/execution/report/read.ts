@@ -1,7 +1,8 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { TestReport } from '../../../src/execution/report/report.ts'
-import { openReports } from '../../../src/execution/report/reports.ts'
+import { openReports as open } from '../../../src/execution/report/reports.ts'
+import { atOnce } from '../../../src/execution/report/slices.ts'
 
 /** A report that a real tool wrote; `as` is what the file would be called in a run. */
 export function written(name: string): Buffer {
@@ -9,6 +10,15 @@ export function written(name: string): Buffer {
 }
 
 const same = (text: string): string => text
+
+/** Reports that are read at once, with a way to clean texts that does too. */
+export function openReports(clean: (text: string) => string) {
+  const reports = open(function* (text) {
+    yield
+    return clean(text)
+  })
+  return { ...reports, file: (path: string, bytes: Uint8Array) => atOnce(reports.file(path, bytes)) }
+}
 
 /** What a run says that leaves this one file. */
 export function ofFile(name: string, content: string | Uint8Array, clean = same): TestReport | null {

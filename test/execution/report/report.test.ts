@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest'
-import { openReports } from '../../../src/execution/report/reports.ts'
-import { figures, names, ofFile, ofOutput } from './read.ts'
+import { openReports as open } from '../../../src/execution/report/reports.ts'
+import { inSlices } from '../../../src/execution/report/slices.ts'
+import { figures, names, ofFile, ofOutput, openReports } from './read.ts'
 
 const keep = (text: string): string => text
 const one = (body: string): string => `<testsuite><testcase name="a">${body}</testcase></testsuite>`
@@ -253,4 +254,65 @@ describe('reports of one run', () => {
   })
 
   test('are none where nothing was one', () => expect(openReports(keep).report()).toBeNull())
+
+  const large = 8 * 1024 * 1024 - 100
+  const document = (inside: string): string => `<testsuite>${inside}</testsuite>`
+  const filled = (piece: string, around = (text: string): string => document(text)): string =>
+    around(piece.repeat((large - around('').length) / piece.length))
+  test.each([
+    ['junit.xml', 'references', filled('&amp;')],
+    ['junit.xml', 'references in one attribute', filled('&amp;', (text) => document(`<a b="${text}"/>`))],
+    ['junit.xml', 'attributes', filled(`<a ${Array.from({ length: 60 }, (_, at) => `a${at}=""`).join(' ')}/>`)],
+    ['junit.xml', 'elements', filled('<a/>')],
+    [
+      'junit.xml',
+      'sections in one failure',
+      filled('<![CDATA[x]]>', (text) => document(`<testcase><failure>${text}</failure></testcase>`)),
+    ],
+    ['a.tap', 'results', filled('ok 1 - a # b # c\n', (text) => `TAP version 14\n${text}`)],
+    ['jest.json', 'cases', `{"testResults":[${'{"assertionResults":[]},'.repeat(80_000)}{"assertionResults":[]}]}`],
+  ])('are read in slices: %s of %s keeps nobody waiting [G-report-total]', async (name, _what, text) => {
+    // Each stop is one to attend to others at, a document of this size costs hundreds of milliseconds.
+    let stops = 0
+    for (const _ of open(function* (one) {
+      yield
+      return one
+    }).file(name, Buffer.from(text)))
+      stops++
+    expect(stops).toBeGreaterThan(15)
+  })
+
+  test('are read whole in slices as at once, and others have their turn between them', async () => {
+    const cases = '<testcase name="a&#65;"><failure message="m&lt;"/></testcase>'.repeat(30_000)
+    const reports = open(function* (one) {
+      yield
+      return one
+    })
+    let turns = 0
+    let reading = true
+    const turn = (): void => {
+      turns++
+      if (reading) setImmediate(turn)
+    }
+    setImmediate(turn)
+    await inSlices(reports.file('junit.xml', Buffer.from(`<testsuite>${cases}</testsuite>`)))
+    reading = false
+    expect(turns).toBeGreaterThan(1)
+    expect(reports.report()).toEqual(ofFile('junit.xml', `<testsuite>${cases}</testsuite>`))
+  })
+
+  test('have references resolved wherever a slice of one ends', () => {
+    for (let before = 65_536 - 12; before <= 65_536 + 2; before++)
+      for (const reference of ['&lt;', '&#x1F600;', '&#65;']) {
+        const whole: string[] = []
+        const clean = (text: string): string => {
+          if (text.length > 1000) whole.push(text)
+          return ''
+        }
+        ofFile('junit.xml', one(`<failure message="${'x'.repeat(before)}${reference}end"/>`), clean)
+        ofFile('junit.xml', one(`<failure>${'x'.repeat(before)}${reference}end</failure>`), clean)
+        const shown = { '&lt;': '<end', '&#x1F600;': '\u{1F600}end', '&#65;': 'Aend' }[reference]
+        expect(whole.map((text) => text.slice(before))).toEqual([shown, shown])
+      }
+  })
 })
