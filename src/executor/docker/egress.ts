@@ -135,12 +135,14 @@ export function openConnections(port: EgressPort, send: ConnectionFrames, bodyMs
   }
 }
 
-/** The URL as the sandbox meant it. Whatever is not this origin is the gateway's to refuse. */
+/** The URL as the sandbox meant it. Whatever is not this origin, or says in two ways what it is, is the gateway's to refuse. */
 function urlOf(request: IncomingMessage): string {
   const target = request.url ?? ''
-  if (!target.startsWith('/')) return target
-  const host = request.headers.host ?? ''
-  return `${ownHosts.has(host.toLowerCase()) ? origin : `http://${host}`}${target}`
+  const raw = request.rawHeaders
+  const hosts = raw.filter((_, at) => at % 2 === 1 && raw[at - 1]?.toLowerCase() === 'host')
+  const isOwn = hosts.length === 1 && ownHosts.has(hosts[0]?.toLowerCase() ?? '')
+  if (target.startsWith('/')) return `${isOwn ? origin : `http://${hosts.join(' ')}`}${target}`
+  return isOwn || request.method === 'CONNECT' ? target : `http://${hosts.join(' ')}/`
 }
 
 /** Or the status of the answer where it is larger than any gateway takes, cut off, or not there in time. */

@@ -134,6 +134,13 @@ describe('a request of a run', () => {
     ['another host', `GET /v/ HTTP/1.1\r\nHost: evil.example\r\n\r\n`, 'http://evil.example/v/'],
     ["a proxy's form", `GET http://evil.example/v/ HTTP/1.1\r\n${host}\r\n`, 'http://evil.example/v/'],
     ['another port', `GET /v/ HTTP/1.1\r\nHost: 127.0.0.1:80\r\n\r\n`, 'http://127.0.0.1:80/v/'],
+    ['two hosts', `GET /v/ HTTP/1.1\r\n${host}Host: evil.example\r\n\r\n`, 'http://127.0.0.1:3128 evil.example/v/'],
+    ['its host twice', `GET /v/ HTTP/1.1\r\n${host}${host}\r\n`, 'http://127.0.0.1:3128 127.0.0.1:3128/v/'],
+    [
+      "a proxy's form of here and another host",
+      `GET http://127.0.0.1:3128/v/ HTTP/1.1\r\nHost: evil.example\r\n\r\n`,
+      'http://evil.example/',
+    ],
   ])('for %s is not made one for a service [G-egress-closed]', async (_what, text, url) => {
     const side = begin(() => ({ status: 400, headers: [], body: Buffer.alloc(0) }))
     say(side, text)
