@@ -298,4 +298,32 @@ export const attacks: Readonly<Record<string, readonly Attack[]>> = {
   'D-26-overwrite-runtime.py': [{ expected: exited('done: []') }],
   'D-27-handles.py': [{ expected: exited('opened: [] refused with: EPERM') }],
   'E-14-network.py': [{ expected: network('[3128]') }, { bare: true, expected: network('[]') }],
+  'E-14-tunnels.py': [
+    {
+      limits: { egress_requests: 40 },
+      expected: exited(
+        ...['ssh', 'metadata', 'loopback'].map((where) => `connect ${where}: 405`),
+        ...['', ' of metadata', ' of https'].map((which) => `absolute form${which}: 400 bad_url`),
+        ...['another host', 'absolute and another host', 'two hosts'].map((what) => `${what}: 400 bad_url`),
+        'no host: 400',
+        'user in the host: 400 bad_url',
+        'unknown service: 403 unknown_service',
+        'out of the service: 400 ambiguous_path',
+        ...['two lengths', 'length and chunks', 'folded header', 'bare line feeds'].map((what) => `${what}: 400`),
+        'websocket: 501',
+        'http 2: 400',
+        'trace: 405 method_not_allowed',
+        ...['8.8.8.8', '169.254.169.253', '192.168.0.1'].map((server) => `dns by hand to ${server} refused`),
+        'o5ugc5baorugkidsovxca23on53xg.evil.example not resolved',
+        ...['evil.example', 'host.docker.internal', 'gateway.docker.internal', 'metadata.google.internal'].map(
+          (name) => `${name} not resolved`,
+        ),
+        ...['quic', 'quic 6', 'ping', 'smtp', 'ssh', 'mdns', 'broadcast'].map((way) => `${way} refused`),
+      ),
+      look({ end }) {
+        // What the credential was used for, and nothing of all this.
+        expect(end.counts.egress).toMatchObject({ allowed: 1, blocked: 13 })
+      },
+    },
+  ],
 }
