@@ -75,14 +75,19 @@ function holes(version: EngineVersion, info: EngineInfo): readonly { readonly wh
       what: `Docker Engine ${version.Version} is older than 25.0.5 (CVE-2024-29018 and all that was mended since)`,
       fix: 'Upgrade Docker Engine.',
     })
-  if ('runc' in info.Runtimes) {
-    const runc = (version.Components ?? []).find(({ Name }) => Name === 'runc')?.Version ?? 'of no known version'
-    if (!isMended(runc))
-      found.push({
-        what: `runc ${runc} lets a container out (CVE-2025-31133, CVE-2025-52565, CVE-2025-52881)`,
-        fix: 'Upgrade runc to 1.2.8, 1.3.3 or 1.4, or give targets oci_runtime: runsc.',
-      })
-  }
+  // An engine lists runc whether it is there or not, and tells the version of its default runtime alone.
+  const runtime = info.DefaultRuntime
+  const told = (version.Components ?? []).find(({ Name }) => Name === runtime)?.Version ?? 'of no known version'
+  if (runtime === 'runc' && !isMended(told))
+    found.push({
+      what: `runc ${told} lets a container out (CVE-2025-31133, CVE-2025-52565, CVE-2025-52881)`,
+      fix: 'Upgrade runc to 1.2.8, 1.3.3 or 1.4, or give targets oci_runtime: runsc.',
+    })
+  if (runtime === 'crun' && !isMendedCrun(told))
+    found.push({
+      what: `crun ${told} lets an image write to files of the machine (CVE-2025-24965)`,
+      fix: 'Upgrade crun to 1.20 or newer, or give targets oci_runtime: runsc.',
+    })
   if (!hasOption(info, 'userns') && !hasOption(info, 'rootless'))
     found.push({
       what: 'root in a container of this engine is root of the machine',
@@ -104,6 +109,12 @@ function isMended(text: string): boolean {
     return candidate === undefined ? /^v?1\.4\.0(?:$|[+~])/.test(text) : Number(candidate) >= 3
   }
   return minor >= 4
+}
+
+/** crun has two numbers where the third is zero. */
+function isMendedCrun(text: string): boolean {
+  const [, major = '', minor = ''] = /^v?(\d{1,6})\.(\d{1,6})(?:\.\d{1,6})?(?!\d)/.exec(text) ?? []
+  return Number(major) > 1 || (Number(major) === 1 && Number(minor) >= 20)
 }
 
 type Numbers = readonly [number, number, number]

@@ -13,7 +13,7 @@ import { answerOf, forge, granting } from '../../policy/fixtures/wasm.ts'
 import type { Engine } from '../../servers/engine.ts'
 
 /*
- * The invariant of every attack (reference/sandboxes.md §5): each run holds a credential and has used it before the
+ * The invariant of every attack: each run holds a credential and has used it before the
  * attack begins, so that whatever the attack gets at could be the canary; and it is in no sink at the end.
  */
 

@@ -66,6 +66,33 @@ describe('an engine', () => {
     expect(levels(settings, version('28.0.0', runc), info).some((one) => one.startsWith('warning: runc'))).toBe(warned)
   })
 
+  test.each([
+    ['1.8.1', true],
+    ['1.19', true],
+    ['1.20', false],
+    ['1.20.1', false],
+    ['1.25', false],
+    ['2.0', false],
+    ['0.99', true],
+    ['', true],
+    [null, true],
+  ])(
+    'whose default runtime is crun "%s" is warned of: %s, and not of the runc it lists all the same',
+    (crun, warned) => {
+      const told = { Version: '28.0.0', Components: crun === null ? [] : [{ Name: 'crun', Version: crun }] }
+      const warnings = levels(settings, told, {
+        ...info,
+        DefaultRuntime: 'crun',
+        Runtimes: { runc: {}, crun: {} },
+      }).filter((one) => one.startsWith('warning'))
+      expect(warnings.map((one) => one.split(' ')[1])).toEqual(warned ? ['crun'] : [])
+    },
+  )
+
+  test('whose default runtime is none of these is not warned of one that it does not use', () => {
+    expect(levels(settings, version('28.0.0', null), { ...info, DefaultRuntime: 'runsc' })).toHaveLength(1)
+  })
+
   test('whose root is root of the machine is warned of; where settings are strict, each of these is a problem', () => {
     const bare = { ...info, SecurityOptions: ['name=seccomp,profile=builtin'] }
     expect(levels(settings, version('28.0.0'), bare)).toContain(
