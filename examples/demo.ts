@@ -14,6 +14,8 @@ const writ = join(root, 'bin', 'writ')
 const folder = mkdtempSync(join(tmpdir(), 'writ-demo-'))
 const colour = process.stdout.isTTY
 const begun = performance.now()
+/** Seconds it may take; as long as it likes, unless told. */
+const within = Number(process.env['WRIT_DEMO_WITHIN_S'] ?? Number.POSITIVE_INFINITY)
 
 const bold = (text: string): string => (colour ? `\u001b[1m${text}\u001b[0m` : text)
 const dim = (text: string): string => (colour ? `\u001b[2m${text}\u001b[0m` : text)
@@ -377,22 +379,38 @@ deny contains {"rule": rego.metadata.rule()} if {
   cli(['stop'], { quiet: true })
   upstream.close()
   await vault.close()
-  say(`\n${dim(`Done in ${((performance.now() - begun) / 1000).toFixed(1)} s. Nothing is left behind.`)}`)
+  const took = (performance.now() - begun) / 1000
+  must(took <= within, `to be done in ${String(within)} s, not ${took.toFixed(1)} s`)
+  say(`\n${dim(`Done in ${took.toFixed(1)} s. Nothing is left behind.`)}`)
   say(
     `What to do next, with Claude Code, Claude Desktop, VS Code or OpenClaw: ${pathToFileURL(join(root, 'README.md')).href}#first-use`,
   )
 }
 
+/** Ends the broker, which outlives its clients, and takes the folder away. */
+function cleanUp(): void {
+  spawnSync(process.execPath, [writ, 'stop'], { cwd: folder, stdio: 'ignore', timeout: 60_000 })
+  rmSync(folder, { recursive: true, force: true })
+}
+
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+  process.once(signal, () => {
+    cleanUp()
+    process.kill(process.pid, signal)
+  })
+
+let failed = false
 try {
   await main()
 } catch (failure) {
+  failed = true
   say(`\nThe demo did not go as it should: ${failure instanceof Error ? failure.message : String(failure)}`)
   say(indent(readLog()))
-  spawnSync(process.execPath, [writ, 'stop'], { cwd: folder, stdio: 'ignore' })
-  // The client and the staging service are still open; nothing more is to come of them.
-  process.exit(1)
+} finally {
+  cleanUp()
 }
-rmSync(folder, { recursive: true, force: true })
+// The client and the staging service may still be open; nothing more is to come of them.
+if (failed) process.exit(1)
 
 function readLog(): string {
   try {
