@@ -212,7 +212,12 @@ export function loadConfig(file: string, listen: Listen | null = null): Config {
         ? null
         : httpSettings(value.http ?? {}, listen, {
             resolve: (given) => resolve(folder, given),
-            fail: (key, message) => fail(['http', key], `http.${key}: ${message}`),
+            fail: (key, message) =>
+              key === 'listen' && listen !== null
+                ? new WritError('usage', `--listen: ${message}`, {
+                    remedy: 'Say so in the section "http" of writ.yaml, or name an address of loopback.',
+                  })
+                : fail(['http', key], `http.${key}: ${message}`),
           }),
     idle_stop_s: value.idle_stop_s ?? 600,
   }

@@ -49,7 +49,10 @@ const catalogue = {
   ],
   policy_unavailable: ['operator', 'Run "writ status" and "writ policy check".'],
   no_config: ['operator', 'Run "writ init", or name a configuration with --config or WRIT_CONFIG.'],
-  broker_running: ['operator', 'Another broker holds this data folder; "writ status" shows it, "writ stop" ends it.'],
+  broker_running: [
+    'operator',
+    '"writ status" shows it; "writ stop" ends it, also where a client started it in the background.',
+  ],
   broker_unreachable: [
     'operator',
     'Run "writ doctor"; the broker writes why it stopped to broker.log in the data folder.',

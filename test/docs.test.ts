@@ -315,5 +315,8 @@ function reference(path: readonly string[], command: Command): string {
 }
 
 function row(option: Option): string {
-  return `| \`${option.flags}\` | ${option.description.replaceAll('|', '\\|')}${option.mandatory ? '; required' : ''} |`
+  const { defaultValue: given } = option as { readonly defaultValue?: unknown }
+  const unlessTold = typeof given === 'string' || typeof given === 'number' ? `; \`${String(given)}\` unless told` : ''
+  const about = `${option.description.replaceAll('|', '\\|')}${option.mandatory ? '; required' : ''}${unlessTold}`
+  return `| \`${option.flags}\` | ${about} |`
 }

@@ -269,6 +269,18 @@ describe('what was recorded', () => {
     expect(world.writ(['stop']).code).toBe(1)
   })
 
+  it('names the option where an address of the command line may not be listened on, not a line of the file', () => {
+    const { code, err } = world.writ(['serve', '--listen', '0.0.0.0:9999'])
+    expect([code, err.split('\n')]).toEqual([
+      2,
+      [
+        'writ: --listen: listening beyond loopback needs "tls", or "unsafe_plain_http_behind_proxy: true" behind a proxy that speaks TLS',
+        '      Say so in the section "http" of writ.yaml, or name an address of loopback.',
+        '',
+      ],
+    ])
+  })
+
   it('goes on under a new key after a rotation, which needs the root and no broker that runs', () => {
     const root = world.writ(['keys', '--fingerprint']).out
     expect(run(file('before.js', "console.log('before')"))).toMatchObject({ code: 0 })

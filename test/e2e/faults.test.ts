@@ -20,6 +20,7 @@ describe('processes', () => {
     const held = place.writ(['serve'])
     expect(held.code).toBe(2)
     expect(held.err).toMatch(/another broker holds this data folder[^]*writ stop/)
+    expect(held.err.match(/holds this data folder/g)?.length).toBe(1)
     await until(() => brokersOf(place) === 1)
     await works(fixture)
   }, 180_000)
