@@ -100,7 +100,12 @@ export async function follow(options: {
     const all = attend()
     if ((await options.state()) !== last) touch()
     if (closed) return
-    timer = setTimeout(() => (looking = look()), all ? lookMs : lookAloneMs)
+    timer = setTimeout(
+      () => {
+        looking = look()
+      },
+      all ? lookMs : lookAloneMs,
+    )
     timer.unref()
   }
 
