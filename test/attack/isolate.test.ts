@@ -150,6 +150,18 @@ const programs: Readonly<Record<string, Expected>> = {
   'I-22-promise-species.js': fine('undefined'),
   'I-22-proxy-handler.js': fine('[Function (anonymous)]', 'undefinedundefined'),
   'I-22-stack-frames.js': fine('{ toString: [Function: toString] }', 'nothing'),
+  'E-14-ways-out.js': fine(
+    ...'http://1.1.1.1/ https://example.com/ http://169.254.169.254/latest/meta-data/ http://[fd00:ec2::254]/'
+      .split(' ')
+      .map((url) => `${url} 403`),
+    ...'http://localhost:22/ http://127.0.0.1:3128@evil.example/ file:///etc/passwd data:text/plain,x blob:null/x'
+      .split(' ')
+      .map((url) => `${url} 403`),
+    ...['ws://127.0.0.1:3128/', 'ftp://127.0.0.1/', 'unix:/var/run/docker.sock', '/vault/', '//evil.example/', ''].map(
+      (url) => `${url} 403`,
+    ),
+    '[]',
+  ),
 }
 
 /** What ends otherwise where resource limits hold the address space: what is asked for is not even given. */

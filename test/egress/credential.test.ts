@@ -1,4 +1,5 @@
 import { inspect } from 'node:util'
+import { gzipSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { encodingsOf } from '../../src/credential/redact.ts'
 import { newPlaceholder } from '../../src/credential/placeholder.ts'
@@ -110,6 +111,26 @@ describe('a credential', () => {
     expect(last()['x-debug']).toBe(own)
     expect(origin.seen.at(-1)?.url).toBe(`/echo?t=${own}`)
     expect(origin.seen.at(-1)?.body).toBe(JSON.stringify({ own }))
+    await run.gateway.close()
+  })
+
+  it.each([
+    ['a form', 'application/x-www-form-urlencoded', (p: string) => Buffer.from(`a=1&t=${p}`)],
+    [
+      'parts',
+      'multipart/form-data; boundary=b',
+      (p: string) => Buffer.from(`--b\r\ncontent-disposition: form-data; name="t"\r\n\r\n${p}\r\n--b--\r\n`),
+    ],
+    ['packed JSON', 'application/json', (p: string) => gzipSync(JSON.stringify({ t: p }))],
+    ['bytes', 'application/octet-stream', (p: string) => Buffer.from(`\0\u00ff${p}\0`, 'latin1')],
+  ])('does not go into a body of %s: the service gets the very bytes that were sent', async (_what, type, bodyOf) => {
+    const run = open()
+    const body = bodyOf(placeholder(run))
+    const response = await run.fetch('/vault/echo', { method: 'POST', headers: [['Content-Type', type]], body })
+    expect(response.status).toBe(200)
+    expect(last()['x-vault-token']).toBe(token)
+    expect(Buffer.from(origin.seen.at(-1)?.body ?? '', 'latin1').equals(body)).toBe(true)
+    expectNoSecret(response)
     await run.gateway.close()
   })
 

@@ -1,5 +1,5 @@
 import { setTimeout as pause } from 'node:timers/promises'
-import { afterAll, expect, test } from 'vitest'
+import { afterAll, expect, test, vi } from 'vitest'
 import { digestOf } from '../../src/digest.ts'
 import type { Dispatch, RunEnd } from '../../src/execution/job.ts'
 import { createIsolateExecutor } from '../../src/executor/isolate/isolate.ts'
@@ -76,3 +76,31 @@ test('a run that is cancelled before anything was handed to a sandbox is cancell
   expect(begun).toBe(0)
   expect(outcome).toEqual({ end: 'stopped', by: 'cancel', steps: [] })
 })
+
+test.each([
+  ['an hour on', 3_600_000],
+  ['an hour back', -3_600_000],
+])(
+  "has its own time where the machine's clock is put %s: neither over at once nor without an end",
+  async (_which, by) => {
+    vi.useFakeTimers({ toFake: ['Date'] })
+    try {
+      for (const wall_s of [2, 4, 8]) {
+        const files = Promise.withResolvers<void>()
+        const running = runWith(wall_s, files.promise)
+        const from = performance.now()
+        vi.setSystemTime(Date.now() + by)
+        await pause(300)
+        files.resolve()
+        const { outcome, begun } = await running
+        if (begun === 0) continue
+        expect(outcome).toMatchObject({ end: 'stopped', by: 'time' })
+        expect(performance.now() - from).toBeGreaterThan(wall_s * 1000 - 100)
+        return
+      }
+      expect.unreachable('no run began')
+    } finally {
+      vi.useRealTimers()
+    }
+  },
+)
