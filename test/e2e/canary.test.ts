@@ -121,6 +121,7 @@ writ.writeFile('/out/all.txt', all)
 writ.writeFile('/out/hex.txt', [...new TextEncoder().encode(all)].map((byte) => byte.toString(16).padStart(2, '0')).join(''))
 writ.writeFile('/out/base64.txt', btoa(unescape(encodeURIComponent(all))))
 ${end === 'throw' ? 'const failure = new Error(all)\nfailure.name = all.slice(-200)\nfailure.cause = { all }\nthrow failure' : ''}
+${end === 'eat' ? 'const kept = []\nfor (;;) kept.push(new Array(10000).fill(all + kept.length))' : ''}
 ${end === 'wait' ? 'await new Promise((resolve) => setTimeout(resolve, 60000))' : ''}
 export default { all }
 `
@@ -224,10 +225,14 @@ describe('a credential of a run', () => {
     await readAll(run)
   }, 150_000)
 
-  it('is used by runs that throw it, run out of time, are cancelled and rejected', async () => {
+  it('is used by runs that throw it, run out of memory and of time, are cancelled and rejected', async () => {
     const thrown = await begin('open', 'throw')
     expect(await end(thrown.execution)).toMatchObject({ state: 'failed' })
     await readAll(thrown)
+
+    const eaten = await begin('open', 'eat')
+    expect(await end(eaten.execution)).toMatchObject({ state: 'failed', reasons: [{ code: 'memory' }] })
+    await readAll(eaten)
 
     const late = await begin('open', 'wait', { time_s: 2 })
     expect(await end(late.execution)).toMatchObject({ state: 'timed_out' })
