@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import type { JsonObject } from '../../src/digest.ts'
 import { connectOrStart } from '../../src/start.ts'
 import { edit, final, start, status, stopped, submit, until, use, works } from './faults/fixture.ts'
@@ -12,7 +12,9 @@ describe('files that people edit', () => {
   it('name file, line and nearest key where writ.yaml has an unknown one, and start once it is corrected', async () => {
     const { place, line } = fixture
     const back = edit(place.configFile, (text) => text.replace('policies:', 'polices:'))
-    for (const command of [['status'], ['run', 'sandbox', '--intent', 'run_script', 'x.js'], ['mcp'], ['serve']]) {
+    onTestFinished(back)
+    const script = join(import.meta.dirname, '../../docs/examples/sum.js')
+    for (const command of [['status'], ['run', 'sandbox', '--intent', 'run_script', script], ['mcp'], ['serve']]) {
       const ran = place.writ(command)
       expect(ran.code).toBe(2)
       expect(ran.err).toMatch(/writ\.yaml:1\d:\d+: unknown key "polices".*"policies"/s)
@@ -29,6 +31,7 @@ describe('files that people edit', () => {
     const { place, line } = fixture
     await line.call('list_targets', {})
     const back = edit(place.configFile, (text) => `${text}\nlimits: { maxima: { wall_s: never } }\n`)
+    onTestFinished(back)
     await until(async () => JSON.stringify(await status(place)).includes('writ.yaml:'))
     expect(await start(line, 'console.log(1)')).toMatchObject({ state: 'succeeded' })
     back()
@@ -40,6 +43,7 @@ describe('files that people edit', () => {
     const { place } = fixture
     await stopped(fixture)
     const back = edit(place.catalogFile, (text) => text.replace('executor: isolate', 'executer: isolate'))
+    onTestFinished(back)
     await expect(connectOrStart(place)).rejects.toMatchObject({
       code: 'broker_unreachable',
       message: expect.stringMatching(/catalog\.yaml:\d+:\d+: .*"executer".*"executor"/s) as string,
@@ -61,6 +65,7 @@ describe('files that people edit', () => {
   it('leave the earlier catalog in force where an edit is broken', async () => {
     const { place, line } = fixture
     const back = edit(place.catalogFile, (text) => `${text}\ncredentials: [\n`)
+    onTestFinished(back)
     await until(async () => JSON.stringify(await status(place)).includes('catalog.yaml:'))
     expect(await start(line, 'console.log(2)')).toMatchObject({ state: 'succeeded' })
     back()
@@ -124,6 +129,7 @@ describe('files that people edit', () => {
     renameSync(`${keys}.away`, keys)
     for (const name of readdirSync(keys).filter((file) => /receipt|keys\.jwt/.test(file))) {
       const back = edit(join(keys, name), () => 'not a key\n')
+      onTestFinished(back)
       await refused()
       back()
     }
@@ -287,6 +293,7 @@ require_approval contains {
     )
     const receipts = Number((await status(place))['receipts'])
     const back = edit(place.configFile, (text) => text.replace(/ {2}- \{ subject: bob,[^\n]*\n/, ''))
+    onTestFinished(back)
     // Each change of who may approve is a receipt.
     await until(async () => Number((await status(place))['receipts']) > receipts)
     for (const holder of holders) await line.call('cancel_execution', { execution_id: holder })
