@@ -13,6 +13,7 @@ import { findExecution, findReceipt, findTask } from './found.ts'
 import { isMine, type Parts, unknownTarget } from './parts.ts'
 import { approvalResource, artifactUri, parseUri, resourceOf } from './resource.ts'
 import type { Runner } from './run.ts'
+import { ownTask, previewNonce, resolveTask } from './submit.ts'
 import type { TransferDesk } from './desk.ts'
 import { inTurn } from './turn.ts'
 import { approvalView, executionView, nextOf } from './view.ts'
@@ -34,7 +35,17 @@ export async function listTargets(
     await mustView(parts, caller, args.target_ref)
     const target = describeTarget(catalog, args.target_ref, able)
     if (target === null) throw unknownTarget()
-    return { target, next: { tell_user: 'Submit work for this target with submit_task.' } }
+    const [intent] = target.intents
+    return {
+      target,
+      next:
+        target.available && intent !== undefined
+          ? {
+              tool: 'submit_task',
+              arguments: { target_ref: args.target_ref, execution_intent: intent.execution_intent },
+            }
+          : { tell_user: 'This target is not available now; choose another one, or ask the operator of this Writ.' },
+    }
   }
   const targets = []
   for (const [ref, target] of catalog.targets) {
@@ -83,14 +94,28 @@ export async function getStatus(
         ? latestOf(parts, caller, args.task_id)
         : null
   if (execution !== null) return await statusOf(parts, execution, args, waiting)
-  if (args.task_id !== undefined)
-    return {
-      task_id: args.task_id,
-      state: 'ready',
-      final: false,
-      next: { tool: 'start_execution', arguments: { task_id: args.task_id, wait_ms: 20_000 } },
-    }
+  if (args.task_id !== undefined) return await notStarted(parts, caller, args.task_id)
   return await overview(parts, caller)
+}
+
+/** A task of which nothing was started: whether it could be, and what it lacks. */
+async function notStarted(parts: Parts, caller: Caller, text: string): Promise<Results['get_status']> {
+  const task = ownTask(parts, caller, text)
+  const resolution = await resolveTask(parts, caller, task, previewNonce)
+  if (resolution.state === 'incomplete')
+    return {
+      task_id: task.id,
+      state: 'incomplete',
+      final: false,
+      missing: resolution.missing,
+      next: { tool: 'upload_artifact', arguments: { task_id: task.id } },
+    }
+  return {
+    task_id: task.id,
+    state: 'ready',
+    final: false,
+    next: { tool: 'start_execution', arguments: { task_id: task.id, wait_ms: 20_000 } },
+  }
 }
 
 async function overview(parts: Parts, caller: Caller): Promise<Results['get_status']> {

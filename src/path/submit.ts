@@ -238,7 +238,7 @@ export async function foresee(
 }
 
 /** A plan is frozen only when a run is started, so what is described here has a throw-away nonce. */
-const previewNonce = '0'.repeat(32)
+export const previewNonce = '0'.repeat(32)
 
 async function describe(parts: Parts, caller: Caller, task: Task): Promise<Results['submit_task']> {
   const resolution = await resolveTask(parts, caller, task, previewNonce)
