@@ -51,6 +51,8 @@ export function newAuthority(): {
   issue(names: { readonly dns?: readonly string[]; readonly ip?: readonly string[] }): Issued
 } {
   const root = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  // Of two authorities under one name a process would take the first, and call the other's certificates forged.
+  const authority = `Test authority ${randomBytes(6).toString('hex')}`
   const constraints = der(
     0x30,
     oid('551d13'),
@@ -58,7 +60,7 @@ export function newAuthority(): {
     der(0x04, der(0x30, der(0x01, Buffer.from([0xff])))),
   )
   return {
-    ca: issue('Test authority', root.publicKey, 'Test authority', root.privateKey, [constraints]),
+    ca: issue(authority, root.publicKey, authority, root.privateKey, [constraints]),
     issue({ dns = [], ip = [] }) {
       const leaf = generateKeyPairSync('ec', { namedCurve: 'P-256' })
       const names = [
@@ -68,7 +70,7 @@ export function newAuthority(): {
       const alternative = der(0x30, oid('551d11'), der(0x04, der(0x30, ...names)))
       const key = leaf.privateKey.export({ type: 'pkcs8', format: 'pem' }).toString()
       return {
-        cert: issue('Test server', leaf.publicKey, 'Test authority', root.privateKey, [alternative]),
+        cert: issue('Test server', leaf.publicKey, authority, root.privateKey, [alternative]),
         key: createPrivateKey(key).export({ type: 'pkcs8', format: 'pem' }).toString(),
       }
     },
