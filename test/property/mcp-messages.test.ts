@@ -106,7 +106,8 @@ describe('any sequence of messages', () => {
           // What cannot be parsed is answered under its id where there is one to be found, else under none.
           const unreadable = lines.filter((text) => text.trim() !== '' && !isIJson(text))
           for (const [id, of] of Map.groupBy(unreadable, (text) => requestIdIn(Buffer.from(text))))
-            expect(counts.get(id) ?? 0).toBeGreaterThanOrEqual(of.length)
+            // An id that is used again while it is in flight is one request to whoever waits for its answer.
+            expect(counts.get(id) ?? 0).toBeGreaterThanOrEqual(id === null ? of.length : 1)
           client.close()
         }),
         { numRuns: 100 },
