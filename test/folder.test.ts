@@ -9,11 +9,11 @@ import {
   writeSync,
 } from 'node:fs'
 import { join } from 'node:path'
-import { setTimeout as pause } from 'node:timers/promises'
 import { expect, it } from 'vitest'
 import { makeFolders, turnLog } from '../src/folder.ts'
 import { useWorld } from './e2e/world.ts'
 import { folder } from './ledger/folder.ts'
+import { until } from './wait.ts'
 
 it('a log that has grown too long is put aside, the newest three are kept, and who writes to it goes on', () => {
   const path = join(folder(), 'broker.log')
@@ -63,12 +63,12 @@ it('a broker in the background does so with its own', { timeout: 40_000 }, async
   await world.client()
   const log = join(world.folder, '.writ', 'broker.log')
   appendFileSync(log, 'x'.repeat(8 * 1024 * 1024))
-  for (let tries = 0; tries < 100 && !existsSync(`${log}.1`); tries++) await pause(100)
-  expect(statSync(`${log}.1`).size).toBeGreaterThan(8 * 1024 * 1024)
+  await until('the log is put aside', () => existsSync(`${log}.1`) && statSync(`${log}.1`).size > 8 * 1024 * 1024)
   expect(readFileSync(`${log}.1`, 'utf8')).toContain('"msg":"ready"')
   expect(statSync(log).size).toBeLessThan(10_000)
   // What it says from now on stands in the one of its old name.
   appendFileSync(join(world.folder, 'policies', 'starter', 'request.rego'), '\nno policy at all {{{\n')
-  for (let tries = 0; tries < 150 && statSync(log).size === 0; tries++) await pause(100)
-  expect(readFileSync(log, 'utf8')).toMatch(/^\{.*a policy edit was refused.*\}\n/)
+  await until('it says that the edit was refused', () =>
+    /^\{.*a policy edit was refused.*\}$/m.test(readFileSync(log, 'utf8')),
+  )
 })
