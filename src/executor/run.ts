@@ -9,6 +9,7 @@ import type { Dispatch, Outcome, RunEnd } from '../execution/job.ts'
 import { openReports } from '../execution/report/reports.ts'
 import { inSlices } from '../execution/report/slices.ts'
 import type { Work } from '../execution/report/slices.ts'
+import { frozenTime } from '../policy/input.ts'
 import type { Decision, PolicyInput } from '../policy/policy.ts'
 import type { Executor } from './executor.ts'
 import { openArtifacts, openOutput } from './sinks.ts'
@@ -199,6 +200,7 @@ function openEgress(dispatch: Dispatch, redactor: Redactor | null, ports: RunPor
   }
 }
 
+/** The input the run was decided on, at the time of the call: what it says of people, counters and approvals is of the start. */
 function inputFor(envelope: PolicyInput, call: Call): PolicyInput {
-  return { ...envelope, phase: 'egress', context: { ...envelope.context, call } }
+  return { ...envelope, phase: 'egress', context: { ...envelope.context, call, time: frozenTime(Date.now()) } }
 }

@@ -192,7 +192,8 @@ function filesWithin<File>(files: readonly File[], room: number): readonly File[
   return end < 0 ? files : files.slice(0, end)
 }
 
-function frozenTime(nowMs: number): PolicyInput['context']['time'] {
+/** `input.context.time` of a decision made then: whole seconds of UTC. */
+export function frozenTime(nowMs: number): PolicyInput['context']['time'] {
   const unix = Math.floor(nowMs / 1000)
   const date = new Date(unix * 1000)
   return {

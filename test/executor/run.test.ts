@@ -2,9 +2,12 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { afterAll, expect, test, vi } from 'vitest'
 import { digestOf } from '../../src/digest.ts'
 import type { Dispatch, RunEnd } from '../../src/execution/job.ts'
+import type { Executor } from '../../src/executor/executor.ts'
 import { createIsolateExecutor } from '../../src/executor/isolate/isolate.ts'
 import { runJob } from '../../src/executor/run.ts'
-import type { PolicyInput } from '../../src/policy/policy.ts'
+import { checkInput } from '../../src/policy/input.ts'
+import type { Decision, PolicyInput } from '../../src/policy/policy.ts'
+import { input, plan as policyPlan } from '../policy/fixtures/input.ts'
 import { prepare } from './fixture.ts'
 
 const executor = createIsolateExecutor({
@@ -104,3 +107,50 @@ test.each([
     }
   },
 )
+test('[G-egress-policy] each request of a run is decided at the time it is made', async () => {
+  const { job } = prepare({ files: {}, argv: [['a.js']] })
+  const plan = { ...job.plan, services: policyPlan.services, credentials: [] }
+  const decided: PolicyInput['context'][] = []
+  const refused: Decision = { effect: 'deny', reasons: [] } as unknown as Decision
+  const calling: Executor = {
+    ...executor,
+    async run(_job, ports) {
+      await ports.started(0)
+      for (let call = 0; call < 2; call++) {
+        const url = 'http://127.0.0.1:3128/vault/x'
+        await ports.egress.fetch({ url, method: 'GET', headers: [], body: Buffer.alloc(0) }, ports.signal)
+        if (call === 0) await pause(1100)
+      }
+      return { end: 'exited', steps: [], reason: null }
+    },
+  }
+  // The run was decided an hour ago.
+  const egress_input = { ...input({ nowMs: Date.now() - 3_600_000 }), phase: 'egress' } as const
+  const started = Math.floor(Date.now() / 1000)
+  await runJob(
+    {
+      job: { ...job, plan },
+      secrets: [],
+      generation: { number: 1, digest: digestOf('generation'), packs: [] },
+      egress_input,
+    },
+    calling,
+    {
+      read: () => Promise.resolve(Buffer.alloc(0)),
+      started: () => Promise.resolve(),
+      output: () => undefined,
+      file: () => Promise.resolve(),
+      decide(asked) {
+        decided.push(asked.context)
+        expect(checkInput(asked)).toMatchObject({ ok: true })
+        return Promise.resolve(refused)
+      },
+    },
+    new AbortController().signal,
+  )
+  const [first = 0, second = 0] = decided.map(({ time }) => time.unix_s)
+  expect(decided).toHaveLength(2)
+  expect(first).toBeGreaterThanOrEqual(started)
+  expect(second).toBeGreaterThan(first)
+  expect(decided[0]?.counters).toEqual(egress_input.context.counters)
+})

@@ -26,6 +26,7 @@ export const isolates: Sandbox = {
     }const { env } = writ
 const answer = await fetch(env.EFFECTS + '/', { method: 'POST', headers: { authorization: 'Bearer ' + env.TOKEN }, body: '${mark}' })
 console.log(answer.status, await answer.text())
+if (!answer.ok) throw new Error('the line was not written')
 writ.writeFile('/out/seen.txt', '${mark}')
 `,
   }),
