@@ -171,15 +171,18 @@ export function standing(approval: Approval): Standing {
   return { stages, outcome: full ? 'satisfied' : 'open' }
 }
 
+/** A verdict that counts now, and as policy is shown it. */
+interface Countable {
+  readonly verdict: Verdict
+  readonly shown: InputApproval
+}
+
 /**
  * The verdicts policy is shown: bound to this plan and requirement, and given by people who still hold a role of their
  * stage. Roles are read again here, so a person who lost the role between verdict and run no longer counts.
  */
-export function inputApprovals(
-  approval: Approval,
-  rolesOf: (verdict: Verdict) => readonly string[],
-): readonly InputApproval[] {
-  const shown: InputApproval[] = []
+export function countable(approval: Approval, rolesOf: (verdict: Verdict) => readonly string[]): readonly Countable[] {
+  const counting: Countable[] = []
   for (const verdict of approval.verdicts) {
     const { statement } = verdict
     const stage = approval.requirement.stages.find((candidate) => candidate.id === statement.stage)
@@ -192,7 +195,7 @@ export function inputApprovals(
     const roles = rolesOf(verdict)
     if (!roles.some((role) => stage.roles.includes(role))) continue
     if (!approval.requirement.evidence.includes(verdict.evidence)) continue
-    shown.push({
+    const shown: InputApproval = {
       id: approval.id,
       stage: stage.id,
       verdict: statement.verdict,
@@ -201,7 +204,8 @@ export function inputApprovals(
       evidence: verdict.evidence,
       at_s: Math.floor(verdict.at_ms / 1000),
       until_s: Math.floor((approval.execute_by_ms ?? verdict.at_ms) / 1000),
-    })
+    }
+    counting.push({ verdict, shown })
   }
-  return shown
+  return counting
 }

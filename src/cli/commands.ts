@@ -5,6 +5,7 @@ import { addHelp } from './help.ts'
 import { declareImages } from './image-commands.ts'
 import type { InitOptions } from './init.ts'
 import { type Action, collect, count, type Leaf, type Run } from './leaf.ts'
+import type { EvalOptions } from './replay.ts'
 import type { RunOptions } from './run.ts'
 import type { TokenOptions } from './token.ts'
 import type { VerifyOptions } from './verify.ts'
@@ -233,12 +234,13 @@ function policy(program: Command, leaf: Leaf, action: Action): void {
         return async (context) => await policyBuild(context, dirs, options.out)
       }),
     )
-  leaf(group, 'eval', 'decide an input with the attached packs')
-    .option('--input <file>', 'a writ.input/v1 document, - for standard input')
-    .option('--execution <id>', 'the recorded input of an execution; compares the answers')
+  leaf(group, 'eval', 'decide an input, or make a recorded decision again')
+    .option('--input <file>', 'a writ.input/v1 document, - for standard input, by the attached packs')
+    .option('--execution <id>', 'the last decision on an execution, by the modules that made it; compares every byte')
+    .option('--attached', 'with --execution: by the attached packs as they are now')
     .action(
-      action(async (options: { input?: string; execution?: string }) => {
-        const { policyEval } = await import('./policy.ts')
+      action(async (options: EvalOptions) => {
+        const { policyEval } = await import('./replay.ts')
         return async (context) => await policyEval(context, options)
       }),
     )

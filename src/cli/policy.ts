@@ -1,20 +1,16 @@
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join, relative, resolve } from 'node:path'
-import { parseId } from '../id.ts'
 import { WritError } from '../error.ts'
 import { findConfig, loadConfig } from '../config.ts'
 import { folderOf, makeFolders } from '../folder.ts'
-import { parseIJson } from '../json.ts'
-import { openEngine, generationDigest } from '../policy/engine.ts'
-import { checkInput } from '../policy/input.ts'
-import type { Attachment, Decision, PolicyInput } from '../policy/policy.ts'
+import type { Attachment } from '../policy/policy.ts'
 import { attachFolder, checkPacks, compilePacks, formatFiles, type PolicyFinding, testPacks } from '../policy/tools.ts'
 import { tmpdir } from 'node:os'
-import { type Context, fileOf, no, readAll, withViews, yes } from './context.ts'
-import { counted, show, table, told } from './print.ts'
+import { type Context, no, yes } from './context.ts'
+import { counted, show, table } from './print.ts'
 
 /** The named folders as packs, or what `writ.yaml` attaches. */
-async function attachments(
+export async function attachments(
   context: Context,
   dirs: readonly string[],
 ): Promise<{ readonly packs: readonly Attachment[]; readonly cacheDir: string }> {
@@ -44,7 +40,7 @@ function place(context: Context, finding: PolicyFinding): string {
   return `${relative(context.cwd, finding.file) || finding.file}:${String(finding.line)}:${String(finding.column)}`
 }
 
-function findingLines(context: Context, findings: readonly PolicyFinding[]): string[] {
+export function findingLines(context: Context, findings: readonly PolicyFinding[]): string[] {
   return findings.map((finding) => `${place(context, finding)}: ${finding.level}: ${finding.message} [${finding.code}]`)
 }
 
@@ -138,92 +134,4 @@ export async function policyBuild(context: Context, dirs: readonly string[], out
     ),
   )
   return yes
-}
-
-/** Decides an input with the attached packs: one from a file, or the recorded one of an execution, whose decision is then compared. */
-export async function policyEval(
-  context: Context,
-  options: { readonly input?: string | undefined; readonly execution?: string | undefined },
-): Promise<number> {
-  if ((options.input === undefined) === (options.execution === undefined))
-    throw new WritError('usage', 'Give one of --input FILE and --execution ID.')
-  const { packs, cacheDir } = await attachments(context, [])
-  const compiled = await compilePacks(packs, { cacheDir })
-  if (!compiled.ok) {
-    show(context, { findings: compiled.findings }, () => findingLines(context, compiled.findings).join('\n'))
-    return no
-  }
-  const recorded = options.execution === undefined ? null : recordedOf(context, options.execution)
-  const text =
-    recorded?.input ??
-    (options.input === '-'
-      ? (await readAll(context.stdin, 1_048_576)).toString('utf8')
-      : fileOf(context, options.input ?? '').toString('utf8'))
-  const input = inputOf(text)
-  const engine = openEngine({ threads: 1 })
-  try {
-    await engine.load({ number: 0, digest: generationDigest(compiled.packs), packs: compiled.packs })
-    const decision = await engine.decide(input)
-    const same = recorded === null ? null : recorded.decision.effect === decision.effect
-    show(context, { decision, recorded: recorded?.decision ?? null, same }, () =>
-      [
-        `effect  ${decision.effect}${decision.error === null ? '' : ` (${decision.error})`}`,
-        ...decision.findings.map(
-          (finding) =>
-            `  ${finding.kind.padEnd(16)} ${finding.id}  ${finding.at}  ${finding.title}${finding.message === '' ? '' : ` : ${finding.message}`}`,
-        ),
-        ...decision.reasons.map((reason) => `  a caller is told  ${told(reason)}`),
-        ...(recorded === null
-          ? []
-          : [same === true ? 'The recorded decision had the same effect.' : recordedWords(recorded.decision)]),
-      ].join('\n'),
-    )
-    return decision.effect === 'allow' ? yes : no
-  } finally {
-    await engine.close()
-  }
-}
-
-function inputOf(text: string): PolicyInput {
-  const refuse = (why: string): WritError =>
-    new WritError('usage', `The input is ${why}.`, {
-      remedy: 'Give one JSON document; policies/schema has the form of each phase, and --execution ID a recorded one.',
-    })
-  let value: unknown
-  try {
-    value = parseIJson(text, { maxBytes: 1_048_576 })
-  } catch (failure) {
-    if (failure instanceof WritError) throw refuse(failure.message)
-    throw failure
-  }
-  const checked = checkInput(value)
-  if (!checked.ok) throw refuse(`no writ.input/v1: ${checked.why}`)
-  return checked.input
-}
-
-function recordedWords(decision: Decision): string {
-  const unanswerable = decision.reasons.find(({ code }) => code === 'no_eligible_approver')
-  return unanswerable === undefined
-    ? `The recorded decision was ${decision.effect}: policy has changed since.`
-    : `The recorded decision was ${decision.effect}: policy asked people, and nobody enrolled then could answer.`
-}
-
-function recordedOf(context: Context, text: string): { readonly decision: Decision; readonly input: string } {
-  const file = findConfig({ flag: context.configFlag, env: context.env, cwd: context.cwd })
-  const id = parseId('exec', text)
-  if (file === null || id === null)
-    throw new WritError('not_found', `There is no execution ${text}.`, {
-      remedy: '"writ executions list" shows what there is.',
-    })
-  const found = withViews(
-    folderOf(loadConfig(file).data),
-    null,
-    (views) =>
-      views.decisions(id).findLast(({ decision, input }) => decision.phase === 'execution' && input !== null) ?? null,
-  )
-  if (found === null || found.input === null)
-    throw new WritError('not_found', `There is no recorded input of ${text}.`, {
-      remedy: '"writ executions list" shows what there is.',
-    })
-  return { decision: found.decision, input: found.input }
 }

@@ -1,31 +1,27 @@
 import { setTimeout as pause } from 'node:timers/promises'
-import { answerable, inputApprovals, openApproval } from '../approval/requirement.ts'
 import { type Permit, settle, spend } from '../approval/permit.ts'
-import type { Approval, Verdict } from '../approval/approval.ts'
-import { signedBy } from '../approval/statement.ts'
 import { WritError } from '../error.ts'
 import type { Execution } from '../execution/execution.ts'
 import type { ExecutionId } from '../id.ts'
 import type { Entry } from '../ledger/ledger.ts'
-import type { Plan } from '../plan/plan.ts'
 import { usedEntriesChanged } from '../plan/resolve.ts'
-import { buildInput } from '../policy/input.ts'
-import type { Decision, Generation, PolicyInput, Reason } from '../policy/policy.ts'
+import { pinned } from '../policy/decision.ts'
+import type { Generation, PolicyInput } from '../policy/policy.ts'
 import type { Caller } from '../request/caller.ts'
+import { settled } from './ask.ts'
 import { closeWithoutRun } from './close.ts'
 import { execute } from './execute.ts'
+import { executionInput, type ExecutionInput } from './input.ts'
 import { nowOf, type Parts } from './parts.ts'
 import { openQueue } from './queue.ts'
-import { targetResource } from './resource.ts'
-import { decided } from './start.ts'
 import { inTurn } from './turn.ts'
 
 export interface Runner {
   /** True where this run could begin now without waiting, on what it was decided on. */
-  free(permit: Permit): boolean
+  free(permit: Permit, by: ExecutionInput): boolean
   enqueue(execution: ExecutionId): void
   /** Commits `opening` with the spent permit and the state `running`, then runs; resolves when committed. */
-  start(permit: Permit, input: PolicyInput, opening: readonly Entry[]): Promise<void>
+  start(permit: Permit, by: ExecutionInput, opening: readonly Entry[]): Promise<void>
   cancel(execution: ExecutionId): void
   /** Begins nothing more, cancels what runs, and resolves when no run is alive. What waits goes on waiting in the ledger. */
   stop(): Promise<void>
@@ -48,13 +44,14 @@ export function openRunner(parts: Parts): Runner {
   const room = (has: number): boolean =>
     !stopped && live.size + starting < (has === 0 ? 2 * parts.maxRunning : parts.maxRunning)
   const placesOf = (tenant: string): number => [...places.values()].filter((one) => one === tenant).length
-  /** Policy and catalog are edited while a decision is waited for: null where what it stands on is in force no more. */
-  const inForce = ({ plan, decision }: Permit): Generation | null => {
+  /** Policy, catalog and roles change while a decision is waited for: null where what it stands on is so no more. */
+  const inForce = ({ plan, decision }: Permit, by: ExecutionInput): Generation | null => {
     const { generation } = parts.policy
-    return generation?.digest === decision.policy && !usedEntriesChanged(plan, parts.catalog()) ? generation : null
+    const same = generation?.digest === decision.policy && !usedEntriesChanged(plan, parts.catalog()) && by.stillHeld()
+    return same ? generation : null
   }
-  const free = (permit: Permit): boolean =>
-    room(placesOf(permit.plan.tenant)) && queue.length === 0 && inForce(permit) !== null
+  const free = (permit: Permit, by: ExecutionInput): boolean =>
+    room(placesOf(permit.plan.tenant)) && queue.length === 0 && inForce(permit, by) !== null
 
   /** It stands in the ledger as queued, so it is owed another try: a full disk may have room by then. */
   const again = (id: ExecutionId): void => {
@@ -89,9 +86,9 @@ export function openRunner(parts: Parts): Runner {
     }
   }
 
-  const start = async (permit: Permit, input: PolicyInput, opening: readonly Entry[]): Promise<void> => {
-    const generation = inForce(permit)
-    if (generation === null) throw new WritError('conflict', 'policy or catalog changed while this was decided')
+  const start = async (permit: Permit, by: ExecutionInput, opening: readonly Entry[]): Promise<void> => {
+    const generation = inForce(permit, by)
+    if (generation === null) throw new WritError('conflict', 'policy, catalog or roles changed while this was decided')
     spend(permit, parts.clock.monotonic())
     const cancelled = new AbortController()
     // Before the commit: the next one that looks for room, a cancel and a stop have to find it.
@@ -108,7 +105,7 @@ export function openRunner(parts: Parts): Runner {
       places.delete(permit.execution)
       throw unwritten
     }
-    void execute(parts, permit, { input, generation }, cancelled.signal)
+    void execute(parts, permit, { input: by.input, generation }, cancelled.signal)
       .catch((failure: unknown) =>
         parts.log.error(
           { err: failure, execution: permit.execution },
@@ -135,74 +132,21 @@ export function openRunner(parts: Parts): Runner {
       const approval = parts.ledger.views.approvals({ execution: id, state: 'satisfied' }, 1)[0] ?? null
       if (approval !== null && (approval.execute_by_ms ?? 0) < nowOf(parts))
         return await closeWithoutRun(parts, execution, 'expired', 'expired_before_use')
+      const task = parts.ledger.views.task(execution.task)
+      if (task === null) throw new WritError('ledger_corrupt', 'an execution without its task')
       const caller = callerOf(parts, execution)
-      const input = executionInput(parts, caller, plan, execution, approval)
-      const answer = await parts.policy.decide(input)
-      const decision = pinned(answer, approval)
-      const opening = decided(parts, caller, id, decision, input, { plan, digest: execution.plan })
-      switch (decision.effect) {
-        case 'allow': {
-          const permit = settle(id, plan, execution.plan, decision, parts.clock.monotonic())
-          if (permit === null) throw new WritError('internal', 'an allow that gives no permit')
-          return await start(permit, input, opening)
-        }
-        case 'pending':
-          return await askAgain(execution, caller, plan, decision, opening)
-        case 'deny':
-        case 'error':
-          await parts.ledger.append(...opening, {
-            kind: 'state',
-            execution: id,
-            state: 'denied',
-            ran: false,
-            reasons: decision.reasons,
-          })
-          parts.changes.wake(id)
+      const run = { execution: id, plan, digest: execution.plan }
+      const by = executionInput(parts, caller, { task, plan, digest: run.digest, approval })
+      const answer = pinned(await parts.policy.decide(by.input), approval?.requirement_digest ?? null)
+      const { decision, entries } = settled(parts, caller, run, answer, by)
+      if (decision.effect === 'allow') {
+        const permit = settle(id, plan, run.digest, decision, parts.clock.monotonic())
+        if (permit === null) throw new WritError('internal', 'an allow that gives no permit')
+        return await start(permit, by, entries)
       }
+      await parts.ledger.append(...entries)
+      parts.changes.wake(id)
     })
-  }
-
-  const askAgain = async (
-    execution: Execution,
-    caller: Caller,
-    plan: Plan,
-    decision: Decision,
-    opening: readonly Entry[],
-  ): Promise<void> => {
-    const { requirement, requirement_digest } = decision
-    if (requirement === null || requirement_digest === null)
-      throw new WritError('internal', 'a pending decision without a requirement')
-    const approval = openApproval({
-      execution: execution.id,
-      plan,
-      digest: execution.plan,
-      requirement,
-      requirement_digest,
-      asking: caller,
-      nowMs: parts.clock.now(),
-    })
-    if (!answerable(approval, parts.approvers())) {
-      const reason: Reason = {
-        code: 'no_eligible_approver',
-        message: 'Policy now asks other people to approve this, and nobody enrolled may.',
-        remedy: 'Ask the operator to enrol an approver: "writ approvals enroll NAME".',
-        ref: decision.id,
-      }
-      await parts.ledger.append(...opening, {
-        kind: 'state',
-        execution: execution.id,
-        state: 'denied',
-        ran: false,
-        reasons: [reason],
-      })
-    } else {
-      await parts.ledger.append(
-        ...opening,
-        { kind: 'approval_opened', approval },
-        { kind: 'state', execution: execution.id, state: 'awaiting_approval', ran: false, reasons: decision.reasons },
-      )
-    }
-    parts.changes.wake(execution.id)
   }
 
   const enqueue = (execution: ExecutionId): void => {
@@ -235,13 +179,6 @@ export function openRunner(parts: Parts): Runner {
   }
 }
 
-/** An allow that stands on approvals counts only for the very requirement people answered; another asks anew. */
-function pinned(decision: Decision, approval: Approval | null): Decision {
-  if (decision.effect !== 'allow' || decision.requirement_digest === null) return decision
-  if (approval !== null && approval.requirement_digest === decision.requirement_digest) return decision
-  return { ...decision, effect: 'pending' }
-}
-
 /**
  * Who started an execution, as the first decision on it saw them, with those of the roles that are held now through that
  * agent: one lost since the start no longer counts, and one got since does not either. How old the authentication was
@@ -262,35 +199,4 @@ function callerOf(parts: Parts, execution: Execution): Caller {
     agent: { id: agent.id, asserted: { client: '', version: '' } },
     auth: { method: auth.method, atMs: parts.clock.now() - auth.age_s * 1000, shown: null },
   }
-}
-
-function executionInput(
-  parts: Parts,
-  caller: Caller,
-  plan: Plan,
-  execution: Execution,
-  approval: Approval | null,
-): PolicyInput {
-  const nowMs = parts.clock.now()
-  const task = parts.ledger.views.task(execution.task)
-  if (task === null) throw new WritError('ledger_corrupt', 'an execution without its task')
-  return buildInput({
-    phase: 'execution',
-    caller,
-    action: { name: 'start_execution', arguments: {} },
-    resource: targetResource(parts.catalog(), caller, plan.target.ref),
-    nowMs,
-    counters: parts.ledger.views.counters(caller.tenant, caller.subject.id, nowMs),
-    task: { ...task, inputs: plan.task.inputs, files: plan.files },
-    plan: { plan, digest: execution.plan },
-    approvals:
-      approval === null ? [] : inputApprovals(approval, (verdict) => approverRoles(parts, plan.tenant, verdict)),
-  })
-}
-
-/** A verdict by key counts as long as that very key is enrolled: one that was replaced may have been stolen before. */
-function approverRoles(parts: Parts, tenant: string, { by, evidence, jws }: Verdict): readonly string[] {
-  if (evidence === 'bearer') return parts.rolesOf(tenant, by)
-  const approver = parts.approvers().find(({ subject }) => subject === by)
-  return approver !== undefined && jws !== null && signedBy(jws, approver) ? approver.roles : []
 }

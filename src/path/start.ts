@@ -1,22 +1,20 @@
 import { randomBytes } from 'node:crypto'
-import { answerable, openApproval } from '../approval/requirement.ts'
-import { canonical, digestJson, digestOf } from '../digest.ts'
+import { digestJson } from '../digest.ts'
 import { WritError } from '../error.ts'
 import { isFinal, liveStates, type Execution } from '../execution/execution.ts'
 import { type ExecutionId, newId, parseId } from '../id.ts'
 import type { Entry } from '../ledger/ledger.ts'
 import type { Resolution } from '../plan/plan.ts'
 import { planView } from '../plan/resolve.ts'
-import { buildInput } from '../policy/input.ts'
-import type { Decision, PolicyInput } from '../policy/policy.ts'
-import { approvalsUsed, decisionAccount } from '../receipt/account.ts'
+import type { Decision } from '../policy/policy.ts'
 import type { Arguments } from '../request/call.ts'
 import type { Caller } from '../request/caller.ts'
 import type { Task } from '../request/task.ts'
 import type { Missing } from '../plan/plan.ts'
 import type { PlanView } from '../execution/result.ts'
 import { settle } from '../approval/permit.ts'
-import { targetResource } from './resource.ts'
+import { settled } from './ask.ts'
+import { executionInput } from './input.ts'
 import type { Parts } from './parts.ts'
 import type { Runner } from './run.ts'
 import { foresee, ownTask, resolveTask } from './submit.ts'
@@ -98,34 +96,12 @@ async function begin(
   await parts.storage.checkLeft(caller.tenant)
   checkTenant(parts, caller.tenant)
   const execution = newId('exec')
-  const nowMs = parts.clock.now()
-  const input = buildInput({
-    phase: 'execution',
-    caller,
-    action: { name: 'start_execution', arguments: {} },
-    resource: targetResource(parts.catalog(), caller, task.target_ref),
-    nowMs,
-    counters: parts.ledger.views.counters(caller.tenant, caller.subject.id, nowMs),
-    task,
-    plan: { plan: frozen.plan, digest: frozen.digest },
-  })
-  const policyAnswer = await parts.policy.decide(input)
-  const approval =
-    policyAnswer.effect === 'pending' && policyAnswer.requirement !== null && policyAnswer.requirement_digest !== null
-      ? openApproval({
-          execution,
-          plan: frozen.plan,
-          digest: frozen.digest,
-          requirement: policyAnswer.requirement,
-          requirement_digest: policyAnswer.requirement_digest,
-          asking: caller,
-          nowMs,
-        })
-      : null
-  const decision =
-    approval !== null && !answerable(approval, parts.approvers()) ? withoutApprovers(policyAnswer) : policyAnswer
-  const opening: Entry[] = [
-    { kind: 'planned', execution, plan: frozen.plan, digest: frozen.digest, key: idempotency?.key ?? null },
+  const { plan, digest } = frozen
+  const by = executionInput(parts, caller, { task, plan, digest })
+  const answer = await parts.policy.decide(by.input)
+  const { decision, entries } = settled(parts, caller, { execution, plan, digest }, answer, by)
+  const opening: readonly Entry[] = [
+    { kind: 'planned', execution, plan, digest, key: idempotency?.key ?? null },
     ...(idempotency === null
       ? []
       : [
@@ -138,15 +114,15 @@ async function begin(
             result: execution,
           },
         ]),
-    ...decided(parts, caller, execution, decision, input, frozen),
+    ...entries,
   ]
-  const queued: Entry = { kind: 'state', execution, state: 'queued', ran: false, reasons: [] }
   switch (decision.effect) {
     case 'allow': {
-      const permit = settle(execution, frozen.plan, frozen.digest, decision, parts.clock.monotonic())
-      if (permit !== null && runner.free(permit)) {
+      const queued: Entry = { kind: 'state', execution, state: 'queued', ran: false, reasons: [] }
+      const permit = settle(execution, plan, digest, decision, parts.clock.monotonic())
+      if (permit !== null && runner.free(permit, by)) {
         // Nothing lies between this decision and the run, so it is the final one: decision, permit and start are one transaction.
-        await runner.start(permit, input, [...opening, queued])
+        await runner.start(permit, by, [...opening, queued])
         return execution
       }
       refuseCrowd(parts, caller)
@@ -155,24 +131,13 @@ async function begin(
       break
     }
     case 'pending':
-      if (approval === null) throw new WritError('internal', 'a pending decision without a requirement')
       refuseCrowd(parts, caller)
-      await parts.ledger.append(
-        ...opening,
-        { kind: 'approval_opened', approval },
-        { kind: 'state', execution, state: 'awaiting_approval', ran: false, reasons: decision.reasons },
-      )
+      await parts.ledger.append(...opening)
       break
     case 'deny':
     case 'error':
       parts.deniedPace.note(caller.tenant)
-      await parts.ledger.append(...opening, {
-        kind: 'state',
-        execution,
-        state: 'denied',
-        ran: false,
-        reasons: decision.reasons,
-      })
+      await parts.ledger.append(...opening)
       break
   }
   parts.changes.wake(execution)
@@ -198,46 +163,4 @@ function refuseCrowd(parts: Parts, caller: Caller): void {
     throw new WritError('rate_limited', `${String(maxWaiting)} of your executions wait already.`, {
       remedy: 'Wait until some have run, or cancel those you no longer need.',
     })
-}
-
-/** Names the policy of a decision that no generation made. */
-const nothingInForce = digestOf('')
-
-/** The steps every decision on an execution leaves: the answer, its exact input for replay, and its receipt. */
-export function decided(
-  parts: Parts,
-  caller: Caller,
-  execution: ExecutionId,
-  decision: Decision,
-  input: PolicyInput,
-  frozen: Pick<Extract<Resolution, { state: 'ready' }>, 'plan' | 'digest'>,
-): readonly Entry[] {
-  return [
-    { kind: 'decided', execution, decision, input: canonical(input) },
-    {
-      kind: 'sign',
-      execution,
-      account: decisionAccount(
-        { execution, plan: frozen.plan, plan_digest: frozen.digest, asserted: caller.agent.asserted },
-        decision,
-        decision.policy ?? nothingInForce,
-        approvalsUsed(parts.ledger.views.receiptsOf(execution), decision.requirement_digest),
-      ),
-    },
-  ]
-}
-
-function withoutApprovers(decision: Decision): Decision {
-  return {
-    ...decision,
-    effect: 'deny',
-    reasons: [
-      {
-        code: 'no_eligible_approver',
-        message: 'Policy asks people to approve this, and nobody enrolled may.',
-        remedy: 'Ask the operator to enrol an approver: "writ approvals enroll NAME".',
-        ref: decision.id,
-      },
-    ],
-  }
 }

@@ -7,7 +7,6 @@ import { constrain } from '../plan/limits.ts'
 import type { Resolution } from '../plan/plan.ts'
 import { planView, resolve } from '../plan/resolve.ts'
 import { roomProblem } from '../plan/room.ts'
-import { buildInput } from '../policy/input.ts'
 import type { Decision } from '../policy/policy.ts'
 import type { Arguments, UploadIn } from '../request/call.ts'
 import type { Caller } from '../request/caller.ts'
@@ -16,7 +15,7 @@ import { newTask, reviseTask } from '../request/submit.ts'
 import type { Task } from '../request/task.ts'
 import { mayView, mustView } from './admit.ts'
 import { findTask } from './found.ts'
-import { targetResource } from './resource.ts'
+import { executionInput } from './input.ts'
 import { type Parts, unknownTarget } from './parts.ts'
 import type { Allowance } from './storage.ts'
 import type { UploadTicket } from './ticket.ts'
@@ -222,19 +221,8 @@ export async function foresee(
   task: Task,
   resolution: Extract<Resolution, { state: 'ready' }>,
 ): Promise<Decision> {
-  const nowMs = parts.clock.now()
-  return await parts.policy.decide(
-    buildInput({
-      phase: 'execution',
-      caller,
-      action: { name: 'start_execution', arguments: {} },
-      resource: targetResource(parts.catalog(), caller, task.target_ref),
-      nowMs,
-      counters: parts.ledger.views.counters(caller.tenant, caller.subject.id, nowMs),
-      task,
-      plan: { plan: resolution.plan, digest: resolution.digest },
-    }),
-  )
+  const { plan, digest } = resolution
+  return await parts.policy.decide(executionInput(parts, caller, { task, plan, digest }).input)
 }
 
 /** A plan is frozen only when a run is started, so what is described here has a throw-away nonce. */

@@ -120,3 +120,26 @@ export function replayText(decision: Decision): string {
   const { id: _id, at_ms: _at, generation: _generation, reasons, ...rest } = decision
   return canonical({ ...rest, reasons: reasons.map(({ code, message, remedy }) => ({ code, message, remedy })) })
 }
+
+/** A decision that asks people where nobody who is enrolled could answer: a denial, and no longer a question. */
+export function withoutApprovers(decision: Decision): Decision {
+  return {
+    ...decision,
+    effect: 'deny',
+    reasons: [
+      {
+        code: 'no_eligible_approver',
+        message: 'Policy asks people to approve this, and nobody enrolled may.',
+        remedy: 'Ask the operator to enrol an approver: "writ approvals enroll NAME".',
+        ref: decision.id,
+      },
+    ],
+  }
+}
+
+/** An allow that stands on approvals counts only for the very requirement people answered; another is asked anew. */
+export function pinned(decision: Decision, answered: Digest | null): Decision {
+  const { effect, requirement_digest } = decision
+  if (effect !== 'allow' || requirement_digest === null || requirement_digest === answered) return decision
+  return { ...decision, effect: 'pending' }
+}

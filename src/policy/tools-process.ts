@@ -10,7 +10,10 @@ import type { Phase } from './policy.ts'
 import { ToolsCache } from './tools-cache.ts'
 
 export interface ToolsOptions {
-  /** Folder for the output of the tools, made if missing; what it holds can be deleted at any time. */
+  /**
+   * Folder for the output of the tools, made if missing. The files right in it can be deleted at any time; `modules/` and
+   * `generations/` below a broker's are records, without which earlier decisions cannot be made again.
+   */
   readonly cacheDir: string
   readonly signal?: AbortSignal
   /** Milliseconds the tools may take for one pack; 20,000 unless given. */

@@ -41,7 +41,7 @@ const longestText = 256
 
 /**
  * A decision of phase `execution`. `policy` is the digest of the generation that decided; `approvals` are the receipts
- * of the verdicts it used (`approvalsUsed`): none where nothing was required.
+ * of exactly the verdicts policy was given (`approvalsUsed`): none where nothing was required, or it does not allow.
  */
 export function decisionAccount(
   run: RunRef,
@@ -79,10 +79,15 @@ export function decisionAccount(
   return account('decision', decision.at_ms, { run, clear, salted, asserted: claimed(run) })
 }
 
-/** Of the receipts of a run those of the verdicts that said yes to this requirement: what its final decision rests on. */
+/** What the receipt of a verdict names it by: the digest of the approver's JWS, or of the broker's own record. */
+export function statementDigest({ jws, statement }: Pick<Verdict, 'jws' | 'statement'>): Digest {
+  return digestOf(jws ?? canonical(statement))
+}
+
+/** Of the receipts of a run those of the verdicts with these statements: what its final decision rests on. */
 export function approvalsUsed(
   receipts: readonly (ReceiptRef & { readonly jws: string })[],
-  requirement: Digest | null,
+  statements: ReadonlySet<Digest>,
 ): readonly ReceiptRef[] {
   return receipts.flatMap(({ digest, index, jws }) => {
     const { predicate } = parsePayload(parseCompact(jws, 'writ-receipt+jwt').payloadBytes) as {
@@ -91,7 +96,7 @@ export function approvalsUsed(
     const used =
       predicate?.['kind'] === 'approval' &&
       predicate['verdict'] === 'approve' &&
-      predicate['requirement'] === requirement
+      (statements as ReadonlySet<Json | undefined>).has(predicate['statement'])
     return used ? [{ digest, index }] : []
   })
 }
@@ -104,7 +109,7 @@ export function approvalAccount(run: RunRef, verdict: Verdict): Account {
     verdict: statement.verdict,
     stage: statement.stage,
     evidence: verdict.evidence,
-    statement: digestOf(verdict.jws ?? canonical(statement)),
+    statement: statementDigest(verdict),
     requirement: statement.requirement,
   }
   const salted = { approver: verdict.by, roles: verdict.roles, reason: statement.reason }

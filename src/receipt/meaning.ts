@@ -117,7 +117,7 @@ export function createMeaning(): Meaning {
   /** Every approval named is there and fits; what allows spends it. */
   function useApprovals(decision: CheckedDecision, given: readonly CheckedApproval[]): void {
     const { approvals, requirement, result } = decision.claims.predicate
-    const references = Array.isArray(approvals) ? approvals : longList(decision, approvals.digest, given)
+    const references = Array.isArray(approvals) ? approvals : longList(decision, approvals, given)
     const missing = result === 'allow' && requirement !== null && references.length === 0
     if (missing || (requirement === null && references.length > 0))
       throw new Finding('APPROVAL_BIND', 'what was required and what was approved do not come together', decision.index)
@@ -188,10 +188,16 @@ export function createMeaning(): Meaning {
 }
 
 /** A list too long for the receipt stands there as a digest; the log itself holds what it was made of. */
-function longList(decision: CheckedDecision, digest: string, given: readonly CheckedApproval[]) {
+function longList(
+  decision: CheckedDecision,
+  { digest, count }: { readonly digest: string; readonly count: number },
+  given: readonly CheckedApproval[],
+) {
   const { requirement } = decision.claims.predicate
   const references = given
     .filter(({ claims: { predicate } }) => predicate.verdict === 'approve' && predicate.requirement === requirement)
+    // Those of an earlier approval, which was asked anew because one of them counted no more, stand before those used.
+    .slice(-count)
     .map((approval) => ({ digest: approval.digest, index: approval.index }))
   if (digestJson(references) !== digest)
     throw new Finding('APPROVAL_BIND', 'the approvals used are not those in the log', decision.index)

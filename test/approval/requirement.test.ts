@@ -3,7 +3,7 @@ import type { Approval, Verdict } from '../../src/approval/approval.ts'
 import { permitLifeMs, settle, spend } from '../../src/approval/permit.ts'
 import {
   answerable,
-  inputApprovals,
+  countable,
   openApproval,
   refuseVerdict,
   stageFor,
@@ -177,7 +177,8 @@ describe('what policy is shown of verdicts', () => {
 
   it('is a person with the role at the verdict and at the run', () => {
     const state: Approval = { ...answered(approval, given), execute_by_ms: startMs + 10_000 }
-    expect(inputApprovals(state, () => ['approver'])).toEqual([
+    const shown = (rolesOf: () => readonly string[]) => countable(state, rolesOf).map((one) => one.shown)
+    expect(shown(() => ['approver'])).toEqual([
       {
         id: approval.id,
         stage: 'approver',
@@ -189,12 +190,13 @@ describe('what policy is shown of verdicts', () => {
         until_s: startMs / 1000 + 10,
       },
     ])
-    expect(inputApprovals(state, () => [])).toEqual([])
-    expect(inputApprovals(state, () => ['clerk'])).toEqual([])
+    expect(shown(() => [])).toEqual([])
+    expect(shown(() => ['clerk'])).toEqual([])
+    expect(countable(state, () => ['approver']).map((one) => one.verdict)).toEqual([given])
   })
 
   it('[G-approval-bound] is nothing bound to another plan, another requirement, a stage or an evidence that is not asked for', () => {
-    const of = (other: Verdict): number => inputApprovals(answered(approval, other), () => ['approver']).length
+    const of = (other: Verdict): number => countable(answered(approval, other), () => ['approver']).length
     const statement = given.statement
     expect(of(given)).toBe(1)
     expect(of({ ...given, statement: { ...statement, plan: digestJson('another') } })).toBe(0)

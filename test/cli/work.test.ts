@@ -246,6 +246,8 @@ describe('what was recorded', () => {
     const again = world.writ(['policy', 'eval', '--execution', executions[0]?.id ?? '', '--json'])
     expect(again.code).toBe(0)
     expect(JSON.parse(again.out)).toMatchObject({ same: true, decision: { effect: 'allow' } })
+    const now = world.writ(['policy', 'eval', '--execution', executions[0]?.id ?? '', '--attached', '--json'])
+    expect(JSON.parse(now.out)).toMatchObject({ decision: { effect: 'allow' }, recorded: { effect: 'allow' } })
     expect(world.writ(['policy', 'eval', '--execution', 'exec_aaaaaaaaaa']).code).toBe(1)
   })
 

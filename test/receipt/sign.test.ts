@@ -2,6 +2,7 @@ import * as fc from 'fast-check'
 import { createLocalJWKSet, jwtVerify } from 'jose'
 import type { JSONWebKeySet } from 'jose'
 import { afterAll, describe, expect, it } from 'vitest'
+import type { Verdict } from '../../src/approval/approval.ts'
 import { digestJson, digestOf } from '../../src/digest.ts'
 import type { JsonObject } from '../../src/digest.ts'
 import {
@@ -12,6 +13,7 @@ import {
   denialsAccount,
   outcomeAccount,
   policyAccount,
+  statementDigest,
 } from '../../src/receipt/account.ts'
 import { openSigner } from '../../src/receipt/sign.ts'
 import { openTrust } from '../../src/receipt/trust.ts'
@@ -367,19 +369,20 @@ describe('a receipt', () => {
     expect(approvalAccount(asked.run, verdict).clear['statement']).toBe(digestJson(verdict.statement))
   })
 
-  it('lists of all answers of a run those that said yes to the requirement of the decision, and none where none was asked', () => {
+  it('lists of all answers of a run those that policy was given and that said yes, and none where none was asked', () => {
     const fork = log.fork(5)
-    const yes = sampleVerdict(asked.run, parts.approver, log.origin, log.nowMs)
-    const answers = [
-      fork.add(approvalAccount(asked.run, yes)),
-      fork.add(approvalAccount(asked.run, { ...yes, statement: { ...yes.statement, verdict: 'reject' } })),
-      fork.add(
-        approvalAccount(asked.run, { ...yes, statement: { ...yes.statement, requirement: digestOf('earlier') } }),
-      ),
-    ]
-    const used = approvalsUsed([...answers, plain.decision], yes.statement.requirement)
+    const made = sampleVerdict(asked.run, parts.approver, log.origin, log.nowMs)
+    const yes = { ...made, jws: null }
+    const no = { ...yes, statement: { ...yes.statement, verdict: 'reject' as const } }
+    const earlier = { ...yes, statement: { ...yes.statement, nonce: 'e'.repeat(32) } }
+    const verdicts = [made, yes, no, earlier]
+    const answers = verdicts.map((verdict) => fork.add(approvalAccount(asked.run, verdict)))
+    const given = (...some: readonly Verdict[]) => new Set(some.map(statementDigest))
+    const used = approvalsUsed([...answers, plain.decision], given(made, no))
     expect(used).toEqual(answers.slice(0, 1).map(ref))
-    expect(approvalsUsed([...answers, plain.decision], null)).toEqual([])
+    const later = approvalsUsed([...answers, plain.decision], given(yes, earlier))
+    expect(later).toEqual([answers[1], answers[3]].flatMap((one) => (one === undefined ? [] : [ref(one)])))
+    expect(approvalsUsed([...answers, plain.decision], given())).toEqual([])
     const asks = decisionAccount(asked.run, sampleDecision('allow', log.nowMs, true), generation.digest, used)
     const plainly = decisionAccount(asked.run, sampleDecision('allow', log.nowMs), generation.digest, used)
     expect([asks.clear['approvals'], plainly.clear['approvals']]).toEqual([used, []])

@@ -166,7 +166,7 @@ export function assents(log: SampleLog, { asked, approver }: SampleParts): reado
   const stranger = behalf.forge(approvalAccount(asked.run, asked.verdict), members({ sub: 'mallory' }))
   decide(behalf, [ref(stranger)], 'allow')
   const many = (requirement: string | null) => {
-    // A list too long for the receipt is a digest of those of its own requirement, whatever else was answered before.
+    // A list too long for the receipt is a digest of the last ones of its own requirement, whatever was answered before.
     const fork = log.fork(5)
     const answer = (nonce: number, of?: string) => {
       const statement = { ...asked.verdict.statement, nonce: nonce.toString(16).padStart(32, '0') }
@@ -208,6 +208,13 @@ export function assents(log: SampleLog, { asked, approver }: SampleParts): reado
       code: null,
       verdict: 'VALID:LOGGED',
       log: whole(many(digestOf('an earlier requirement'))),
+      evidence: open,
+    },
+    {
+      title: '62 control: nine approvals, after one of the same requirement that counted no more',
+      code: null,
+      verdict: 'VALID:LOGGED',
+      log: whole(many(asked.verdict.statement.requirement)),
       evidence: open,
     },
     {

@@ -632,7 +632,7 @@ class Log:
         used, requirement, allow = mine["approvals"], mine["requirement"], mine["result"] == "allow"
         if isinstance(used, dict):
             given = [a for a in self.approvals if a.predicate["invocationId"] == run and a.predicate["verdict"] == "approve"]
-            used = [{"digest": a.digest, "index": a.index} for a in given if a.predicate["requirement"] == requirement]
+            used = [{"digest": a.digest, "index": a.index} for a in given if a.predicate["requirement"] == requirement][-mine["approvals"]["count"] :]
             need("sha256:" + sha256(canonical(used)).hex() == mine["approvals"]["digest"], "APPROVAL_BIND")
         need(not used if requirement is None else used or not allow, "APPROVAL_BIND")
         need(len({reference["digest"] for reference in used}) == len(used), "APPROVAL_BIND")
