@@ -71,7 +71,7 @@ export async function serve(
   makeFolder(folder)
   const lock = lockFolder(folder.root)
   // First, because its worker gets ready while the rest is opened.
-  const engine = openEngine({ threads: 1 })
+  const engine = openEngine({ threads: 2 })
   const keys = openKeys(config.keys)
   const signer = openSigner(keys, { issuer: config.issuer })
   const ledger = openSqliteLedger({ path: folder.ledger, signer, clock: systemClock })

@@ -14,7 +14,7 @@ import type { Pool } from './pool.ts'
 import type { CompiledPack, Decision, Generation, Phase, Policy, PolicyInput } from './policy.ts'
 
 export interface EngineOptions {
-  /** Worker threads: how many decisions are evaluated at once. */
+  /** Worker threads: how many decisions are evaluated at once, at most. */
   readonly threads: number
   /** Milliseconds an evaluation may take before its worker is ended and the decision is `error: deadline`. */
   readonly deadlineMs?: number

@@ -54,7 +54,10 @@ interface Slot {
   watch: { readonly timer: NodeJS.Timeout; readonly due: number } | null
 }
 
-/** Starts `threads` workers. They keep the process alive only while something is asked. */
+/**
+ * Starts one worker, and up to `threads` of them when something has to wait: most brokers never need a second. They keep
+ * the process alive only while something is asked.
+ */
 export function openPool(options: { readonly threads: number; readonly deadlineMs: number }): Pool {
   const slots = new Set<Slot>()
   const waiting: Job[] = []
@@ -62,6 +65,7 @@ export function openPool(options: { readonly threads: number; readonly deadlineM
   let newest = 0
   let open = 0
   let restarts = 0
+  let wanted = Math.min(1, options.threads)
   let closed = false
   let restart: NodeJS.Timeout | null = null
 
@@ -201,7 +205,7 @@ export function openPool(options: { readonly threads: number; readonly deadlineM
     const fill = (): void => {
       restart = null
       if (closed) return
-      while (slots.size < options.threads) spawn()
+      while (slots.size < wanted) spawn()
     }
     if (restarts === 0) {
       fill()
@@ -228,6 +232,11 @@ export function openPool(options: { readonly threads: number; readonly deadlineM
       waiting.push(job)
       next()
       if (waiting.includes(job)) {
+        // What is loaded waits for the first worker to get ready, and is no reason for a second.
+        if (request.kind === 'decide' && wanted < options.threads) {
+          wanted++
+          refill()
+        }
         job.timer = setTimeout(
           () => {
             waiting.splice(waiting.indexOf(job), 1)

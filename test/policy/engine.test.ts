@@ -190,6 +190,22 @@ describe('an engine', () => {
     await until('it decides on', async () => (await engine.decide(requestInput())).effect === 'allow')
   }, 120_000)
 
+  it('[G-policy-deadline] evaluates two at once where one would have to wait, and a slow one holds up no other then', async () => {
+    const deadlineMs = 1500
+    const engine = engineOf(2, deadlineMs)
+    await engine.load(generation(1, [forgedPack(starter, forge({ evaluation: 'spin' }))]))
+    const spent = async (count: number): Promise<number> => {
+      const begun = performance.now()
+      const all = await Promise.all(Array.from({ length: count }, async () => await engine.decide(requestInput())))
+      expect(all.map(({ error }) => error)).toEqual(all.map(() => 'deadline'))
+      return performance.now() - begun
+    }
+    const one = await spent(1)
+    // The first that waits has the second worker started; from then on there are two.
+    await spent(2)
+    expect(await spent(2)).toBeLessThan(1.6 * one)
+  }, 60_000)
+
   it('[G-policy-fail-closed] takes an abort, a trap, no result, a missing set, one more key and a wrong type for no', async () => {
     const { warn: _, ...without } = granting
     const cases: readonly (readonly [Forged, string])[] = [
