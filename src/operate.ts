@@ -66,14 +66,16 @@ export function operatorMethods(from: {
         stages: standing(approval).stages as unknown as Json,
       }
     },
-    async cancel(execution) {
-      await admitLocal('cancel_execution', { execution_id: execution })
-      const result = await broker.call(
-        from.caller(),
-        'cancel_execution',
-        { execution_id: execution },
-        { signal: AbortSignal.timeout(10_000), progress: () => undefined },
-      )
+    async cancel(asked) {
+      const { id, reason } = parseIJson(asked) as { readonly id?: Json; readonly reason?: Json }
+      if (typeof id !== 'string' || typeof reason !== 'string' || reason.length > 1000)
+        throw new WritError('malformed_message', 'an execution is cancelled by its id, with a reason of at most 1000')
+      const args = { execution_id: id, ...(reason === '' ? {} : { reason }) }
+      await admitLocal('cancel_execution', args)
+      const result = await broker.call(from.caller(), 'cancel_execution', args, {
+        signal: AbortSignal.timeout(10_000),
+        progress: () => undefined,
+      })
       if (result.error !== undefined)
         throw new WritError('denied', result.error.message, { remedy: result.error.remedy })
       return result as unknown as JsonObject

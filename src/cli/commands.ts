@@ -119,12 +119,14 @@ function work(program: Command, leaf: Leaf, action: Action): void {
       return (context) => executionsShow(context, id)
     }),
   )
-  leaf(executions, 'cancel <id>', 'cancel one that waits or runs').action(
-    action(async (id: string) => {
-      const { executionsCancel } = await import('./executions.ts')
-      return async (context) => await executionsCancel(context, id)
-    }),
-  )
+  leaf(executions, 'cancel <id>', 'cancel one that waits or runs')
+    .option('--reason <text>', 'why; its owner is told, and it is recorded')
+    .action(
+      action(async (id: string, options: { reason?: string }) => {
+        const { executionsCancel } = await import('./executions.ts')
+        return async (context) => await executionsCancel(context, id, options)
+      }),
+    )
 }
 
 function approvals(program: Command, leaf: Leaf, action: Action): void {

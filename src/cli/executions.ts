@@ -82,11 +82,16 @@ function testsOf({ report }: Execution): readonly string[] {
 }
 
 /** Exits 1 where there was nothing to cancel: it had ended, or ended by itself meanwhile. */
-export async function executionsCancel(context: Context, text: string): Promise<number> {
+export async function executionsCancel(
+  context: Context,
+  text: string,
+  { reason = '' }: { readonly reason?: string },
+): Promise<number> {
+  if (reason.length > 1000) throw new WritError('invalid_arguments', '"--reason" takes at most 1,000 characters.')
   const { folder } = folderFor(context)
   const id = parseId('exec', text)
   const before = id === null ? null : withViews(folder, null, (views) => views.execution(id)?.state ?? null)
-  const answer = await askStarted(context, 'cancel', text)
+  const answer = await askStarted(context, 'cancel', JSON.stringify({ id: text, reason }))
   const state = String(answer['state'])
   const ended = before !== null && isFinal(before)
   const cancelled = !ended && (state === 'cancelled' || answer['final'] !== true)

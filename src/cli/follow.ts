@@ -13,7 +13,11 @@ const longestHeld = 8192
 type Told = Partial<ExecutionView>
 
 /** Says what becomes of an execution as it comes, on standard error, until it is final; then gives its last status. */
-export async function follow(context: Context, client: ToolClient, started: Told): Promise<Results['get_status']> {
+export async function follow(
+  context: Context,
+  client: ToolClient,
+  started: Results['start_execution'],
+): Promise<Results['get_status']> {
   const id = started.execution_id ?? ''
   const output = linesTo(context)
   const progress = progressOf(context, id)

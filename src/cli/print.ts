@@ -1,6 +1,7 @@
 import { visibleLine } from '../approval/visible.ts'
 import { countsText } from '../execution/report/report.ts'
 import type { TestReport } from '../execution/report/report.ts'
+import { sentences } from '../execution/result.ts'
 import type { Context } from './context.ts'
 
 /** Rows under a head, in columns; the last column is not padded. Cells are made safe for a terminal. */
@@ -31,10 +32,9 @@ export function counted(count: number, one: string, more = `${one}s`): string {
   return `${String(count)} ${count === 1 ? one : more}`
 }
 
-/** A reason as one reads it: titles of rules end without a full stop. */
+/** A reason as one reads it. */
 export function told(reason: { readonly code: string; readonly message: string; readonly remedy: string }): string {
-  const sentence = /[.!?]$/.test(reason.message) ? reason.message : `${reason.message}.`
-  return `${reason.code}: ${sentence} ${reason.remedy}`
+  return `${reason.code}: ${sentences(reason)}`
 }
 
 /** A test report: one line of counts, one for each failure with the first line of its message. */

@@ -46,6 +46,7 @@ export async function verify(context: Context, file: string | undefined, options
       const bytes = file === '-' ? await readAll(context.stdin, maxLogBytes) : fileOf(context, file)
       // One trailing line end is how files and pipes end; anything else is part of what is verified.
       const text = bytes.toString('latin1').replace(/\r?\n$/, '')
+      if (!whole && text.includes('\n')) context.note('This has several lines; did you mean --log?')
       report = whole
         ? verifyLog(linesOf(text), trust, { approvers, statements, held })
         : verifyReceipt(text, trust, { approvers, statements, related })

@@ -15,7 +15,8 @@ export interface ControlMethods {
   approval_file(asked: string): Promise<JsonObject>
   /** A signed statement. */
   answer(jws: string): Promise<JsonObject>
-  cancel(execution: string): Promise<JsonObject>
+  /** Asked for as JSON `{id, reason}`; an empty reason is none. */
+  cancel(asked: string): Promise<JsonObject>
   /** What a token is to stand for, as JSON; the answer is the only place the token ever stands. */
   token_create(asked: string): Promise<JsonObject>
   token_list(): Promise<JsonObject>
@@ -71,7 +72,7 @@ const answers: ReadonlyMap<string, (methods: ControlMethods, text: string) => Pr
   ['approval', async (methods: ControlMethods, id: string) => await methods.approval(id)],
   ['approval_file', async (methods: ControlMethods, asked: string) => await methods.approval_file(asked)],
   ['answer', async (methods: ControlMethods, jws: string) => await methods.answer(jws)],
-  ['cancel', async (methods: ControlMethods, execution: string) => await methods.cancel(execution)],
+  ['cancel', async (methods: ControlMethods, asked: string) => await methods.cancel(asked)],
   ['token_create', async (methods: ControlMethods, asked: string) => await methods.token_create(asked)],
   ['token_list', async (methods: ControlMethods) => await methods.token_list()],
   ['token_revoke', async (methods: ControlMethods, id: string) => await methods.token_revoke(id)],

@@ -170,8 +170,9 @@ function readPage({ bytes, index }: Paths, cursor: string | null, maxBytes: numb
     // Once something was dropped, nothing but what was dropped is written any more.
     const dropped_bytes = droppedOf(readIndex(index, 1))
     if (from === null) {
-      const window = readRange(file, Math.max(0, size - Math.min(lastBytes, maxBytes)), size)
-      const whole = size <= window.length ? 0 : characterStart(window, 0)
+      // One byte more than is shown says whether the page begins with a line.
+      const window = readRange(file, Math.max(0, size - Math.min(lastBytes, maxBytes) - 1), size)
+      const whole = size <= window.length ? 0 : lineStart(window)
       return {
         text: showTail(window.subarray(whole), maxBytes),
         cursor: cursorAt(size),
@@ -186,6 +187,12 @@ function readPage({ bytes, index }: Paths, cursor: string | null, maxBytes: numb
     const { text, used } = showFrom(window.subarray(0, whole), maxBytes)
     return { text, cursor: cursorAt(start + used), more: start + used < size, dropped_bytes }
   })
+}
+
+/** The first whole line of what was cut out of an output; of a single long line, its first whole character. */
+function lineStart(window: Buffer): number {
+  const end = window.indexOf(0x0a)
+  return end >= 0 && end + 1 < window.length ? end + 1 : characterStart(window, 1)
 }
 
 interface Paths {

@@ -13,8 +13,16 @@ export type Next =
 
 export interface Base {
   readonly error?: Reason
-  readonly next?: Next
+  readonly next: Next
 }
+
+/** A reason in sentences: titles of rules end without a full stop. */
+export function sentences({ message, remedy }: Pick<Reason, 'message' | 'remedy'>): string {
+  return `${/[.!?…:]$/.test(message) ? message : `${message}.`} ${remedy}`.trim()
+}
+
+/** What a caller is told of something missing. */
+export type MissingView = Pick<Missing, 'what' | 'fix'>
 
 export interface ApprovalView {
   readonly approval_id: string
@@ -47,7 +55,7 @@ export interface ExecutionView {
     readonly dropped_bytes?: number
   }
   readonly tests?: TestsView
-  readonly missing?: readonly Missing[]
+  readonly missing?: readonly MissingView[]
   /** Of a dry run: what policy would say. */
   readonly effect?: Effect
   readonly plan?: PlanView
@@ -89,7 +97,7 @@ export interface Results {
     readonly existing?: boolean
     readonly task_files?: readonly { readonly path: string; readonly size: number; readonly sha256: string }[]
     readonly state?: 'incomplete' | 'ready'
-    readonly missing?: readonly Missing[]
+    readonly missing?: readonly MissingView[]
     readonly plan?: PlanView
     readonly effect?: Effect
     readonly reasons?: readonly Reason[]
@@ -97,7 +105,7 @@ export interface Results {
   upload_artifact: Base & {
     readonly task_id?: string
     readonly state?: 'incomplete' | 'ready'
-    readonly missing?: readonly Missing[]
+    readonly missing?: readonly MissingView[]
     readonly changed?: readonly {
       readonly path: string
       readonly sha256: string

@@ -1,7 +1,8 @@
 import type { CallToolResult } from '@modelcontextprotocol/server'
 import type { Json, JsonObject } from '../digest.ts'
 import { countsText } from '../execution/report/report.ts'
-import type { ApprovalView, Next, Results } from '../execution/result.ts'
+import { type ApprovalView, type Next, type Results, sentences } from '../execution/result.ts'
+import { type Call, nextAfter } from '../path/next.ts'
 import type { Reason } from '../policy/policy.ts'
 import type { ToolName } from '../request/call.ts'
 import { fenced, neutral, plainLine } from './neutral.ts'
@@ -25,9 +26,8 @@ const foreignFields = ['log', 'tail', 'tests', 'file', 'files', 'payload'] as co
  * neutralised, output of the run is fenced in the text and named under `untrusted` in the structure, and the compact
  * JWS goes to `_meta` only. `isError` stands exactly where `error` does. Every result has a `next`.
  */
-export function present<T extends ToolName>(tool: T, result: Results[T]): CallToolResult {
-  const { jws, ...rest } = result as Anything
-  const whole: Anything = { ...rest, next: rest.next ?? nextOf(tool, rest) }
+export function present(result: Results[ToolName]): CallToolResult {
+  const { jws, ...whole } = result as Anything
   const untrusted = foreignFields.filter((field) => whole[field] !== undefined)
   const structured = exactFile(neutralised(whole as JsonObject) as JsonObject, whole)
   return {
@@ -38,9 +38,9 @@ export function present<T extends ToolName>(tool: T, result: Results[T]): CallTo
   }
 }
 
-/** A refused or failed call that never reached the broker, in the same shape. */
-export function presentError(error: Reason): CallToolResult {
-  return present('get_status', { error })
+/** A refused or failed call that never reached the broker, in the same shape; without the call where it names no tool. */
+export function presentError(error: Reason, call: Call | null): CallToolResult {
+  return present({ error, next: nextAfter(error, call) })
 }
 
 /** A file read in pieces keeps its exact bytes beside the harmless text where the two differ. */
@@ -59,42 +59,6 @@ function neutralised(value: Json): Json {
   if (typeof value !== 'object' || value === null) return value
   const entries = Object.entries(value).filter(([, member]) => member !== undefined)
   return Object.fromEntries(entries.map(([key, member]) => [neutral(key), neutralised(member)]))
-}
-
-/** What to do next where the broker did not say: the one step each state leads to. */
-function nextOf(tool: ToolName, it: Anything): Next {
-  if (it.error !== undefined) return { tell_user: `${it.error.message} ${it.error.remedy}` }
-  const target = it.targets?.find((one) => one.available)
-  if (target !== undefined) return { tool: 'list_targets', arguments: { target_ref: target.target_ref } }
-  const intent = it.target?.intents[0]
-  if (it.target !== undefined && intent !== undefined) {
-    return {
-      tool: 'submit_task',
-      arguments: { target_ref: it.target.target_ref, execution_intent: intent.execution_intent },
-    }
-  }
-  if (it.effect === 'deny' || it.effect === 'error')
-    return { tell_user: 'Policy would deny this task; the reasons say why.' }
-  if (it.state === 'incomplete' && it.task_id !== undefined)
-    return { tool: 'upload_artifact', arguments: { task_id: it.task_id } }
-  if (it.state === 'ready' && it.task_id !== undefined)
-    return { tool: 'start_execution', arguments: { task_id: it.task_id, wait_ms: 20_000 } }
-  if (it.state === 'awaiting_approval')
-    return { tell_user: 'It waits for approval and runs by itself once approved; do not poll.' }
-  if (it.execution_id !== undefined) {
-    if (it.state === 'queued' || it.state === 'running' || tool === 'respond_to_approval') {
-      const cursor = it.log?.cursor
-      return {
-        tool: 'get_status',
-        arguments: { execution_id: it.execution_id, wait_ms: 20_000, ...(cursor === undefined ? {} : { cursor }) },
-      }
-    }
-    if (it.final === true && tool !== 'get_result')
-      return { tool: 'get_result', arguments: { execution_id: it.execution_id } }
-  }
-  const recent = it.recent?.[0]
-  if (recent !== undefined) return { tool: 'get_status', arguments: { execution_id: recent.execution_id } }
-  return { tell_user: 'Nothing more to do.' }
 }
 
 function textOf(it: Anything): string {
@@ -180,7 +144,8 @@ function sayOutput(it: Anything, say: Say, block: (title: string, text: string) 
     say(`step "${step.title}": ${step.exit === null ? 'ended from outside' : `exit ${step.exit}`}, ${step.ms} ms`)
   sayTests(it, say, block)
   if (it.log !== undefined) {
-    const dropped = it.log.dropped_bytes === undefined ? '' : `, ${it.log.dropped_bytes} bytes dropped`
+    const { dropped_bytes = 0 } = it.log
+    const dropped = dropped_bytes === 0 ? '' : `, ${dropped_bytes} bytes dropped`
     const place = `log (cursor ${it.log.cursor}, ${it.log.more ? 'more to read' : 'all read'}${dropped})`
     if (it.log.text === '') say(`${place}: nothing new`)
     else block(`${place}, ${marked}:`, it.log.text)
@@ -215,7 +180,7 @@ function sayTests(it: Anything, say: Say, block: (title: string, text: string) =
 }
 
 function reasonText(reason: Reason): string {
-  return `${reason.code}: ${reason.message} ${reason.remedy} (ref ${reason.ref})`
+  return `${reason.code}: ${sentences(reason)} (ref ${reason.ref})`
 }
 
 function nextText(next: Next): string {

@@ -2,6 +2,7 @@ import type { Admission, Broker, Message } from '../broker.ts'
 import type { JsonObject } from '../digest.ts'
 import { WritError } from '../error.ts'
 import type { ErrorCode } from '../error.ts'
+import { sentences } from '../execution/result.ts'
 import { newId } from '../id.ts'
 import type { Reason } from '../policy/policy.ts'
 import type { Caller } from '../request/caller.ts'
@@ -47,14 +48,14 @@ export function unknownTool(request: InboundRequest, log: Log): Reason | null {
 /** The answer to a refused request: a result for a tool's call, an error of the protocol for what has no such shape. */
 export function refusalAnswer(request: InboundRequest, reason: Reason): object {
   if (request.method !== 'tools/call') {
-    const text = `${reason.message} ${reason.remedy} (ref ${reason.ref})`
+    const text = `${sentences(reason)} (ref ${reason.ref})`
     return errorAnswer(request.id, errorNumbers.refused, plainLine(text, 1000), { ...reason })
   }
   // The stateless revisions want these two of every result; the SDK adds them to what passes through it.
   const stamp = request.stateless
     ? { resultType: 'complete', _meta: { 'io.modelcontextprotocol/serverInfo': serverInfo } }
     : {}
-  return { jsonrpc: '2.0', id: request.id, result: { ...presentError(reason), ...stamp } }
+  return { jsonrpc: '2.0', id: request.id, result: { ...presentError(reason, request.message), ...stamp } }
 }
 
 /** What is refused here costs a client nothing and would fill the disk: so many a minute are logged, then how many came. */

@@ -116,12 +116,13 @@ async function callTool(
   context: ServerContext,
 ): Promise<CallToolResult> {
   try {
-    if (!isToolName(name)) return presentError(edgeReason('unknown_tool', 'There is no such tool.', log))
+    if (!isToolName(name)) return presentError(edgeReason('unknown_tool', 'There is no such tool.', log), null)
     return await callChecked(broker, asked, log, name, args, context)
   } catch (error) {
     log.warn({ tool: name, error: error instanceof Error ? error.message : 'unknown' }, 'a tool call failed')
     return presentError(
       edgeReason('internal', 'The call failed inside Writ; whether it took effect is not known.', log),
+      { name, arguments: args },
     )
   }
 }
@@ -135,14 +136,15 @@ async function callChecked(
   context: ServerContext,
 ): Promise<CallToolResult> {
   const checked = checkArguments(tool, args)
-  if (!checked.ok) return presentError(edgeReason('invalid_arguments', checked.message, log))
+  if (!checked.ok)
+    return presentError(edgeReason('invalid_arguments', checked.message, log), { name: tool, arguments: args })
   using progress = progressOf(context, log)
   const { caller, signal } = askedBy(asked, context)
   const result = await broker.call(caller, tool, checked.value, {
     signal,
     progress: (text) => progress.say(text),
   })
-  return present(tool, result)
+  return present(result)
 }
 
 function askedBy(asked: Asked, context: ServerContext): NonNullable<ReturnType<Asked>> {

@@ -56,8 +56,10 @@ function seen(
     case 'approval':
       if (!mine) return notFound(resource.type, decision.id)
       break
-    case 'artifact':
     case 'receipt':
+      if (!mine) return notFound('receipt', decision.id)
+      break
+    case 'artifact':
       if (!mine) return notFound('file', decision.id)
       break
   }

@@ -24,19 +24,28 @@ const sentences = {
 
 export type ClosingCode = keyof typeof sentences
 
-function closingReason(code: ClosingCode): Reason {
+function closingReason(code: ClosingCode, said?: string): Reason {
   const [message, remedy] = sentences[code]
-  return { code, message, remedy, ref: newId('dec') }
+  return { code, message: withSaid(message, said), remedy, ref: newId('dec') }
 }
 
-/** Ends an execution of which nothing has started: its approval, its state and its receipt in one transaction. */
+/** A sentence with what whoever caused it said of it. */
+export function withSaid(sentence: string, said: string | undefined): string {
+  return said === undefined || said === '' ? sentence : `${sentence.replace(/\.$/, '')}: ${JSON.stringify(said)}.`
+}
+
+/**
+ * Ends an execution of which nothing has started: its approval, its state and its receipt in one transaction.
+ * @param said why, in the words of whoever ended it
+ */
 export async function closeWithoutRun(
   parts: Parts,
   execution: Execution,
   state: Extract<FinalState, 'denied' | 'rejected' | 'expired' | 'superseded' | 'cancelled'>,
   code: ClosingCode,
+  said?: string,
 ): Promise<void> {
-  await parts.ledger.append(...closingEntries(parts, execution, state, code))
+  await parts.ledger.append(...closingEntries(parts, execution, state, code, said))
   parts.changes.wake(execution.id)
 }
 
@@ -45,13 +54,14 @@ export function closingEntries(
   execution: Execution,
   state: Extract<FinalState, 'denied' | 'rejected' | 'expired' | 'superseded' | 'cancelled'>,
   code: ClosingCode,
+  said?: string,
 ): readonly Entry[] {
   const entries: Entry[] = []
   for (const approval of parts.ledger.views.approvals({ execution: execution.id, state: 'open' }, 10)) {
     const closed = state === 'rejected' || state === 'expired' ? state : 'superseded'
     entries.push({ kind: 'approval_closed', approval: approval.id, state: closed, execute_by_ms: null })
   }
-  entries.push({ kind: 'state', execution: execution.id, state, ran: false, reasons: [closingReason(code)] })
+  entries.push({ kind: 'state', execution: execution.id, state, ran: false, reasons: [closingReason(code, said)] })
   entries.push({
     kind: 'sign',
     execution: execution.id,

@@ -3,6 +3,7 @@ import type { FinalState, StepExit } from '../execution/execution.ts'
 import type { ExitReason, Outcome } from '../execution/job.ts'
 import type { Plan } from '../plan/plan.ts'
 import type { Decision, Reason } from '../policy/policy.ts'
+import { withSaid } from './close.ts'
 import { type Parts, reasonOf } from './parts.ts'
 
 /** How a run ended: the state, what the report says of it, and what its caller is told. */
@@ -27,9 +28,11 @@ export function endingOf(
     readonly began: boolean
     /** True where some of what it left was more than its tenant has room for. */
     readonly overQuota: boolean
+    /** Why it was cancelled, in the words of whoever did. */
+    readonly said?: string
   },
 ): Ending {
-  const { plan, decision, began, overQuota } = run
+  const { plan, decision, began, overQuota, said } = run
   const because = (code: string, [message, remedy]: Sentence): Reason => ({ code, message, remedy, ref: decision.id })
   switch (outcome.end) {
     case 'not_started': {
@@ -56,7 +59,9 @@ export function endingOf(
       const { by, steps } = outcome
       // Where nothing began no time or memory of the run was used up: it was not to be.
       const state = by === 'cancel' ? 'cancelled' : began && by === 'time' ? 'timed_out' : 'failed'
-      return { state, ran: began, steps: began ? steps : [], reason: by, reasons: [because(by, stopSentences[by])] }
+      const [message, remedy] = stopSentences[by]
+      const why = because(by, [by === 'cancel' ? withSaid(message, said) : message, remedy])
+      return { state, ran: began, steps: began ? steps : [], reason: by, reasons: [why] }
     }
     case 'unknown':
       return {

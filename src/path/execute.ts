@@ -65,7 +65,8 @@ async function carryOut(
   // What was not leased leaves nothing to take back.
   const revocation = lease === null ? 'done' : await endLease(lease)
   const overQuota = kept.noRoom > 0 || (output.dropped_bytes > 0 && (kept.share?.left ?? 0) < mostPrinted)
-  const ending = endingOf(parts, end.outcome, { plan, decision, began: kept.began, overQuota })
+  const said = typeof cancelled.reason === 'string' ? cancelled.reason : ''
+  const ending = endingOf(parts, end.outcome, { plan, decision, began: kept.began, overQuota, said })
   const { state, ran, steps, reason } = ending
   const report: RunReport = {
     steps,

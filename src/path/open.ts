@@ -1,28 +1,26 @@
 import type { Broker } from '../broker.ts'
-import type { Next, Results } from '../execution/result.ts'
+import type { JsonObject } from '../digest.ts'
+import type { Results } from '../execution/result.ts'
+import { newId } from '../id.ts'
+import type { Missing } from '../plan/plan.ts'
 import type { Reason } from '../policy/policy.ts'
 import type { Arguments, ToolName } from '../request/call.ts'
 import type { Caller } from '../request/caller.ts'
 import type { Waiting } from '../broker.ts'
 import { WritError } from '../error.ts'
+import type { Task } from '../request/task.ts'
 import { admit } from './admit.ts'
 import { answerInChat } from './answer.ts'
+import type { TransferDesk } from './desk.ts'
+import { missingViews, nextAfter, nextForTask } from './next.ts'
 import { type Parts, reasonOf } from './parts.ts'
-import {
-  cancelExecution,
-  executionOf,
-  getResult,
-  getStatus,
-  listResources,
-  listTargets,
-  readResource,
-  statusOf,
-} from './read.ts'
+import { cancelExecution, executionOf, getStatus, listResources, readResource, statusOf } from './read.ts'
 import type { Refusals } from './refusals.ts'
+import { getResult } from './result.ts'
 import type { Runner } from './run.ts'
 import { startExecution } from './start.ts'
-import { submitTask, uploadArtifact } from './submit.ts'
-import type { TransferDesk } from './desk.ts'
+import { nextForPlan, submitTask, uploadArtifact } from './submit.ts'
+import { listTargets } from './targets.ts'
 import { standing } from '../approval/requirement.ts'
 
 /** The broker as its edges see it: every method answers, and what went wrong stands in the answer. */
@@ -52,7 +50,8 @@ export function openBroker(parts: Parts, runner: Runner, refusals: Refusals, tra
         return await tools[tool](caller, args, waiting)
       } catch (failure) {
         const error = reasonOf(parts, failure)
-        return { error, next: nextAfter(error) } as Results[typeof tool]
+        const call = { name: tool, arguments: args as unknown as JsonObject }
+        return { error, next: nextAfter(error, call) } as Results[typeof tool]
       }
     },
     async readResource(caller, uri) {
@@ -74,19 +73,6 @@ export function openBroker(parts: Parts, runner: Runner, refusals: Refusals, tra
   }
 }
 
-/** A caller that can help itself is told which call does. */
-function nextAfter(error: Reason): Next {
-  switch (error.code) {
-    case 'unknown_target':
-    case 'unknown_intent':
-      return { tool: 'list_targets', arguments: {} }
-    case 'not_found':
-      return { tool: 'get_status', arguments: {} }
-    default:
-      return { tell_user: `${error.message} ${error.remedy}` }
-  }
-}
-
 async function start(
   parts: Parts,
   runner: Runner,
@@ -96,31 +82,30 @@ async function start(
 ): Promise<Results['start_execution']> {
   const started = await startExecution(parts, runner, caller, args)
   switch (started.kind) {
-    case 'incomplete':
+    case 'incomplete': {
+      const { task, missing } = started
       return {
-        task_id: started.task.id,
+        task_id: task.id,
         state: 'incomplete',
         final: false,
-        missing: started.missing,
-        error: reasonOf(
-          parts,
-          new WritError(
-            'task_incomplete',
-            `The task cannot run yet: ${started.missing[0]?.what ?? 'something is missing'}.`,
-          ),
-        ),
-        next: { tool: 'upload_artifact', arguments: { task_id: started.task.id } },
+        ran: false,
+        missing: missingViews(missing),
+        error: whyNot(parts, task, missing),
+        next: nextForTask(task, missing),
       }
-    case 'foreseen':
+    }
+    case 'foreseen': {
+      const { task, plan, decision } = started
       return {
-        task_id: started.task.id,
+        task_id: task.id,
         state: 'ready',
         final: false,
-        effect: started.decision.effect,
-        plan: started.plan,
-        ...(started.decision.reasons.length > 0 ? { reasons: started.decision.reasons } : {}),
-        next: { tool: 'start_execution', arguments: { task_id: started.task.id, wait_ms: 20_000 } },
+        effect: decision.effect,
+        plan,
+        ...(decision.reasons.length > 0 ? { reasons: decision.reasons } : {}),
+        next: nextForPlan(task.id, decision),
       }
+    }
     case 'execution': {
       const view = await statusOf(
         parts,
@@ -131,6 +116,21 @@ async function start(
       return { ...view, ...(started.existing ? { existing: true } : {}) }
     }
   }
+}
+
+/** A target that cannot be run on is no fault of the task: its code says so, and the operator finds the ref in the log. */
+function whyNot(parts: Parts, task: Task, missing: readonly Missing[]): Reason {
+  const absent = missing.find((one) => one.unavailable === true)
+  if (absent === undefined) {
+    const what = missing[0]?.what ?? 'something is missing'
+    return reasonOf(parts, new WritError('task_incomplete', `The task cannot run yet: ${what}.`))
+  }
+  const ref = newId('dec')
+  parts.log.warn(
+    { ref, task: task.id, target: task.target_ref },
+    'a run was asked for on a target that is not available',
+  )
+  return { code: 'target_unavailable', message: `Nothing ran: ${absent.what}.`, remedy: absent.fix, ref }
 }
 
 async function respond(

@@ -48,7 +48,10 @@ export function nowOf({ clock, ledger }: Pick<Parts, 'clock' | 'ledger'>): numbe
 }
 
 /** Ids a caller may only guess look the same whether unknown or forbidden. */
-export function notFound(what: 'task' | 'execution' | 'approval' | 'file', ref: DecisionId = newId('dec')): Reason {
+export function notFound(
+  what: 'task' | 'execution' | 'approval' | 'file' | 'receipt',
+  ref: DecisionId = newId('dec'),
+): Reason {
   const error = new WritError('not_found', `There is no such ${what} among yours.`)
   return { code: error.code, message: error.message, remedy: error.remedy, ref }
 }

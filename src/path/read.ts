@@ -1,80 +1,32 @@
 import type { Resource, Waiting } from '../broker.ts'
 import { WritError } from '../error.ts'
-import { type Execution, isFinal, liveStates, type OutputFile } from '../execution/execution.ts'
+import { type Execution, isFinal, liveStates } from '../execution/execution.ts'
 import type { Results } from '../execution/result.ts'
-import { targetState } from '../plan/available.ts'
-import { describeTarget } from '../plan/resolve.ts'
 import type { Arguments } from '../request/call.ts'
 import type { Caller } from '../request/caller.ts'
-import { decideRequest, mayView, mustView } from './admit.ts'
+import { decideRequest } from './admit.ts'
 import { showApproval } from './answer.ts'
 import { closeWithoutRun } from './close.ts'
 import { findExecution, findReceipt, findTask } from './found.ts'
-import { isMine, type Parts, unknownTarget } from './parts.ts'
+import { isMine, type Parts } from './parts.ts'
 import { approvalResource, artifactUri, parseUri, resourceOf } from './resource.ts'
 import type { Runner } from './run.ts'
-import { ownTask, previewNonce, resolveTask } from './submit.ts'
-import type { TransferDesk } from './desk.ts'
+import { describe, ownTask } from './submit.ts'
 import { inTurn } from './turn.ts'
 import { approvalView, executionView, nextOf } from './view.ts'
 
 const maxWaitMs = 50_000
 const progressEveryMs = 5_000
-/** Bytes of all texts that ride in one result: a run that leaves a thousand files must not fill its caller's context. */
-const maxInlineBytes = 32_768
-
-/** Every target the caller may see: an item of a listing is decided like anything else, as action `view`. */
-export async function listTargets(
-  parts: Parts,
-  caller: Caller,
-  args: Arguments['list_targets'],
-): Promise<Results['list_targets']> {
-  const catalog = parts.catalog()
-  const able = await parts.availability()
-  if (args.target_ref !== undefined) {
-    await mustView(parts, caller, args.target_ref)
-    const target = describeTarget(catalog, args.target_ref, able)
-    if (target === null) throw unknownTarget()
-    const [intent] = target.intents
-    return {
-      target,
-      next:
-        target.available && intent !== undefined
-          ? {
-              tool: 'submit_task',
-              arguments: { target_ref: args.target_ref, execution_intent: intent.execution_intent },
-            }
-          : { tell_user: 'This target is not available now; choose another one, or ask the operator of this Writ.' },
-    }
-  }
-  const targets = []
-  for (const [ref, target] of catalog.targets) {
-    if (!(await mayView(parts, caller, ref))) continue
-    targets.push({
-      target_ref: ref,
-      about: target.about,
-      intents: target.intents,
-      available: targetState(target, able).available,
-    })
-  }
-  return {
-    targets,
-    next:
-      targets.length === 0
-        ? { tell_user: 'You may use no target here; ask the operator of this Writ.' }
-        : { tool: 'list_targets', arguments: { target_ref: targets[0]?.target_ref ?? '' } },
-  }
-}
-
 export async function getStatus(
   parts: Parts,
   caller: Caller,
   args: Arguments['get_status'],
   waiting: Waiting,
 ): Promise<Results['get_status']> {
+  const asked = (['execution_id', 'task_id', 'approval_id'] as const).filter((name) => args[name] !== undefined)
+  if (asked.length > 1)
+    throw new WritError('invalid_arguments', `"${asked.join('" and "')}" do not go together: give one of them.`)
   if (args.approval_id !== undefined) {
-    if (args.execution_id !== undefined || args.task_id !== undefined)
-      throw new WritError('invalid_arguments', '"approval_id" stands alone: leave out "execution_id" and "task_id".')
     const { approval, payload } = await showApproval(parts, args.approval_id, caller.tenant)
     const execution = parts.ledger.views.execution(approval.execution)
     if (execution === null) throw new WritError('ledger_corrupt', 'an approval without its execution')
@@ -82,9 +34,10 @@ export async function getStatus(
       ...executionView(parts, execution),
       approval: approvalView(approval),
       payload,
-      next: {
-        tell_user: approval.state === 'open' ? approvalView(approval).how : `This approval is ${approval.state}.`,
-      },
+      next:
+        approval.state === 'open'
+          ? { tell_user: approvalView(approval).how }
+          : { tool: 'get_status', arguments: { execution_id: execution.id } },
     }
   }
   const execution =
@@ -94,28 +47,9 @@ export async function getStatus(
         ? latestOf(parts, caller, args.task_id)
         : null
   if (execution !== null) return await statusOf(parts, execution, args, waiting)
-  if (args.task_id !== undefined) return await notStarted(parts, caller, args.task_id)
+  if (args.task_id !== undefined)
+    return { ...(await describe(parts, caller, ownTask(parts, caller, args.task_id))), final: false }
   return await overview(parts, caller)
-}
-
-/** A task of which nothing was started: whether it could be, and what it lacks. */
-async function notStarted(parts: Parts, caller: Caller, text: string): Promise<Results['get_status']> {
-  const task = ownTask(parts, caller, text)
-  const resolution = await resolveTask(parts, caller, task, previewNonce)
-  if (resolution.state === 'incomplete')
-    return {
-      task_id: task.id,
-      state: 'incomplete',
-      final: false,
-      missing: resolution.missing,
-      next: { tool: 'upload_artifact', arguments: { task_id: task.id } },
-    }
-  return {
-    task_id: task.id,
-    state: 'ready',
-    final: false,
-    next: { tool: 'start_execution', arguments: { task_id: task.id, wait_ms: 20_000 } },
-  }
 }
 
 async function overview(parts: Parts, caller: Caller): Promise<Results['get_status']> {
@@ -173,7 +107,12 @@ export async function statusOf(
       const log = parts.outputs.read(execution.id, from, maxBytes)
       if (moved || now >= until || waiting.signal.aborted || (from !== null && log.more)) {
         const view = executionView(parts, execution)
-        return { ...view, ...(log.text === '' && from === null ? {} : { log }), next: nextOf(execution, view) }
+        const { dropped_bytes, ...page } = log
+        return {
+          ...view,
+          ...(log.text === '' && from === null ? {} : { log: dropped_bytes > 0 ? log : page }),
+          next: nextOf(execution, view, log.cursor),
+        }
       }
     }
     if (now >= nextProgress) {
@@ -209,120 +148,6 @@ async function change(
   return true
 }
 
-export async function getResult(
-  parts: Parts,
-  transfers: TransferDesk,
-  caller: Caller,
-  args: Arguments['get_result'],
-): Promise<Results['get_result']> {
-  const execution = executionOf(parts, caller, args.execution_id)
-  const view = executionView(parts, execution)
-  const report = execution.report
-  if (!isFinal(execution.state)) return { ...view, next: nextOf(execution, view) }
-  if (args.file !== undefined) return { ...view, ...(await readFile(parts, transfers, caller, execution, args)) }
-  // The result is released only with the receipt that accounts for it.
-  const receipt =
-    parts.ledger.views.receiptsOf(execution.id).findLast((row) => row.kind === 'outcome' || row.kind === 'decision') ??
-    null
-  if (receipt === null) throw new WritError('internal', 'a final execution without a receipt')
-  const failing = report?.steps.findIndex((step) => step.exit !== 0) ?? -1
-  const files = []
-  let room = maxInlineBytes
-  for (const file of report?.files ?? []) {
-    const small = file.size > room ? {} : await smallText(parts, file)
-    if (small.text !== undefined) room -= file.size
-    files.push({ ...file, uri: artifactUri(execution.id, file.path), ...small })
-  }
-  return {
-    ...view,
-    ...(report === null
-      ? {}
-      : {
-          steps: report.steps,
-          tail: parts.outputs.tail(execution.id, failing < 0 ? null : failing, 4096),
-          files,
-          withheld: { redacted: report.output.redactions, blocked: report.egress.blocked + report.withheld_files },
-        }),
-    receipt: { receipt_id: receipt.id, digest: receipt.digest, uri: `writ://receipts/${receipt.id}` },
-    jws: receipt.jws,
-    next:
-      view.state === 'succeeded'
-        ? { tell_user: 'Done. The receipt accounts for this run; anyone can check it with "writ verify".' }
-        : nextAfterFailure(execution),
-  }
-}
-
-function nextAfterFailure(execution: Execution): NonNullable<Results['get_result']['next']> {
-  if (!execution.ran) return { tell_user: execution.reasons[0]?.remedy ?? 'It did not run.' }
-  return { tool: 'upload_artifact', arguments: { task_id: execution.task } }
-}
-
-/** Text files of at most 4 KiB ride in the result itself. */
-async function smallText(
-  parts: Parts,
-  file: { readonly sha256: Parameters<Parts['artifacts']['read']>[0]; readonly size: number },
-): Promise<{ text?: string }> {
-  if (file.size > 4096) return {}
-  const bytes = await parts.artifacts.read(file.sha256, 4096)
-  const text = bytes.toString('utf8')
-  return Buffer.from(text, 'utf8').equals(bytes) && !text.includes('\u0000') ? { text } : {}
-}
-
-/** A piece of a file; with the first piece of one that does not fit into it, a URL for the whole. */
-async function readFile(
-  parts: Parts,
-  transfers: TransferDesk,
-  caller: Caller,
-  execution: Execution,
-  args: Arguments['get_result'],
-): Promise<Pick<Results['get_result'], 'file' | 'next'>> {
-  const file = fileOf(execution, args.file ?? '')
-  const part = await filePart(parts, file, args.offset ?? 0, args.max_bytes ?? 8192)
-  const given = part.more && part.offset === 0 ? await transfers.issueDownload(caller, execution, file) : null
-  if (given === null) return { file: part, next: { tell_user: 'This is a piece of the file asked for.' } }
-  return {
-    file: { ...part, download_url: given.url, expires_at: given.expires_at },
-    next: { tell_user: `This is the first piece. The whole file: curl -OJ '${given.url}'` },
-  }
-}
-
-function fileOf(execution: Execution, path: string): OutputFile {
-  const file = execution.report?.files.find((candidate) => candidate.path === path)
-  if (file === undefined)
-    throw new WritError('not_found', 'There is no such file among those of this execution.', {
-      remedy: 'Take a path that get_result lists under "files".',
-    })
-  return file
-}
-
-async function filePart(
-  parts: Parts,
-  file: OutputFile,
-  offset: number,
-  maxBytes: number,
-): Promise<NonNullable<Results['get_result']['file']>> {
-  const size = Math.min(maxBytes, 1_048_576)
-  const from = Math.min(offset, file.size)
-  const pieces: Buffer[] = []
-  let have = 0
-  for await (const piece of await parts.artifacts.open(file.sha256, from)) {
-    const bytes = piece as Buffer
-    pieces.push(bytes.subarray(0, size - have))
-    have += Math.min(bytes.length, size - have)
-    if (have >= size) break
-  }
-  const bytes = Buffer.concat(pieces)
-  const text = bytes.toString('utf8')
-  const plain = Buffer.from(text, 'utf8').equals(bytes) && !text.includes('\u0000')
-  return {
-    path: file.path,
-    offset: from,
-    size: file.size,
-    more: from + bytes.length < file.size,
-    ...(plain ? { text } : { base64: bytes.toString('base64') }),
-  }
-}
-
 export async function cancelExecution(
   parts: Parts,
   runner: Runner,
@@ -334,8 +159,8 @@ export async function cancelExecution(
   await inTurn(`execution ${execution.id}`, async () => {
     const now = parts.ledger.views.execution(execution.id) ?? execution
     if (now.state === 'awaiting_approval' || now.state === 'queued')
-      await closeWithoutRun(parts, now, 'cancelled', 'cancelled')
-    else if (now.state === 'running') runner.cancel(now.id)
+      await closeWithoutRun(parts, now, 'cancelled', 'cancelled', args.reason)
+    else if (now.state === 'running') runner.cancel(now.id, args.reason)
   })
   return await statusOf(parts, parts.ledger.views.execution(execution.id) ?? execution, { wait_ms: 5_000 }, waiting)
 }

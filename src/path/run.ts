@@ -22,7 +22,8 @@ export interface Runner {
   enqueue(execution: ExecutionId): void
   /** Commits `opening` with the spent permit and the state `running`, then runs; resolves when committed. */
   start(permit: Permit, by: ExecutionInput, opening: readonly Entry[]): Promise<void>
-  cancel(execution: ExecutionId): void
+  /** @param said why, in the words of whoever cancels it */
+  cancel(execution: ExecutionId, said?: string): void
   /** Begins nothing more, cancels what runs, and resolves when no run is alive. What waits goes on waiting in the ledger. */
   stop(): Promise<void>
   readonly running: number
@@ -154,9 +155,9 @@ export function openRunner(parts: Parts): Runner {
     pump()
   }
 
-  const cancel = (execution: ExecutionId): void => {
-    // Before it is dispatched the run host does not know it; after that the signal is not looked at any more.
-    live.get(execution)?.abort()
+  const cancel = (execution: ExecutionId, said = ''): void => {
+    // Before it is dispatched the run host does not know it; after that the signal says no more than why.
+    live.get(execution)?.abort(said)
     parts.host.cancel(execution)
   }
 

@@ -1,7 +1,7 @@
 import { type Digest, digestJson, digestOf } from '../digest.ts'
 import { WritError } from '../error.ts'
 import { newId, parseId } from '../id.ts'
-import type { PlanView, Results } from '../execution/result.ts'
+import { type Next, type PlanView, type Results, sentences } from '../execution/result.ts'
 import { manifestPaths } from '../plan/detect.ts'
 import { constrain } from '../plan/limits.ts'
 import type { Resolution } from '../plan/plan.ts'
@@ -16,6 +16,7 @@ import type { Task } from '../request/task.ts'
 import { mayView, mustView } from './admit.ts'
 import { findTask } from './found.ts'
 import { executionInput } from './input.ts'
+import { missingViews, nextForTask } from './next.ts'
 import { type Parts, unknownTarget } from './parts.ts'
 import type { Allowance } from './storage.ts'
 import type { UploadTicket } from './ticket.ts'
@@ -136,7 +137,7 @@ async function withUpload(
       : roomProblem(target.executor, constrain(target.limits, task.constraints), whole)
   return {
     ...described,
-    missing: [...(described.missing ?? []), ...(room === null ? [] : [room])],
+    missing: [...(described.missing ?? []), ...missingViews(room === null ? [] : [room])],
     upload_url: url,
     expires_at,
     next: {
@@ -226,20 +227,20 @@ export async function foresee(
 }
 
 /** A plan is frozen only when a run is started, so what is described here has a throw-away nonce. */
-export const previewNonce = '0'.repeat(32)
+const previewNonce = '0'.repeat(32)
 
-async function describe(parts: Parts, caller: Caller, task: Task): Promise<Results['submit_task']> {
+/** Where a task stands before it is started: what it lacks, else what policy would say. */
+export async function describe(parts: Parts, caller: Caller, task: Task): Promise<Results['submit_task']> {
   const resolution = await resolveTask(parts, caller, task, previewNonce)
   if (resolution.state === 'incomplete')
     return {
       task_id: task.id,
       state: 'incomplete',
-      missing: resolution.missing,
-      next: { tool: 'upload_artifact', arguments: { task_id: task.id } },
+      missing: missingViews(resolution.missing),
+      next: nextForTask(task, resolution.missing),
     }
   const decision = await foresee(parts, caller, task, resolution)
   const plan: PlanView = planView(resolution.plan, resolution.digest)
-  const refused = decision.effect === 'deny' || decision.effect === 'error'
   return {
     task_id: task.id,
     state: 'ready',
@@ -247,8 +248,14 @@ async function describe(parts: Parts, caller: Caller, task: Task): Promise<Resul
     plan,
     effect: decision.effect,
     ...(decision.reasons.length > 0 ? { reasons: decision.reasons } : {}),
-    next: refused
-      ? { tell_user: `Policy would refuse this run: ${decision.reasons[0]?.remedy ?? 'ask the operator.'}` }
-      : { tool: 'start_execution', arguments: { task_id: task.id, wait_ms: 20_000 } },
+    next: nextForPlan(task.id, decision),
   }
+}
+
+/** What would be refused is not started to find out. */
+export function nextForPlan(task_id: string, { effect, reasons: [reason] }: Decision): Next {
+  if (effect === 'allow' || effect === 'pending')
+    return { tool: 'start_execution', arguments: { task_id, wait_ms: 20_000 } }
+  const why = reason === undefined ? 'ask the operator.' : `${sentences(reason)} (ref ${reason.ref})`
+  return { tell_user: `Policy would refuse this run: ${why}` }
 }

@@ -2,7 +2,7 @@ import { standing } from '../approval/requirement.ts'
 import type { Approval } from '../approval/approval.ts'
 import { isFinal, type Execution } from '../execution/execution.ts'
 import type { TestReport } from '../execution/report/report.ts'
-import type { ApprovalView, ExecutionView, Next, TestsView } from '../execution/result.ts'
+import { type ApprovalView, type ExecutionView, type Next, sentences, type TestsView } from '../execution/result.ts'
 import type { Parts } from './parts.ts'
 
 export function approvalView(approval: Approval): ApprovalView {
@@ -53,8 +53,8 @@ function testsView({ truncated, ...report }: TestReport): TestsView {
   return { ...report, failures: report.failures.slice(0, shownFailures), more }
 }
 
-/** What the caller does next: small models follow this and nothing else. */
-export function nextOf(execution: Execution, view: ExecutionView): Next {
+/** What the caller does next, and from which cursor on where it was given output. */
+export function nextOf(execution: Execution, view: ExecutionView, cursor?: string): Next {
   switch (execution.state) {
     case 'awaiting_approval':
       return {
@@ -62,7 +62,11 @@ export function nextOf(execution: Execution, view: ExecutionView): Next {
       }
     case 'queued':
     case 'running':
-      return { tool: 'get_status', arguments: { execution_id: execution.id, wait_ms: 20_000 }, after_ms: 0 }
+      return {
+        tool: 'get_status',
+        arguments: { execution_id: execution.id, wait_ms: 20_000, ...(cursor === undefined ? {} : { cursor }) },
+        after_ms: 0,
+      }
     case 'denied':
     case 'rejected':
     case 'expired':
@@ -70,9 +74,7 @@ export function nextOf(execution: Execution, view: ExecutionView): Next {
       const reason = execution.reasons[0]
       return {
         tell_user:
-          reason === undefined
-            ? 'It did not run.'
-            : `It did not run: ${reason.message} ${reason.remedy} (ref ${reason.ref})`,
+          reason === undefined ? 'It did not run.' : `It did not run: ${sentences(reason)} (ref ${reason.ref})`,
       }
     }
     case 'succeeded':

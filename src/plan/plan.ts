@@ -135,6 +135,12 @@ export interface Facts {
 export interface Missing {
   readonly what: string
   readonly fix: string
+  /** What supplies it: files of this task unless told, another task, another look at the catalog, or people. */
+  readonly by?: 'task' | 'catalog' | 'people'
+  /** The target such a task or look is for; for a task, its own unless told. */
+  readonly target_ref?: string
+  /** True where nothing is wrong with the task, but its target cannot be run on now. */
+  readonly unavailable?: boolean
 }
 
 export type Resolution =

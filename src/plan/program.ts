@@ -33,15 +33,14 @@ export type Program =
 export function chooseProgram(question: Question): Program {
   const { target, availability } = question
   if (!runnable(target.executor))
-    return lacking(
+    return unavailable(
       `an executor for target "${target.ref}": this release of Writ has none of its kind`,
       suggestion(question, null),
     )
   const program = programFor(question)
   if ('missing' in program) return program
-  // The reason is the operator's; a caller learns only that it is so.
   if (!targetState(target, availability).available)
-    return lacking(`target "${target.ref}": it is not available now`, suggestion(question, program.runtime))
+    return unavailable(`target "${target.ref}": it is not available now`, suggestion(question, program.runtime))
   return program
 }
 
@@ -70,10 +69,10 @@ function operatorProgram(question: Question, steps: NonNullable<Intent['steps']>
       const name = referencedInput(argument)
       const value = name === null ? argument : asArgument(inputs.get(name))
       if (value === null)
-        return lacking(
-          `a value for the input "${name ?? ''}" that can be an argument`,
-          'Submit the task again with it.',
-        )
+        return lacking(`a value for the input "${name ?? ''}" that can be an argument`, {
+          fix: 'Submit the task again with it.',
+          by: 'task',
+        })
       argv.push(value)
     }
     const script = argv[0] ?? ''
@@ -88,7 +87,11 @@ function operatorProgram(question: Question, steps: NonNullable<Intent['steps']>
     runtime = runtime === 'typescript' ? runtime : kind.runtime
     made.push({ title: step.title, argv: [...kind.command, ...argv.slice(1)], success: step.success })
   }
-  if (runtime === null) return lacking(`a step: "${intent.name}" has none`, 'Quote this to the operator of this Writ.')
+  if (runtime === null)
+    return lacking(`a step: "${intent.name}" has none`, {
+      fix: 'Quote this to the operator of this Writ.',
+      by: 'people',
+    })
   return { runtime, steps: made, stdin: null }
 }
 
@@ -116,10 +119,10 @@ function chooseScript(
     const plain = wanted.replace(/^(?:\.\/)+/, '')
     if (paths.includes(plain)) return { script: plain }
     if (/[\n;{}()]/.test(wanted))
-      return lacking(
-        'a script among the files: "inputs.script" is its path, not its text',
-        'Upload the code with upload_artifact and name its path.',
-      )
+      return lacking('a script among the files: "inputs.script" is its path, not its text', {
+        fix: 'Submit the task again with the code as a file, and with its path as "inputs.script".',
+        by: 'task',
+      })
     return lacking(`the file ${showPath(wanted)} that "inputs.script" names`, 'Upload it with upload_artifact.')
   }
   if (paths.length === 0) return lacking('a script: the task has no files', 'Upload one with upload_artifact.')
@@ -133,13 +136,13 @@ function chooseScript(
   if (scripts.length === 0)
     return lacking(
       'a script: none of the files is one Writ knows by its name or first line',
-      'Name it in "inputs.script", or give it an ending such as .js, .ts or .py.',
+      'Upload it under a name with an ending such as .js, .ts or .py, or submit the task again with its path as "inputs.script".',
     )
   const some = scripts.slice(0, 5).map(showPath).join(', ')
-  return lacking(
-    `which script to run: there are ${scripts.length}`,
-    `Submit the task again with "inputs.script": one of ${some}${scripts.length > 5 ? ' …' : ''}.`,
-  )
+  return lacking(`which script to run: there are ${scripts.length}`, {
+    fix: `Submit the task again with "inputs.script": one of ${some}${scripts.length > 5 ? ' …' : ''}.`,
+    by: 'task',
+  })
 }
 
 /** What a script is and what starts it: on an isolate its path alone, in a container its interpreter. */
@@ -196,7 +199,7 @@ function projectProgram(question: Question, intent: 'install_and_test' | 'build'
     .join(', then ')
   missing.push({
     what: `a target that installs packages and runs commands: this is a ${words[kind.runtime]} project (${kind.because})${commands === '' ? '' : `, which needs ${commands}`}; target "${target.ref}" runs ${target.executor === 'isolate' ? 'scripts only' : list(target.runtimes)}`,
-    fix: suggestion(question, kind.runtime),
+    ...suggestion(question, kind.runtime),
   })
   return { missing }
 }
@@ -233,7 +236,7 @@ function noCommand(kind: Detected, intent: 'install_and_test' | 'build'): Missin
 }
 
 /** Which targets of this catalog would do; only such as the caller may learn of. */
-function suggestion({ catalog, availability, visible, target, intent }: Question, runtime: Runtime | null): string {
+function suggestion({ catalog, availability, visible, target, intent }: Question, runtime: Runtime | null): Fix {
   const scripts = intent.steps !== null || intent.name === 'run_script'
   const fitting = [...catalog.targets.values()].filter(
     (other) =>
@@ -249,10 +252,15 @@ function suggestion({ catalog, availability, visible, target, intent }: Question
       .slice(0, 5)
       .map((other) => `"${other.ref}"`)
       .join(' or ')
-  if (now.length > 0) return `Submit the task for target ${names(now)}.`
+  const [first] = now
+  if (first !== undefined)
+    return { fix: `Submit the task for target ${names(now)}.`, by: 'task', target_ref: first.ref }
   if (fitting.length > 0)
-    return `Target ${names(fitting)} would do, but is not available now; ask the operator of this Writ.`
-  return 'No target of this Writ would do; ask the operator for one.'
+    return {
+      fix: `Target ${names(fitting)} would do, but is not available now; ask the operator of this Writ.`,
+      by: 'people',
+    }
+  return { fix: 'No target of this Writ would do; ask the operator for one.', by: 'people' }
 }
 
 const words: Readonly<Record<Runtime, string>> = {
@@ -273,6 +281,14 @@ function asArgument(value: Json | undefined): string | null {
   return typeof value === 'number' || typeof value === 'boolean' ? String(value) : null
 }
 
-function lacking(what: string, fix: string): { readonly missing: readonly Missing[] } {
-  return { missing: [{ what, fix }] }
+type Fix = Omit<Missing, 'what'>
+
+/** @param fix what to do, in words alone where it is to send files of this task */
+function lacking(what: string, fix: string | Fix): { readonly missing: readonly Missing[] } {
+  return { missing: [{ what, ...(typeof fix === 'string' ? { fix } : fix) }] }
+}
+
+/** The reason is the operator's; a caller learns only that it is so. */
+function unavailable(what: string, fix: Fix): { readonly missing: readonly Missing[] } {
+  return lacking(what, { ...fix, unavailable: true })
 }

@@ -46,15 +46,19 @@ export function resolve(question: {
     return incomplete({
       what: `a target: there is no ${showPath(task.target_ref)}`,
       fix: 'Call list_targets and submit the task again with a target_ref it shows.',
+      by: 'catalog',
     })
   const intent = target.intents.includes(task.intent) ? catalog.intents.get(task.intent) : undefined
   if (intent === undefined)
     return incomplete({
       what: `an intent: target "${target.ref}" has no ${showPath(task.intent)}`,
       fix: `Submit the task again with one of: ${target.intents.join(', ')}.`,
+      by: 'catalog',
+      target_ref: target.ref,
     })
   const problem = inputProblem(intent, task.inputs)
-  if (problem !== null) return incomplete({ what: problem, fix: 'Submit the task again with corrected inputs.' })
+  if (problem !== null)
+    return incomplete({ what: problem, fix: 'Submit the task again with corrected inputs.', by: 'task' })
 
   const missing: Missing[] = []
   const least = leastMemoryMb(target.executor)
@@ -62,6 +66,7 @@ export function resolve(question: {
     missing.push({
       what: `constraints.memory_mb of at least ${least}`,
       fix: 'Submit the task again with more memory, or without this constraint.',
+      by: 'task',
     })
   const files = filesOf(task, intent, target, missing)
   const program = chooseProgram({ ...question, target, intent } satisfies Question)
@@ -73,6 +78,27 @@ export function resolve(question: {
   const room = roomProblem(plan.executor, plan.limits, plan.files)
   if (room !== null) return incomplete(room)
   return { state: 'ready', plan, digest: planDigest(plan) }
+}
+
+/**
+ * What a run of the intent on the target is whatever its files and steps are: for asking policy of any such run. Null
+ * where nothing of the kind can run now. Never run itself, so its nonce is nobody's secret.
+ */
+export function outlinePlan(question: {
+  readonly task: Task
+  readonly catalog: Catalog
+  readonly availability: Availability
+}): Plan | null {
+  const { task, catalog, availability } = question
+  const target = catalog.targets.get(task.target_ref)
+  const intent = catalog.intents.get(task.intent)
+  const runtime = target?.runtimes[0]
+  if (target === undefined || intent === undefined || runtime === undefined) return null
+  const state = targetState(target, availability)
+  if (!state.available) return null
+  const program = { runtime, steps: [{ title: 'Run', argv: ['main'], success: [0] }], stdin: null }
+  const nonce = '0'.repeat(32)
+  return frozen({ task, nonce, target, intent, catalog, files: intent.files, program, image: state.image })
 }
 
 /** SHA-256 over the RFC 8785 form: what approvals, permits and receipts name. */
@@ -108,13 +134,13 @@ export interface TargetView {
 
 /**
  * A target for `list_targets`: names and meanings of its environment, never values. Null where there is none.
- * @param approval what policy foresees; `maybe` as long as nobody asked it
+ * @param approval what policy foresees
  */
 export function describeTarget(
   catalog: Catalog,
   ref: string,
   availability: Availability,
-  approval: TargetView['approval'] = 'maybe',
+  approval: TargetView['approval'],
 ): TargetView | null {
   const target = catalog.targets.get(ref)
   if (target === undefined) return null

@@ -143,13 +143,16 @@ describe('what was recorded', () => {
       '--json',
     )
     const id = String((JSON.parse(waiting.out) as JsonObject)['execution_id'])
-    const cancelled = world.writ(['executions', 'cancel', id])
+    expect(world.writ(['executions', 'cancel', id, '--reason', 'x'.repeat(1001)]).code).toBe(2)
+    const cancelled = world.writ(['executions', 'cancel', id, '--reason', 'the "wrong" table'])
     expect(cancelled.code).toBe(0)
     for (let tries = 0; tries < 30; tries++) {
       if (world.writ(['executions', 'show', id]).out.includes('cancelled')) break
       await new Promise((resolve) => setTimeout(resolve, 200))
     }
-    expect(world.writ(['executions', 'show', id]).out).toMatch(/^exec_\w{10} {2}cancelled/)
+    const { out } = world.writ(['executions', 'show', id])
+    expect(out).toMatch(/^exec_\w{10} {2}cancelled/)
+    expect(out).toContain('the \\"wrong\\" table')
     const ended = world.writ(['executions', 'cancel', id])
     expect(ended).toMatchObject({ code: 1, out: `${id} had ended already: cancelled\n` })
     expect(world.writ(['executions', 'cancel', 'exec_aaaaaaaaaa'])).toMatchObject({ code: 1 })
@@ -177,6 +180,7 @@ describe('what was recorded', () => {
       '0 VALID:LOGGED',
     )
     expect(verify([])).toBe('0 VALID:LOGGED')
+    expect(verify(['log.jws'])).toMatch(/^1 INVALID ENCODING.*did you mean --log\?/)
     const report = world.writ(['verify', 'receipt.jws', '--json'])
     expect(JSON.parse(report.out)).toMatchObject({ verdict: 'VALID:SIGNED', pinned: 'self' })
 

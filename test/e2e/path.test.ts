@@ -183,18 +183,13 @@ describe('what a small model is given', () => {
 
   it('is enough in structuredContent alone, and says in each result what to do next', async () => {
     const client = await world.client()
+    // What only the model knows: its own words and its files. Everything else is what the last result said.
+    const own = { project_name: 'e2e', goal: 'Print a line', ...script('s.js', "console.log('structured alone')") }
     let step: JsonObject = { tool: 'list_targets', arguments: {} }
-    const submitted = (
-      await client.call('submit_task', {
-        ...job,
-        target_ref: 'sandbox',
-        ...script('s.js', "console.log('structured alone')"),
-      })
-    ).structured
-    step = submitted['next'] as JsonObject
     let result: JsonObject = {}
-    for (let calls = 0; calls < 6 && typeof step['tool'] === 'string'; calls++) {
-      result = (await client.call(step['tool'], step['arguments'] as JsonObject)).structured
+    for (let calls = 0; calls < 9 && typeof step['tool'] === 'string'; calls++) {
+      const args = step['arguments'] as JsonObject
+      result = (await client.call(step['tool'], step['tool'] === 'submit_task' ? { ...own, ...args } : args)).structured
       step = result['next'] as JsonObject
       if (result['tail'] !== undefined) break
     }

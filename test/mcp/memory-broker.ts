@@ -61,7 +61,12 @@ export function memoryBroker(
     }
   }
 
-  const answers: { readonly [T in ToolName]: (args: Arguments[T], waiting: Waiting) => Promise<Results[T]> } = {
+  const answers: {
+    readonly [T in ToolName]: (
+      args: Arguments[T],
+      waiting: Waiting,
+    ) => Promise<Omit<Results[T], 'next'> & Partial<Pick<Results[T], 'next'>>>
+  } = {
     list_targets: (args) =>
       Promise.resolve(
         args.target_ref === undefined
@@ -228,7 +233,10 @@ export function memoryBroker(
     },
     call: (who, tool, args, waiting) => {
       seen.called.push({ caller: who, tool, arguments: args as JsonObject })
-      return answers[tool](args, waiting)
+      return answers[tool](args, waiting).then((answer) => ({
+        next: { tool: 'list_targets', arguments: {} },
+        ...answer,
+      })) as Promise<Results[typeof tool]>
     },
     readResource: (_who, uri) => {
       if (uri === 'writ://receipts/rcpt_ffffffffff')

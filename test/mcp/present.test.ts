@@ -2,11 +2,9 @@ import { Ajv2020 } from 'ajv/dist/2020.js'
 import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { Json, JsonObject } from '../../src/digest.ts'
-import type { Results } from '../../src/execution/result.ts'
 import { fenced, neutral, plainLine } from '../../src/mcp/neutral.ts'
 import { present, presentError, receiptMetaKey } from '../../src/mcp/present.ts'
 import { toolListing } from '../../src/mcp/tools.ts'
-import { toolNames } from '../../src/request/call.ts'
 import type { Arguments, ToolName } from '../../src/request/call.ts'
 import { textOf } from '../e2e/clients/driver.ts'
 import { caller, denial, hostileOutput, memoryBroker } from './memory-broker.ts'
@@ -34,7 +32,7 @@ async function shown(
   one: (typeof calls)[number],
 ): Promise<{ text: string; structured: JsonObject; isError: boolean; meta: JsonObject }> {
   const result = await memoryBroker().call<ToolName>(caller, one.tool, one.args, waiting)
-  const presented = present(one.tool, result)
+  const presented = present(result)
   const [block] = presented.content
   return {
     text: block?.type === 'text' ? block.text : '',
@@ -167,7 +165,8 @@ describe('a result', () => {
   })
 
   test('that is a denial by policy is no error, a refused request is one', () => {
-    const denied = present('start_execution', {
+    const denied = present({
+      next: { tell_user: 'It did not run.' },
       task_id: 't',
       execution_id: 'e',
       state: 'denied',
@@ -176,47 +175,23 @@ describe('a result', () => {
       reasons: [denial],
     })
     expect(denied.isError).toBeUndefined()
-    expect(presentError(denial)).toMatchObject({ isError: true, structuredContent: { error: denial } })
+    expect(presentError(denial, null)).toMatchObject({ isError: true, structuredContent: { error: denial } })
   })
 
-  test('has a next for every state there is', () => {
-    const states = [
-      'awaiting_approval',
-      'queued',
-      'running',
-      'denied',
-      'rejected',
-      'expired',
-      'superseded',
-      'succeeded',
-      'failed',
-      'timed_out',
-      'cancelled',
-      'unknown',
-    ] as const
-    for (const tool of toolNames) {
-      for (const state of states) {
-        const result = {
-          execution_id: 'e',
-          task_id: 't',
-          state,
-          final: !['awaiting_approval', 'queued', 'running'].includes(state),
-        }
-        const next = present(tool, result as Results[typeof tool]).structuredContent as {
-          next?: { tool?: string; tell_user?: string }
-        }
-        expect(next.next?.tool ?? next.next?.tell_user).toBeTypeOf('string')
-      }
-      expect(present(tool, {}).structuredContent).toHaveProperty('next')
-    }
+  test('says message and remedy as sentences of their own, also where a rule has a title without a full stop', () => {
+    const rule = { ...denial, message: 'Nothing is deleted during the freeze', remedy: 'Wait until Friday.' }
+    const { content, structuredContent } = presentError(rule, null)
+    const said = 'Nothing is deleted during the freeze. Wait until Friday. (ref dec_aaaaaaaaaa)'
+    expect(content).toEqual([{ type: 'text', text: `error not_yours: ${said}\nnext: tell the user: ${said}` }])
+    expect(structuredContent).toMatchObject({ error: rule, next: { tell_user: said } })
   })
 
-  test('that waits for approval tells the user so and does not send the model polling', () => {
-    for (const tool of ['start_execution', 'get_status', 'get_result', 'cancel_execution'] as const) {
-      const waits = present(tool, { execution_id: 'e', task_id: 't', state: 'awaiting_approval', final: false })
-      expect(waits.structuredContent).toMatchObject({
-        next: { tell_user: expect.stringContaining('do not poll') as string },
-      })
-    }
+  test('names no bytes dropped where none were', () => {
+    const log = { text: 'a\n', cursor: 'c2', more: false }
+    const next = { tell_user: 'x' }
+    const text = (dropped: object): string => JSON.stringify(present({ log: { ...log, ...dropped }, next }).content)
+    expect(text({ dropped_bytes: 0 })).not.toContain('dropped')
+    expect(text({})).not.toContain('dropped')
+    expect(text({ dropped_bytes: 3 })).toContain('3 bytes dropped')
   })
 })

@@ -1,7 +1,7 @@
 import { afterAll, expect, it } from 'vitest'
-import { listTargets } from '../../src/path/read.ts'
 import { openRunner } from '../../src/path/run.ts'
 import { startExecution } from '../../src/path/start.ts'
+import { listTargets } from '../../src/path/targets.ts'
 import { present } from '../../src/mcp/present.ts'
 import { alice, mallory, openWorld } from './world.ts'
 
@@ -67,7 +67,7 @@ for (let n = 0; n < 300; n++) writeFile('/out/' + n + '.txt', String(n).padEnd(4
   expect(result.files).toHaveLength(300)
   const inline = (result.files ?? []).flatMap(({ text }) => (text === undefined ? [] : [text]))
   expect(inline).toHaveLength(8)
-  expect(JSON.stringify(present('get_result', result)).length).toBeLessThan(512 * 1024)
+  expect(JSON.stringify(present(result)).length).toBeLessThan(512 * 1024)
 }, 30_000)
 
 it('lets no subject have more than a hundred executions wait, and another go on', async () => {

@@ -22,7 +22,7 @@ async function ran(code: string): Promise<Ran> {
   const execution_id = started.execution_id ?? ''
   const status = await world.ask(alice, 'get_status', { execution_id, wait_ms: 20_000 })
   const result = await world.ask(alice, 'get_result', { execution_id })
-  const [block] = present('get_result', result).content
+  const [block] = present(result).content
   return { result, status, text: block?.type === 'text' ? block.text : '' }
 }
 
@@ -49,7 +49,7 @@ describe('a test report', () => {
     expect(status.tests).toEqual(result.tests)
     expect(text).toContain('tests, as the workload reported them (junit): 1 passed, 1 failed, 2 in all\n')
     expect(text).toMatch(/failed tests, untrusted output of the run[^\n]*:\n\| test_renew — got 1\n/)
-    expect(present('get_result', result).structuredContent).toMatchObject({ untrusted: ['tail', 'tests', 'files'] })
+    expect(present(result).structuredContent).toMatchObject({ untrusted: ['tail', 'tests', 'files'] })
   })
 
   it('is read from output as well', async () => {

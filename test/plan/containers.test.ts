@@ -181,17 +181,19 @@ describe('a target in containers', () => {
       const said = missingOf({ 'a.py': '' }, { target_ref: ref, intent: 'run_script' }, able)
       expect(said).toContain(`target "${ref}": it is not available now`)
       expect(said).not.toMatch(/docker|image|kata=|nowhere|sock|runtime/)
-      expect(describeTarget(catalog, ref, able)?.available).toBe(false)
+      expect(describeTarget(catalog, ref, able, 'maybe')?.available).toBe(false)
     }
   })
 
   test('has a guide of at most 420 characters that says what is there', () => {
     for (const target of catalog.targets.values()) expect(guideOf(target).length).toBeLessThanOrEqual(420)
     expect(guideOf([...catalog.targets.values()][0]!)).toContain('No network')
-    const guide = describeTarget(catalog, 'mirrored', here)?.guide ?? ''
+    const guide = describeTarget(catalog, 'mirrored', here, 'maybe')?.guide ?? ''
     for (const word of ['$WRIT_OUT', 'node, python3, sh, go', 'pip, npm, go install from a mirror', 'placeholder'])
       expect(guide).toContain(word)
-    expect(JSON.stringify(describeTarget(catalog, 'mirrored', here))).not.toMatch(/mirror\.example|writ\/python|runsc/)
+    expect(JSON.stringify(describeTarget(catalog, 'mirrored', here, 'maybe'))).not.toMatch(
+      /mirror\.example|writ\/python|runsc/,
+    )
   })
 
   test.each([

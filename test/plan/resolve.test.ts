@@ -171,7 +171,7 @@ describe('resolve', () => {
       { 'a.js': '' },
       { script: 'console.log(1)' },
       'is its path, not its text',
-      'upload_artifact',
+      'Submit the task again with the code as a file',
     ],
     [
       'a path out of the project',
@@ -194,6 +194,7 @@ describe('resolve', () => {
       {
         what: 'Python for "a.py": target "sandbox" runs JavaScript and TypeScript',
         fix: 'Target "py" would do, but is not available now; ask the operator of this Writ.',
+        by: 'people',
       },
     ])
     expect(missingOf(files, {}, { visible: new Set(['sandbox']) })[0]?.fix).toBe(
@@ -202,6 +203,8 @@ describe('resolve', () => {
     expect(missingOf({ 'a.ts': '' }, { target_ref: 'only-js' })[0]).toEqual({
       what: 'TypeScript for "a.ts": target "only-js" runs JavaScript',
       fix: 'Submit the task for target "sandbox" or "orders".',
+      by: 'task',
+      target_ref: 'sandbox',
     })
   })
 
@@ -247,6 +250,8 @@ describe('resolve', () => {
     expect(missingOf({ 'a.js': '' }, { intent: '\u202egpj' })[0]).toEqual({
       what: 'an intent: target "sandbox" has no "\\u{202e}gpj"',
       fix: 'Submit the task again with one of: run_script, install_and_test, build.',
+      by: 'catalog',
+      target_ref: 'sandbox',
     })
     expect(missingOf({ 'a.js': '' }, { intent: 'report' })[0]?.what).toContain('has no "report"')
   })
@@ -316,7 +321,7 @@ describe('resolve', () => {
   })
 
   test('[G-no-infrastructure] a described target has names and meanings, and no URL, value, image or source', () => {
-    const seen = JSON.stringify([...catalog.targets.keys()].map((ref) => describeTarget(catalog, ref, here)))
+    const seen = JSON.stringify([...catalog.targets.keys()].map((ref) => describeTarget(catalog, ref, here, 'maybe')))
     for (const hidden of [
       'localhost',
       'stock.internal',
@@ -327,7 +332,7 @@ describe('resolve', () => {
       folder,
     ])
       expect(seen).not.toContain(hidden)
-    expect(describeTarget(catalog, 'orders', here)).toMatchObject({
+    expect(describeTarget(catalog, 'orders', here, 'maybe')).toMatchObject({
       available: true,
       environment: [
         { name: 'ORDERS_URL', about: 'Base URL of Orders API' },
@@ -339,8 +344,8 @@ describe('resolve', () => {
       ],
       approval: 'maybe',
     })
-    expect(describeTarget(catalog, 'py', here)?.available).toBe(false)
-    expect(describeTarget(catalog, 'toString', here)).toBeNull()
+    expect(describeTarget(catalog, 'py', here, 'maybe')?.available).toBe(false)
+    expect(describeTarget(catalog, 'toString', here, 'maybe')).toBeNull()
   })
 
   test.each([
