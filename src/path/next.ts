@@ -22,10 +22,7 @@ export function nextAfter(error: Reason, call: Call | null): Next {
     case 'unknown_intent':
       return { tool: 'list_targets', arguments: named(call, ['target_ref']) }
     case 'not_found':
-      // Which files there are, the execution says.
-      return call?.name === 'get_result' && 'file' in call.arguments
-        ? { tool: 'get_result', arguments: named(call, ['execution_id']) }
-        : { tool: 'get_status', arguments: {} }
+      return { tool: 'get_status', arguments: {} }
     case 'plan_changed':
       return { tool: 'get_status', arguments: named(call, ['approval_id']) }
     case 'invalid_arguments':

@@ -4,7 +4,7 @@ import { type Next, type Results, sentences } from '../execution/result.ts'
 import type { Arguments } from '../request/call.ts'
 import type { Caller } from '../request/caller.ts'
 import type { TransferDesk } from './desk.ts'
-import type { Parts } from './parts.ts'
+import { type Parts, reasonOf } from './parts.ts'
 import { executionOf } from './read.ts'
 import { artifactUri } from './resource.ts'
 import { executionView, nextOf } from './view.ts'
@@ -81,8 +81,9 @@ async function readFile(
   caller: Caller,
   execution: Execution,
   args: Arguments['get_result'],
-): Promise<Pick<Results['get_result'], 'file' | 'next'>> {
-  const file = fileOf(execution, args.file ?? '')
+): Promise<Pick<Results['get_result'], 'error' | 'file' | 'next'>> {
+  const file = execution.report?.files.find(({ path }) => path === args.file)
+  if (file === undefined) return noFile(parts, execution)
   const { part, to } = await filePart(parts, file, args.offset ?? 0, args.max_bytes ?? 8192)
   const given = part.more && part.offset === 0 ? await transfers.issueDownload(caller, execution, file) : null
   return {
@@ -108,13 +109,14 @@ function nextPiece(
   return { tool: 'get_result', arguments: { execution_id: execution.id, file: part.path, offset: to, ...size } }
 }
 
-function fileOf(execution: Execution, path: string): OutputFile {
-  const file = execution.report?.files.find((candidate) => candidate.path === path)
-  if (file === undefined)
-    throw new WritError('not_found', 'There is no such file among those of this execution.', {
-      remedy: 'Take a path that get_result lists under "files".',
-    })
-  return file
+function noFile(parts: Parts, execution: Execution): Pick<Results['get_result'], 'error' | 'next'> {
+  const error = new WritError('not_found', 'There is no such file among those of this execution.', {
+    remedy: 'Take a path that get_result lists under "files".',
+  })
+  return {
+    error: reasonOf(parts, error),
+    next: { tool: 'get_result', arguments: { execution_id: execution.id } },
+  }
 }
 
 async function filePart(
