@@ -87,7 +87,7 @@ describe('a file too large for a message', () => {
 
 describe('while it runs', () => {
   const slow =
-    "console.log('first line')\nawait new Promise((resolve) => setTimeout(resolve, 20_000))\nconsole.log('last')\n"
+    "console.log('first line')\nawait new Promise((resolve) => setTimeout(resolve, 60_000))\nconsole.log('last')\n"
 
   it('says the id, the state and the output as they come, and when interrupted that the run goes on', async () => {
     const one = running(['sandbox', '--intent', 'run_script', file('slow.js', slow)])

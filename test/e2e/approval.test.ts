@@ -300,7 +300,7 @@ describe('the two clocks of an approval', () => {
     const client = await world.client()
     const { id, approval } = await start(client, 'late')
     // As many runs as there may be at once, so that the approved one has to wait.
-    const sleep = 'await new Promise((resolve) => setTimeout(resolve, 50_000))'
+    const sleep = 'await new Promise((resolve) => setTimeout(resolve, 200_000))'
     const others: string[] = []
     const cancel = async (): Promise<void> => {
       for (const other of others.splice(0)) await client.call('cancel_execution', { execution_id: other })

@@ -6,7 +6,7 @@ const kills = 104
 
 it(
   `[G-no-loss] [G-once] [G-nothing-left] survives ${String(kills)} kills of broker, run host and workers at random moments of the path: nothing acknowledged is lost, nothing runs twice, nothing is left`,
-  { timeout: 900_000 },
+  { timeout: 1_800_000 },
   async () => {
     const seed = Math.floor(Math.random() * 2 ** 31)
     const report = await campaign({ seed, kills })

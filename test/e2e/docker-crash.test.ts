@@ -8,7 +8,7 @@ const kills = 54
 
 it(
   `[G-no-loss] [G-once] [G-container-swept] survives ${String(kills)} kills of broker, run host and containers of both runtimes at random moments: nothing acknowledged is lost, nothing runs twice, no container is left 30 s after the restart`,
-  { timeout: 900_000 },
+  { timeout: 1_800_000 },
   async (ctx) => {
     const found = await engine({ images: ['writ/python:latest'], runsc: true })
     if ('lacking' in found) return ctx.skip(found.lacking)

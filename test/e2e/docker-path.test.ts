@@ -190,7 +190,7 @@ describe.each(kernels)('a Python project under $name', (kernel) => {
     expect(text).not.toContain(token)
     expect(heard.join('\n')).not.toContain(token)
     expect(world.log()).not.toContain(token)
-  }, 120_000)
+  }, 300_000)
 
   it('that forges a report and exits 1 has failed, and nothing calls it a success [G-report-asserted]', async (context) => {
     const there = await engine({ images: [`${image}:latest`], runsc: kernel.runtime === 'runsc' })
@@ -212,7 +212,7 @@ sys.exit(1)
     expect(structured).toMatchObject({ state: 'failed', tests: { asserted: true, passed: 12, failed: 0 } })
     expect(text).toContain('12 passed, 0 failed, 12 in all; what counts is how the run ended: failed')
     expect(text).not.toContain('succeeded')
-  }, 120_000)
+  }, 300_000)
 })
 
 const others = [
@@ -259,7 +259,7 @@ for (const { name, source, files: sent, failures } of others)
     expect(submitted.structured).toMatchObject({ state: 'ready', effect: 'allow' })
     const { structured } = await ended(client, { env: 'staging' }, String(submitted.structured['task_id']))
     expect(structured).toMatchObject({ state: 'failed', tests: { source, passed: 1, failed: 1, skipped: 1, failures } })
-  }, 240_000)
+  }, 300_000)
 
 it('prints the report on the command line of who ran it and of the operator', async (context) => {
   if ('lacking' in found) return context.skip(found.lacking)
@@ -278,7 +278,7 @@ it('prints the report on the command line of who ran it and of the operator', as
   expect(ran.code).toBe(1)
   const id = /exec_[a-z2-7]{10}/.exec(ran.out)?.[0] ?? ''
   expect(world.writ(['executions', 'show', id]).out).toContain('tests      7 passed, 1 failed (junit')
-}, 120_000)
+}, 300_000)
 
 /** Not `world.writ`, which would keep the staging service in this process from answering. */
 async function writ(args: readonly string[]): Promise<{ readonly code: number; readonly out: string }> {

@@ -2,9 +2,11 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { askBroker } from '../../src/control/control.ts'
 import type { JsonObject } from '../../src/digest.ts'
 import { connectOrStart } from '../../src/start.ts'
-import { edit, final, start, status, stopped, submit, until, use, works } from './faults/fixture.ts'
+import { until } from '../wait.ts'
+import { edit, final, put, start, status, stopped, submit, use, works } from './faults/fixture.ts'
 
 describe('files that people edit', () => {
   const fixture = use({ name: 'writ-files-' })
@@ -12,7 +14,6 @@ describe('files that people edit', () => {
   it('name file, line and nearest key where writ.yaml has an unknown one, and start once it is corrected', async () => {
     const { place, line } = fixture
     const back = edit(place.configFile, (text) => text.replace('policies:', 'polices:'))
-    onTestFinished(back)
     const script = join(import.meta.dirname, '../../docs/examples/sum.js')
     for (const command of [['status'], ['run', 'sandbox', '--intent', 'run_script', script], ['mcp'], ['serve']]) {
       const ran = place.writ(command)
@@ -31,11 +32,13 @@ describe('files that people edit', () => {
     const { place, line } = fixture
     await line.call('list_targets', {})
     const back = edit(place.configFile, (text) => `${text}\nlimits: { maxima: { wall_s: never } }\n`)
-    onTestFinished(back)
-    await until(async () => JSON.stringify(await status(place)).includes('writ.yaml:'))
+    await until('the edit is refused', async () => JSON.stringify(await status(place)).includes('writ.yaml:'))
     expect(await start(line, 'console.log(1)')).toMatchObject({ state: 'succeeded' })
     back()
-    await until(async () => ((await status(place))['configuration'] as JsonObject)['ok'] === true)
+    await until(
+      'the correction is in force',
+      async () => ((await status(place))['configuration'] as JsonObject)['ok'] === true,
+    )
     await works(fixture)
   }, 180_000)
 
@@ -43,7 +46,6 @@ describe('files that people edit', () => {
     const { place } = fixture
     await stopped(fixture)
     const back = edit(place.catalogFile, (text) => text.replace('executor: isolate', 'executer: isolate'))
-    onTestFinished(back)
     await expect(connectOrStart(place)).rejects.toMatchObject({
       code: 'broker_unreachable',
       message: expect.stringMatching(/catalog\.yaml:\d+:\d+: .*"executer".*"executor"/s) as string,
@@ -65,8 +67,7 @@ describe('files that people edit', () => {
   it('leave the earlier catalog in force where an edit is broken', async () => {
     const { place, line } = fixture
     const back = edit(place.catalogFile, (text) => `${text}\ncredentials: [\n`)
-    onTestFinished(back)
-    await until(async () => JSON.stringify(await status(place)).includes('catalog.yaml:'))
+    await until('the edit is refused', async () => JSON.stringify(await status(place)).includes('catalog.yaml:'))
     expect(await start(line, 'console.log(2)')).toMatchObject({ state: 'succeeded' })
     back()
     await works(fixture)
@@ -76,7 +77,7 @@ describe('files that people edit', () => {
     const { place, line } = fixture
     await stopped(fixture)
     const rule = join(place.root, 'policies', 'org', 'broken.rego')
-    writeFileSync(rule, 'package writ.pack.org\n\ndeny contains { if\n')
+    put(rule, 'package writ.pack.org\n\ndeny contains { if\n')
     for (const [tool, args] of [
       ['list_targets', {}],
       ['get_status', {}],
@@ -91,7 +92,7 @@ describe('files that people edit', () => {
     const shown = place.writ(['status'])
     expect(shown.out + shown.err).toMatch(/broken\.rego:3/)
     rmSync(rule)
-    await until(async () => (await line.call('list_targets', {}))['error'] === undefined)
+    await until('policy decides again', async () => (await line.call('list_targets', {}))['error'] === undefined)
     await works(fixture)
   }, 180_000)
 
@@ -99,13 +100,13 @@ describe('files that people edit', () => {
     const { place, line } = fixture
     const before = ((await status(place))['policy'] as JsonObject)['generation']
     const rule = join(place.root, 'policies', 'starter', 'broken.rego')
-    writeFileSync(rule, 'package writ.pack.starter\n\ngrant contains x if y\n')
-    await until(async () => JSON.stringify(await status(place)).includes('broken.rego'))
+    put(rule, 'package writ.pack.starter\n\ngrant contains x if y\n')
+    await until('the edit is refused', async () => JSON.stringify(await status(place)).includes('broken.rego'))
     expect(((await status(place))['policy'] as JsonObject)['generation']).toEqual(before)
     expect(place.writ(['status']).out).toMatch(/broken\.rego:3/)
     expect(await start(line, 'console.log(4)')).toMatchObject({ state: 'succeeded' })
     rmSync(rule)
-    await until(async () => !JSON.stringify(await status(place)).includes('broken.rego'))
+    await until('the correction is in force', async () => !JSON.stringify(await status(place)).includes('broken.rego'))
     await works(fixture)
   }, 180_000)
 
@@ -124,14 +125,17 @@ describe('files that people edit', () => {
       expect(failure).toMatchObject({ code: 'broker_unreachable', message: expect.stringMatching(/key/i) as string })
       expect(place.writ(['serve']).err).toMatch(/writ: .*key.*\n +\S/is)
     }
+    const back = (): void => {
+      if (!existsSync(keys)) renameSync(`${keys}.away`, keys)
+    }
+    onTestFinished(back)
     renameSync(keys, `${keys}.away`)
     await refused()
-    renameSync(`${keys}.away`, keys)
+    back()
     for (const name of readdirSync(keys).filter((file) => /receipt|keys\.jwt/.test(file))) {
-      const back = edit(join(keys, name), () => 'not a key\n')
-      onTestFinished(back)
+      const mend = edit(join(keys, name), () => 'not a key\n')
       await refused()
-      back()
+      mend()
     }
     await works(fixture)
   }, 180_000)
@@ -187,18 +191,23 @@ describe('what a run was decided on', () => {
       [1, 2, 3, 4].map(async (n) => {
         const submitted = await submit(
           line,
-          `await new Promise((resolve) => setTimeout(resolve, 50000))\nconsole.log(${String(n)})`,
+          `await new Promise((resolve) => setTimeout(resolve, 200_000))\nconsole.log(${String(n)})`,
         )
         return String((await line.call('start_execution', { task_id: submitted['task_id'] as string }))['execution_id'])
       }),
     )
-    await until(async () => (await status(place))['running'] === 4)
+    onTestFinished(async () => {
+      for (const holder of holders) await line.call('cancel_execution', { execution_id: holder })
+    })
+    await until('every seat is taken', async () => (await status(place))['running'] === 4)
     edit(
       place.catalogFile,
       (text) =>
         `${text}\n  other:\n    about: Changed later\n    labels: { env: production }\n    executor: isolate\n    intents: [run_script]\n`,
     )
-    await until(async () => JSON.stringify(await line.call('list_targets', {})).includes('other'))
+    await until('there is another target', async () =>
+      JSON.stringify(await line.call('list_targets', {})).includes('other'),
+    )
 
     const waiting = async (name: string, target: string, by: 'ada' | 'bob'): Promise<string> => {
       const started = await start(line, `console.log('${name}')`, { target_ref: target, goal: name })
@@ -216,7 +225,7 @@ describe('what a run was decided on', () => {
     expect(await status(place)).toMatchObject({ running: 4, queued: 5 })
 
     const generation = ((await status(place))['policy'] as JsonObject)['generation'] as JsonObject
-    writeFileSync(
+    put(
       join(place.root, 'policies', 'org', 'later.rego'),
       `package writ.pack.org
 
@@ -246,16 +255,20 @@ require_approval contains {
     )
     edit(place.catalogFile, (text) => text.replace('about: Changed later', 'about: Changed now'))
     await until(
+      'the policy is in force',
       async () =>
         ((((await status(place))['policy'] as JsonObject)['generation'] as JsonObject)['number'] as number) >
         Number(generation['number']),
     )
-    await until(async () => JSON.stringify(await line.call('list_targets', {})).includes('Changed now'))
+    await until('the target is changed', async () =>
+      JSON.stringify(await line.call('list_targets', {})).includes('Changed now'),
+    )
     const two = await start(line, "console.log('both')", { target_ref: 'production', goal: 'asked again' })
     expect(two).toMatchObject({ state: 'awaiting_approval', approval: { stages: [{ needed: 2, have: 0 }] } })
     for (const holder of holders.slice(0, 1)) await line.call('cancel_execution', { execution_id: holder })
     expect(await final(line, ruled)).toMatchObject({ state: 'denied', ran: false, reasons: [{ code: 'ruled_out' }] })
     await until(
+      'it is asked for anew',
       async () => (await line.call('get_status', { execution_id: stricter }))['state'] === 'awaiting_approval',
     )
     expect(await line.call('get_status', { execution_id: stricter })).toMatchObject({
@@ -281,24 +294,30 @@ require_approval contains {
       [1, 2, 3, 4].map(async (n) => {
         const submitted = await submit(
           line,
-          `await new Promise((resolve) => setTimeout(resolve, 50000))\nconsole.log('again', ${String(n)})`,
+          `await new Promise((resolve) => setTimeout(resolve, 200_000))\nconsole.log('again', ${String(n)})`,
         )
         return String((await line.call('start_execution', { task_id: submitted['task_id'] as string }))['execution_id'])
       }),
     )
-    await until(async () => (await status(place))['running'] === 4)
+    onTestFinished(async () => {
+      for (const holder of holders) await line.call('cancel_execution', { execution_id: holder })
+    })
+    await until('every seat is taken', async () => (await status(place))['running'] === 4)
     const started = await start(line, "console.log('bob said so')", { target_ref: 'production' })
     expect(await place.answer(String((started['approval'] as JsonObject)['approval_id']), 'approve', 'bob')).toBe(
       'satisfied',
     )
     const receipts = Number((await status(place))['receipts'])
     const back = edit(place.configFile, (text) => text.replace(/ {2}- \{ subject: bob,[^\n]*\n/, ''))
-    onTestFinished(back)
     // Each change of who may approve is a receipt.
-    await until(async () => Number((await status(place))['receipts']) > receipts)
+    await until('he is out', async () => Number((await status(place))['receipts']) > receipts)
+    await askBroker(place.folder.controlSocket, 'reload')
     for (const holder of holders) await line.call('cancel_execution', { execution_id: holder })
     const execution = String(started['execution_id'])
-    await until(async () => (await line.call('get_status', { execution_id: execution }))['state'] !== 'queued')
+    await until(
+      'it was taken up',
+      async () => (await line.call('get_status', { execution_id: execution }))['state'] !== 'queued',
+    )
     // Ada is asked, as if nobody had answered.
     const asked = await line.call('get_status', { execution_id: execution })
     expect(asked).toMatchObject({

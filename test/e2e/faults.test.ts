@@ -1,14 +1,16 @@
 import { spawn } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+import { once } from 'node:events'
 import { setTimeout as pause } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import type { JsonObject } from '../../src/digest.ts'
 import { connectOrStart } from '../../src/start.ts'
-import { openLine } from './crash/line.ts'
+import { until } from '../wait.ts'
+import { type Line, openLine } from './crash/line.ts'
 import { type Place } from './crash/place.ts'
 import { brokerOf, familyOf, kill } from './crash/processes.ts'
-import { final, start, status, stopped, submit, until, use, works } from './faults/fixture.ts'
+import { final, put, start, status, stopped, submit, use, works } from './faults/fixture.ts'
 
 describe('processes', () => {
   const fixture = use({ name: 'writ-processes-' })
@@ -21,7 +23,7 @@ describe('processes', () => {
     expect(held.code).toBe(2)
     expect(held.err).toMatch(/another broker holds this data folder[^]*writ stop/)
     expect(held.err.match(/holds this data folder/g)?.length).toBe(1)
-    await until(() => brokersOf(place) === 1)
+    await until('one broker is left', () => brokersOf(place) === 1)
     await works(fixture)
   }, 180_000)
 
@@ -29,18 +31,14 @@ describe('processes', () => {
     const { place, line } = fixture
     const submitted = await submit(
       line,
-      "console.log('begun')\nawait new Promise((resolve) => setTimeout(resolve, 50000))",
+      "console.log('begun')\nawait new Promise((resolve) => setTimeout(resolve, 200_000))",
     )
     const started = await line.call('start_execution', { task_id: submitted['task_id'] as string, wait_ms: 500 })
     expect(started).toMatchObject({ state: 'running' })
     const broker = brokerOf(place.configFile)
     const host = broker === null ? null : familyOf(broker).host
     if (host === null) throw new Error('there is no run host')
-    await until(async () =>
-      JSON.stringify(await line.call('get_status', { execution_id: started['execution_id'] as string })).includes(
-        'begun',
-      ),
-    )
+    await until('it has begun', async () => (await printed(line, started)).includes('begun'))
     expect(kill(host)).toBe(true)
     expect(await final(line, String(started['execution_id']))).toMatchObject({
       state: 'unknown',
@@ -59,37 +57,44 @@ describe('processes', () => {
     const { place, line } = fixture
     const submitted = await submit(
       line,
-      "await new Promise((resolve) => setTimeout(resolve, 1500))\nconsole.log('kept')",
+      "await new Promise((resolve) => setTimeout(resolve, 6000))\nconsole.log('kept')",
     )
-    const started = await line.call('start_execution', { task_id: submitted['task_id'] as string })
-    expect(started).toMatchObject({ state: 'running' })
     const generation = ((await status(place))['policy'] as JsonObject)['generation'] as JsonObject
+    // It is there before the run begins, and locks in the middle of it.
     const locker = spawn(
       process.execPath,
       [
         '--no-warnings',
         '-e',
-        "const { DatabaseSync } = require('node:sqlite'); const db = new DatabaseSync(process.argv[1], { timeout: 5000 }); db.exec('BEGIN IMMEDIATE'); console.log('locked'); setInterval(() => {}, 1000)",
+        "const { DatabaseSync } = require('node:sqlite'); const db = new DatabaseSync(process.argv[1], { timeout: 5000 }); process.stdin.once('data', () => { db.exec('BEGIN IMMEDIATE'); console.log('locked') }); console.log('ready')",
         place.folder.ledger,
       ],
-      { stdio: ['ignore', 'pipe', 'inherit'] },
+      { stdio: ['pipe', 'pipe', 'inherit'] },
     )
+    let started: JsonObject
     try {
-      await new Promise((resolve) => locker.stdout.once('data', resolve))
+      await once(locker.stdout, 'data')
+      started = await line.call('start_execution', { task_id: submitted['task_id'] as string })
+      expect(started).toMatchObject({ state: 'running' })
+      locker.stdin.write('lock\n')
+      await once(locker.stdout, 'data')
       const refused = await submit(line, "console.log('not now')")
       expect(refused['error']).toMatchObject({
         code: 'ledger_unavailable',
         remedy: expect.stringMatching(/operator/) as string,
       })
       // A policy whose receipt cannot be written decides nothing.
-      writeFileSync(
+      put(
         join(place.root, 'policies', 'org', 'locked.rego'),
         'package writ.pack.org\n\n# METADATA\n# title: No secrets in goals\n# custom: { id: T-003, remedy: Say it otherwise. }\ndeny contains {"rule": rego.metadata.rule()} if contains(input.context.task.goal, "secret")\n',
       )
-      await until(async () => JSON.stringify(await status(place)).includes('another program holds the ledger locked'))
+      await until('the policy is refused', async () =>
+        JSON.stringify(await status(place)).includes('another program holds the ledger locked'),
+      )
       expect(((await status(place))['policy'] as JsonObject)['generation']).toEqual(generation)
       // The run ends meanwhile; its outcome waits for the ledger, and is not told before it is written.
-      await pause(2500)
+      await until('it has printed its last', async () => (await printed(line, started)).includes('kept'))
+      await pause(1000)
       expect(await line.call('get_status', { execution_id: started['execution_id'] as string })).toMatchObject({
         state: 'running',
       })
@@ -102,6 +107,7 @@ describe('processes', () => {
       tail: 'kept\n',
     })
     await until(
+      'the policy is in force',
       async () =>
         (((await status(place))['policy'] as JsonObject)['generation'] as JsonObject)['number'] ===
         Number(generation['number']) + 1,
@@ -109,6 +115,12 @@ describe('processes', () => {
     await works(fixture)
   }, 180_000)
 })
+
+/** All that a run has printed. */
+async function printed(line: Line, started: JsonObject): Promise<string> {
+  const status = await line.call('get_status', { execution_id: started['execution_id'] as string, cursor: 'start' })
+  return String((status['log'] as JsonObject | undefined)?.['text'])
+}
 
 function brokersOf(place: Place): number {
   return readdirSync('/proc').filter((name) => {

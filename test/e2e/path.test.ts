@@ -120,7 +120,7 @@ describe('two clients of one broker', () => {
     const submitted = await first.call('submit_task', {
       ...job,
       target_ref: 'sandbox',
-      ...script('slow.js', "await new Promise((resolve) => setTimeout(resolve, 1500))\nconsole.log('still here')"),
+      ...script('slow.js', "await new Promise((resolve) => setTimeout(resolve, 3000))\nconsole.log('still here')"),
     })
     const started = await first.call('start_execution', { task_id: submitted.structured['task_id'] as string })
     const id = String(started.structured['execution_id'])
@@ -137,7 +137,7 @@ describe('two clients of one broker', () => {
     const submitted = await client.call('submit_task', {
       ...job,
       target_ref: 'sandbox',
-      ...script('long.js', "console.log('begun')\nawait new Promise((resolve) => setTimeout(resolve, 30000))"),
+      ...script('long.js', "console.log('begun')\nawait new Promise((resolve) => setTimeout(resolve, 100_000))"),
     })
     const task = submitted.structured['task_id'] as string
     const started = await client.call('start_execution', { task_id: task, wait_ms: 500 })

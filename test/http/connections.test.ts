@@ -6,7 +6,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { networkOf, openConnections } from '../../src/http/connections.ts'
 import { newAuthority } from '../egress/certificate.ts'
 import { folder } from '../ledger/folder.ts'
-import { until } from '../wait.ts'
+import { later, until } from '../wait.ts'
 import { call, openEdge, openSession, post, statelessCall, statelessHeaders } from './edge.ts'
 
 const wait = { execution_id: 'exec_bbbbbbbbbb', wait_ms: 20_000 }
@@ -59,13 +59,13 @@ describe('[G-strangers] connections of which nobody knows whose they are', () =>
     const edge = await openEdge({ limits: { connections: 10 } })
     const token = await edge.token()
     const session = await openSession(edge.url, token)
-    const brief = { ...wait, wait_ms: 1500 }
-    const waiting = post(edge.url, token, call(1, 'get_status', brief), { 'mcp-session-id': session })
+    const waiting = later(post(edge.url, token, call(1, 'get_status', wait), { 'mcp-session-id': session }))
     await until('it waits', () => edge.broker.seen.called.length === 1)
     const strangers = new Strangers(edge.url)
     strangers.hold(40)
     await until('the others went', () => strangers.closed >= 30)
     expect(edge.http.connections()).toBe(10)
+    edge.broker.release()
     const answer = await waiting
     expect([answer.status, (await answer.text()).includes('"result"')]).toEqual([200, true])
   })

@@ -82,7 +82,7 @@ describe('a broker that is told to stop', { timeout: 60_000 }, () => {
     const submitted = await client.call('submit_task', {
       ...job,
       target_ref: 'sandbox',
-      ...script('slow.js', "console.log('begun')\nawait new Promise((resolve) => setTimeout(resolve, 30000))"),
+      ...script('slow.js', "console.log('begun')\nawait new Promise((resolve) => setTimeout(resolve, 100_000))"),
     })
     const started = await client.call('start_execution', { task_id: submitted.structured['task_id'] as string })
     const id = String(started.structured['execution_id'])

@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest'
 import { call, initialize, openEdge, openSession, post } from './edge.ts'
-import { until } from '../wait.ts'
+import { later, until } from '../wait.ts'
 
 const ping = { jsonrpc: '2.0', id: 1, method: 'ping' }
 const wait = { execution_id: 'exec_bbbbbbbbbb', wait_ms: 20_000 }
@@ -29,7 +29,7 @@ it('[G-session-bound] where there is room for no more sessions, a newcomer ends 
   expect([late.status, late.headers.get('retry-after')]).toEqual([503, '30'])
   // Nor is one ended that is in use.
   const gone = new AbortController()
-  const busy = post(edge.url, eve, call(5, 'get_status', wait), { 'mcp-session-id': again }, gone.signal)
+  const busy = later(post(edge.url, eve, call(5, 'get_status', wait), { 'mcp-session-id': again }, gone.signal))
   await until('the call waits', () => edge.broker.seen.called.length === 1)
   expect((await post(edge.url, eve, initialize)).status).toBe(503)
   for (const id of [first, second]) expect((await post(edge.url, ada, ping, { 'mcp-session-id': id })).status).toBe(200)

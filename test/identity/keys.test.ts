@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { accessToken, newPair, openIssuer, openWorld, said } from './issuer.ts'
 import type { JsonObject } from '../../src/digest.ts'
+import { later, until } from '../wait.ts'
 
 const fetched = (asked: readonly string[]): number => asked.filter((path) => path === '/jwks').length
 const unavailable =
@@ -181,8 +182,12 @@ describe('the keys of an issuer', () => {
     for (const [path, make] of cases) {
       const { issuer, world, token } = await setUp()
       issuer.instead.set(path, make(issuer.url))
-      if (make(issuer.url).headers?.['content-length'] !== undefined) setTimeout(() => void issuer.die(), 200)
-      const answer = await world.with(await token())
+      const asking = later(world.with(await token()))
+      if (make(issuer.url).headers?.['content-length'] !== undefined) {
+        await until('its keys are asked for', () => issuer.asked.includes(path))
+        await issuer.die()
+      }
+      const answer = await asking
       expect([path, make('').body.slice(0, 60), said(answer)]).toEqual([path, make('').body.slice(0, 60), unavailable])
       // Why is the operator's to know; the client learns nothing of the issuer's address.
       expect(JSON.stringify(answer)).not.toContain(issuer.url)

@@ -127,4 +127,4 @@ it('runs under a user of its own that holds no privilege at all, as the unit has
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }
-})
+}, 120_000)

@@ -4,7 +4,7 @@ import { digestJson } from '../../src/digest.ts'
 import { WritError } from '../../src/error.ts'
 import type { Entry, Ledger } from '../../src/ledger/ledger.ts'
 import { expire } from '../../src/recover.ts'
-import { until } from '../transfer/broker.ts'
+import { until } from '../wait.ts'
 import { alice, edit, openWorld } from './world.ts'
 
 const world = await openWorld()
@@ -30,11 +30,11 @@ it('accounts later for a change of approvers that found no room, and lets nobody
   edit(join(world.broker.folder, 'writ.yaml'), (text) =>
     text.replace(/ {2}- \{ subject: ada.*\n/, '  - { subject: bob, roles: [approver], key: ' + world.ada.x + ' }\n'),
   )
-  await until(() => world.parts.approvers()[0]?.subject === 'bob')
+  await until('the edit is in force', () => world.parts.approvers()[0]?.subject === 'bob')
   const set = digestJson(world.parts.approvers().map(({ subject, roles, key }) => ({ subject, roles, key })))
   expect(views.approverSet()).not.toBe(set)
   allow()
-  await until(() => views.approverSet() === set)
+  await until('it is accounted for', () => views.approverSet() === set)
 })
 
 it('closes the approvals that ran out, though one of them cannot be closed', async () => {

@@ -1,13 +1,13 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, expect, it } from 'vitest'
+import { afterAll, expect, it, onTestFinished } from 'vitest'
 import { generateKey } from '../../src/jws.ts'
 import type { Parts } from '../../src/path/parts.ts'
 import { openRunner } from '../../src/path/run.ts'
 import { startExecution } from '../../src/path/start.ts'
 import { answerWithKey } from '../../src/path/answer.ts'
 import type { PolicyInput } from '../../src/policy/policy.ts'
-import { until } from '../transfer/broker.ts'
+import { until } from '../wait.ts'
 import { edit, openWorld } from './world.ts'
 
 const world = await openWorld()
@@ -22,7 +22,7 @@ function running(): number {
 
 it('runs no more at once than it may, however many starts come together', async () => {
   const tasks = await Promise.all(
-    Array.from({ length: 10 }, async () => await world.task(caller, 'sandbox', sleep(400))),
+    Array.from({ length: 10 }, async () => await world.task(caller, 'sandbox', sleep(1500))),
   )
   let most = 0
   const watch = setInterval(() => (most = Math.max(most, running())), 5)
@@ -30,11 +30,13 @@ it('runs no more at once than it may, however many starts come together', async 
     tasks.map(async (task_id) => await world.ask(caller, 'start_execution', { task_id })),
   )
   most = Math.max(most, running())
-  await until(() => started.every(({ execution_id = '' }) => views.execution(execution_id as never)?.ran === true))
+  await until('all of them have run', () =>
+    started.every(({ execution_id = '' }) => views.execution(execution_id as never)?.ran === true),
+  )
   clearInterval(watch)
   expect(most).toBe(world.parts.maxRunning)
-  await until(() => running() === 0)
-}, 20_000)
+  await until('none runs', () => running() === 0)
+}, 120_000)
 
 it('runs nothing made from a catalog that was edited while policy was asked', async () => {
   const task_id = await world.task(caller, 'sandbox')
@@ -59,7 +61,7 @@ it('runs nothing made from a catalog that was edited while policy was asked', as
   }
   const started = await startExecution(parts, openRunner(parts), caller, { task_id })
   if (started.kind !== 'execution') throw new Error(started.kind)
-  await until(() => views.execution(started.id)?.state === 'superseded')
+  await until('it is superseded', () => views.execution(started.id)?.state === 'superseded')
   expect(views.execution(started.id)).toMatchObject({ ran: false })
 })
 
@@ -82,7 +84,7 @@ it('asks again where the generation that decided is not the one in force when th
   }
   const started = await startExecution(parts, openRunner(parts), caller, { task_id })
   if (started.kind !== 'execution') throw new Error(started.kind)
-  await until(() => views.execution(started.id)?.state === 'succeeded')
+  await until('it has succeeded', () => views.execution(started.id)?.state === 'succeeded')
   expect(views.decisions(started.id)).toHaveLength(2)
 })
 
@@ -95,7 +97,7 @@ it('decides again with no more roles than the start had', async () => {
   const parts = world.parts
   const runner = openRunner(parts)
   await answerWithKey(parts, runner, await world.yes(approval?.approval_id ?? ''))
-  await until(() => views.execution(execution_id as never)?.state === 'succeeded')
+  await until('it has succeeded', () => views.execution(execution_id as never)?.state === 'succeeded')
   const inputs = views.decisions(execution_id as never).map(({ input }) => JSON.parse(input ?? 'null') as PolicyInput)
   // Each with the very input it was made of: the verdict's too.
   expect(inputs.map(({ phase, subject }) => [phase, subject.id, subject.properties.roles])).toEqual([
@@ -116,11 +118,12 @@ it('does not count a verdict by a key that is the approver’s no more', async (
   expect(views.execution(execution_id as never)?.state).toBe('queued')
   const path = join(world.broker.folder, 'writ.yaml')
   const old = readFileSync(path, 'utf8')
+  onTestFinished(() => edit(path, () => old))
   edit(path, (text) => text.replace(world.ada.x, generateKey().x))
-  await until(() => world.parts.approvers()[0]?.key !== world.ada.x)
+  await until('the edit is in force', () => world.parts.approvers()[0]?.key !== world.ada.x)
   openRunner(world.parts).enqueue(execution_id as never)
-  await until(() => views.execution(execution_id as never)?.state === 'awaiting_approval')
+  await until('it is asked for anew', () => views.execution(execution_id as never)?.state === 'awaiting_approval')
   expect(views.execution(execution_id as never)?.ran).toBe(false)
   edit(path, () => old)
-  await until(() => world.parts.approvers()[0]?.key === world.ada.x)
+  await until('the edit is taken back', () => world.parts.approvers()[0]?.key === world.ada.x)
 })

@@ -4,7 +4,7 @@ import { Secret } from '../../src/credential/secret.ts'
 import type { Parts } from '../../src/path/parts.ts'
 import { openRunner } from '../../src/path/run.ts'
 import { startExecution } from '../../src/path/start.ts'
-import { until } from '../transfer/broker.ts'
+import { until } from '../wait.ts'
 import { openWorld } from './world.ts'
 
 const world = await openWorld({
@@ -42,11 +42,11 @@ it('[G-lease-all-or-none] gives back a lease that its source did not take back a
   const task_id = await world.task(world.broker.caller, 'leased', "console.log('ran')")
   const started = await startExecution(parts, openRunner(parts), world.broker.caller, { task_id })
   if (started.kind !== 'execution') throw new Error(JSON.stringify(started))
-  await until(() => views.execution(started.id)?.state === 'succeeded')
+  await until('it has succeeded', () => views.execution(started.id)?.state === 'succeeded')
   // The result does not wait for it, and its receipt says what was known.
   const mine = (state: 'pending' | 'done'): boolean => views.leases([state]).some((row) => row.execution === started.id)
   expect(mine('pending')).toBe(true)
-  await until(() => mine('done'))
+  await until('the lease is given back', () => mine('done'))
   expect(mine('pending')).toBe(false)
   expect(refusals).toBe(-1)
 }, 30_000)

@@ -1,5 +1,6 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import type { Waiting } from '../../src/broker.ts'
 import { makeStatement } from '../../src/approval/statement.ts'
 import { canonical, digestOf } from '../../src/digest.ts'
 import type { JsonObject } from '../../src/digest.ts'
@@ -10,6 +11,7 @@ import type { Parts } from '../../src/path/parts.ts'
 import { showApproval } from '../../src/path/answer.ts'
 import type { Arguments, ToolName } from '../../src/request/call.ts'
 import type { Caller } from '../../src/request/caller.ts'
+import { decided } from '../e2e/clients/driver.ts'
 import { initialised, openTestBroker } from '../transfer/broker.ts'
 import type { Broker } from '../transfer/broker.ts'
 
@@ -108,35 +110,31 @@ export async function openWorld(
     parts,
     ada,
     async ask(caller, tool, args) {
-      const message = { name: tool, arguments: args as unknown as JsonObject }
-      let admission = await broker.served.broker.admit(caller, message)
-      // On a busy machine policy may miss its deadline, which is a no of its own.
-      for (let tries = 0; !admission.allowed && admission.reason.code === 'deadline' && tries < 10; tries++)
-        admission = await broker.served.broker.admit(caller, message)
-      if (!admission.allowed) return { error: admission.reason } as Results[typeof tool]
-      return await broker.served.broker.call(caller, tool, args, {
-        signal: AbortSignal.timeout(30_000),
-        progress: () => undefined,
-      })
+      return await decided(
+        async () => {
+          const message = { name: tool, arguments: args as unknown as JsonObject }
+          const admission = await broker.served.broker.admit(caller, message)
+          if (!admission.allowed) return { error: admission.reason } as Results[typeof tool]
+          return await broker.served.broker.call(caller, tool, args, waiting())
+        },
+        (answer) => answer as unknown as JsonObject,
+      )
     },
     async task(caller, target_ref, code = "console.log('ran')") {
-      for (let tries = 0; ; tries++) {
-        const { task_id, error } = await broker.served.broker.call(
-          caller,
-          'submit_task',
-          {
-            project_name: 'path',
-            goal: 'Print a line',
-            target_ref,
-            execution_intent: 'run_script',
-            inputs: { script: 'a.js' },
-            files: [{ path: 'a.js', content: code }],
-          },
-          { signal: AbortSignal.timeout(30_000), progress: () => undefined },
-        )
-        if (task_id !== undefined) return task_id
-        if (error?.code !== 'policy_unavailable' || tries > 9) throw new Error(JSON.stringify(error))
+      const submit = {
+        project_name: 'path',
+        goal: 'Print a line',
+        target_ref,
+        execution_intent: 'run_script',
+        inputs: { script: 'a.js' },
+        files: [{ path: 'a.js', content: code }],
       }
+      const { task_id, error } = await decided(
+        async () => await broker.served.broker.call(caller, 'submit_task', submit, waiting()),
+        (answer) => answer as unknown as JsonObject,
+      )
+      if (task_id === undefined) throw new Error(JSON.stringify(error))
+      return task_id
     },
     async yes(id, key = ada) {
       const { approval, payload } = await showApproval(parts, id, null)
@@ -152,6 +150,10 @@ export async function openWorld(
       return signCompact('writ-approval+jwt', canonical(statement), key)
     },
   }
+}
+
+function waiting(): Waiting {
+  return { signal: AbortSignal.timeout(60_000), progress: () => undefined }
 }
 
 export function edit(path: string, change: (text: string) => string): void {

@@ -9,7 +9,8 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { systemCode } from '../../src/error.ts'
 import { makeWorld } from '../e2e/world.ts'
 import { smallDisk, whyNoDisk } from '../ledger/small-disk.ts'
-import { initialised, openTestBroker, put, send, sha256, until } from './broker.ts'
+import { until } from '../wait.ts'
+import { initialised, openTestBroker, put, send, sha256 } from './broker.ts'
 import type { Broker } from './broker.ts'
 
 function begin(url: string, length: number): { readonly sending: ClientRequest; readonly status: Promise<number> } {
@@ -60,7 +61,10 @@ describe('a broker killed in the middle of an upload', () => {
     const url = await ask(client)
     const { sending, status } = begin(url, bytes.length)
     await writeAll(sending, bytes.subarray(0, 4_000_000), 1)
-    await until(async () => Number((await send(url, 'HEAD')).headers['upload-offset']) > 1_000_000)
+    await until(
+      'some of it arrived',
+      async () => Number((await send(url, 'HEAD')).headers['upload-offset']) > 1_000_000,
+    )
     const artifacts = join(world.folder, '.writ', 'artifacts')
     const halves = (): readonly string[] => readdirSync(artifacts).filter((name) => name.startsWith('.incoming-'))
     expect(halves()).toHaveLength(1)
@@ -117,7 +121,10 @@ describe('a disk that is full in the middle of an upload', () => {
     const url = answer.upload_url ?? ''
     const { sending, status } = begin(url, size)
     await writeAll(sending, piece, 8)
-    await until(async () => Number((await send(url, 'HEAD')).headers['upload-offset']) > 4_000_000)
+    await until(
+      'some of it arrived',
+      async () => Number((await send(url, 'HEAD')).headers['upload-offset']) > 4_000_000,
+    )
     const filler = fill(disk.path)
     await Promise.race([writeAll(sending, piece, 40), status])
     expect(await status).toBe(507)

@@ -20,6 +20,7 @@ import type { Quotas } from '../../src/path/storage.ts'
 import type { TransferDesk } from '../../src/path/desk.ts'
 import { serve } from '../../src/serve.ts'
 import type { Served } from '../../src/serve.ts'
+import { decided } from '../e2e/clients/driver.ts'
 
 const bin = join(import.meta.dirname, '..', '..', 'bin', 'writ')
 
@@ -84,10 +85,13 @@ export async function openTestBroker(
     },
     caller,
     async call(tool, args) {
-      return await served.broker.call(caller, tool, args, {
-        signal: AbortSignal.timeout(30_000),
-        progress: () => undefined,
-      })
+      return await decided(
+        async () => {
+          const waiting = { signal: AbortSignal.timeout(60_000), progress: () => undefined }
+          return await served.broker.call(caller, tool, args, waiting)
+        },
+        (answer) => answer as unknown as JsonObject,
+      )
     },
     async task(over = {}) {
       const { task_id, error } = await broker.call('submit_task', {
@@ -204,13 +208,4 @@ function answered(status: number, headers: IncomingHttpHeaders, bytes: Buffer): 
   const json = (isJson ? JSON.parse(bytes.toString()) : {}) as JsonObject
   const error = json['error'] as JsonObject | undefined
   return { status, headers, bytes, json, code: typeof error?.['code'] === 'string' ? error['code'] : '' }
-}
-
-/** Waits until it holds, at most ten seconds. */
-export async function until(holds: () => boolean | Promise<boolean>): Promise<void> {
-  for (let tries = 0; tries < 1000; tries++) {
-    if (await holds()) return
-    await new Promise((resolve) => setTimeout(resolve, 10))
-  }
-  throw new Error('what was waited for did not come')
 }

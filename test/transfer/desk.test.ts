@@ -4,7 +4,8 @@ import { setTimeout as pause } from 'node:timers/promises'
 import * as fc from 'fast-check'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { openTransferAnswers } from '../../src/http/transfer.ts'
-import { openDesk, openTestBroker, put, send, sha256, until } from './broker.ts'
+import { later, until } from '../wait.ts'
+import { openDesk, openTestBroker, put, send, sha256 } from './broker.ts'
 import type { Answer, Broker } from './broker.ts'
 import type { Parts } from '../../src/path/parts.ts'
 import type { Caller } from '../../src/request/caller.ts'
@@ -118,8 +119,8 @@ describe('a ticket', () => {
     expect(await put(url, bytes.subarray(0, 100), part)).toMatchObject({ status: 202 })
     const gate = Promise.withResolvers<undefined>()
     const other = await desk.issueUpload(caller, task, { ...asked, path: 'z.bin' })
-    const moving = drip(other.url, [bytes.subarray(0, 100_000), bytes.subarray(100_000)], 1, gate.promise)
-    await until(async () => (await send(other.url, 'HEAD')).headers['upload-offset'] === '100000')
+    const moving = later(drip(other.url, [bytes.subarray(0, 100_000), bytes.subarray(100_000)], 1, gate.promise))
+    await until('half of it arrived', async () => (await send(other.url, 'HEAD')).headers['upload-offset'] === '100000')
     revoked.abort()
     // What moves is stopped in the middle, without its rest having to come.
     await desk.tick()
@@ -143,8 +144,8 @@ describe('a ticket', () => {
     const task = await taskOf()
     const { url } = await desk.issueUpload(broker.caller, task, asked)
     const gate = Promise.withResolvers<undefined>()
-    const answer = drip(url, [bytes.subarray(0, 100_000), bytes.subarray(100_000)], 1, gate.promise)
-    await until(async () => (await send(url, 'HEAD')).headers['upload-offset'] === '100000')
+    const answer = later(drip(url, [bytes.subarray(0, 100_000), bytes.subarray(100_000)], 1, gate.promise))
+    await until('half of it arrived', async () => (await send(url, 'HEAD')).headers['upload-offset'] === '100000')
     roles = []
     gate.resolve(undefined)
     expect(await answer).toMatchObject({ status: 403, code: 'denied' })
@@ -164,7 +165,7 @@ describe('a ticket', () => {
 
 describe('a body', () => {
   it('that stops coming is answered 408, and the rest may follow', async () => {
-    const { desk } = open({ paceMs: 80 })
+    const { desk } = open({ paceMs: 600 })
     const { url } = await desk.issueUpload(broker.caller, await taskOf(), asked)
     expect(await drip(url, [bytes.subarray(0, 50_000)], 1)).toMatchObject({ status: 408, code: 'transfer_slow' })
     expect((await send(url, 'HEAD')).headers['upload-offset']).toBe('50000')
@@ -173,10 +174,10 @@ describe('a body', () => {
   })
 
   it('that comes byte by byte is too slow', async () => {
-    const { desk } = open({ paceMs: 80 })
+    const { desk } = open({ paceMs: 300 })
     const { url } = await desk.issueUpload(broker.caller, await taskOf(), asked)
-    const pieces = Array.from({ length: 200 }, (_, at) => bytes.subarray(at, at + 1))
-    expect(await drip(url, pieces, 2)).toMatchObject({ status: 408, code: 'transfer_slow' })
+    const pieces = Array.from({ length: 400 }, (_, at) => bytes.subarray(at, at + 1))
+    expect(await drip(url, pieces, 5)).toMatchObject({ status: 408, code: 'transfer_slow' })
   })
 
   it('has an end to its time, however fast it comes', async () => {
@@ -192,8 +193,8 @@ describe('a body', () => {
     const first = await desk.issueUpload(broker.caller, task, asked)
     const second = await desk.issueUpload(broker.caller, task, { ...asked, path: 'y.bin' })
     const gate = Promise.withResolvers<undefined>()
-    const answer = drip(first.url, [bytes.subarray(0, 1000), bytes.subarray(1000)], 1, gate.promise)
-    await until(async () => (await send(first.url, 'HEAD')).headers['upload-offset'] === '1000')
+    const answer = later(drip(first.url, [bytes.subarray(0, 1000), bytes.subarray(1000)], 1, gate.promise))
+    await until('some of it arrived', async () => (await send(first.url, 'HEAD')).headers['upload-offset'] === '1000')
     expect(await put(second.url, bytes)).toMatchObject({
       status: 429,
       code: 'quota_exceeded',
@@ -220,11 +221,11 @@ describe('a body', () => {
     const one = open()
     const task = await taskOf()
     const { url } = await one.desk.issueUpload(broker.caller, task, asked)
-    const answer = drip(url, [bytes.subarray(0, 1000)], 1).catch(() => null)
-    await until(async () => (await send(url, 'HEAD')).headers['upload-offset'] === '1000')
+    const answer = later(drip(url, [bytes.subarray(0, 1000)], 1).catch(() => null))
+    await until('some of it arrived', async () => (await send(url, 'HEAD')).headers['upload-offset'] === '1000')
     await one.desk.close()
     expect((await answer)?.status ?? 410).toBe(410)
-    await until(() => broker.halves().length === 0)
+    await until('no half is left', () => broker.halves().length === 0)
     expect(broker.files(task.id)).toEqual(task.files)
     await expect(one.desk.issueUpload(broker.caller, task, asked)).rejects.toMatchObject({ code: 'conflict' })
   })

@@ -4,6 +4,7 @@ import { closeSync, openSync, readFileSync, writeSync } from 'node:fs'
 import { request } from 'node:http'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { until } from '../wait.ts'
 import { openDesk, openTestBroker, put, send } from './broker.ts'
 import type { Broker } from './broker.ts'
 
@@ -146,9 +147,7 @@ describe('a download', () => {
       asking.end()
     })
     // Its place is free again: there is one only.
-    let status = 0
-    for (let tries = 0; tries < 100 && status !== 200; tries++) ({ status } = await send(url, 'GET'))
-    expect(status).toBe(200)
+    await until('it is given again', async () => (await send(url, 'GET')).status === 200)
     await close()
   })
 })

@@ -4,7 +4,8 @@ import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { digestOf } from '../../src/digest.ts'
 import { expect, it, onTestFinished } from 'vitest'
-import { initialised, openTestBroker, put, send, until } from './broker.ts'
+import { until } from '../wait.ts'
+import { initialised, openTestBroker, put, send } from './broker.ts'
 import type { Broker } from './broker.ts'
 
 async function broker(yaml = ''): Promise<Broker> {
@@ -25,7 +26,7 @@ it('closes the listener when no URL lives any more, and opens it with the next',
   const id = await task()
   const url = await upload(id, 'x', Buffer.from('x'))
   expect(await put(url, Buffer.from('x'))).toMatchObject({ status: 201 })
-  await until(async () => !(await reachable(url)))
+  await until('nobody listens', async () => !(await reachable(url)))
   const next = await upload(id, 'y', Buffer.from('y'))
   expect(await put(next, Buffer.from('y'))).toMatchObject({ status: 201 })
 }, 60_000)
@@ -84,7 +85,7 @@ it('forgets URLs at a restart, and says so; what was half sent or is nobody’s 
   await before.served.stop()
   const after = await openTestBroker({ folder })
   expect(after.halves()).toEqual([])
-  await until(async () => (await size(after, dropped)) === null)
+  await until('it is gone', async () => (await size(after, dropped)) === null)
   expect(await size(after, planned)).toBe(1000)
   const next = await after.upload(id, 'x', bytes)
   const answer = await put(next.replace(/[^/]*$/, url.slice(url.lastIndexOf('/') + 1)), bytes)

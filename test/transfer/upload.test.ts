@@ -8,7 +8,8 @@ import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { pack } from 'tar-stream'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { openTestBroker, put, send, sha256, until } from './broker.ts'
+import { until } from '../wait.ts'
+import { openTestBroker, put, send, sha256 } from './broker.ts'
 import type { Broker } from './broker.ts'
 
 let broker: Broker
@@ -30,7 +31,7 @@ async function begin(
 }
 
 async function arrived(url: string, bytes: number): Promise<void> {
-  await until(async () => (await send(url, 'HEAD')).headers['upload-offset'] === String(bytes))
+  await until('so much of it arrived', async () => (await send(url, 'HEAD')).headers['upload-offset'] === String(bytes))
 }
 
 async function tarOf(...names: readonly string[]): Promise<Buffer> {
@@ -115,7 +116,7 @@ console.log(bytes.length, sum)`
       await arrived(url, 1_000_000)
       sending.destroy()
     })
-    await until(async () => (await put(url, Buffer.alloc(0))).code === 'size_mismatch')
+    await until('nobody sends to it', async () => (await put(url, Buffer.alloc(0))).code === 'size_mismatch')
     expect(JSON.parse(await run('-C', '1000000', url))).toMatchObject({ changed: [{ path: 'd.bin' }] })
     truncateSync(file)
     expect(broker.files(task).map((one) => one.sha256)).toContain(`sha256:${sha256(bytes)}`)
@@ -149,7 +150,7 @@ describe('an upload that is cut', () => {
     sending.destroy()
     const part = async (from: number, to: number): ReturnType<typeof put> =>
       await put(url, bytes.subarray(from, to), { 'content-range': `bytes ${from}-${to - 1}/${bytes.length}` })
-    await until(async () => (await part(0, 1)).code === 'size_mismatch')
+    await until('nobody sends to it', async () => (await part(0, 1)).code === 'size_mismatch')
     expect(await part(300_000, 900_000)).toMatchObject({
       status: 202,
       headers: { 'upload-offset': '900000', 'upload-length': '2000000' },

@@ -17,7 +17,7 @@ export interface Place {
   run(project: Run): Promise<Ran>
   /** Containers of this place that run, by what the engine says. */
   running(): Promise<readonly string[]>
-  /** Those that are there five seconds later, in whatever state. */
+  /** Those that are there still when they had time to go, in whatever state. */
   left(): Promise<readonly string[]>
   readonly host: RunHost
   close(): Promise<void>
@@ -189,7 +189,7 @@ export async function openPlace(
       return (await Promise.allSettled(asked)).flatMap((one) => (one.status === 'fulfilled' ? one.value : []))
     },
     async left() {
-      for (const end = performance.now() + 5000; ; await pause(50)) {
+      for (const end = performance.now() + 15_000; ; await pause(50)) {
         const left = await containers(true)
         if (left.length === 0 || performance.now() > end) return left
       }

@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net'
 import type { JsonObject } from '../../../src/digest.ts'
 import { connectOrStart } from '../../../src/start.ts'
+import { decided } from '../clients/driver.ts'
 
 const envelope = {
   'io.modelcontextprotocol/protocolVersion': '2026-07-28',
@@ -35,7 +36,7 @@ export function openLine(place: BrokerPlace, tap: (bytes: string) => void = () =
   const waiting = new Map<number, { resolve(answer: JsonObject): void; reject(error: Error): void }>()
 
   async function connect(): Promise<Socket> {
-    const made = await connectOrStart(place)
+    const made = await connectOrStart({ ...place, withinMs: 60_000 })
     let held = ''
     const mine = new Set<number>()
     made.setEncoding('utf8')
@@ -86,8 +87,13 @@ export function openLine(place: BrokerPlace, tap: (bytes: string) => void = () =
   return {
     request,
     async call(name, args) {
-      const result = await request('tools/call', { name, arguments: args })
-      return (result['structuredContent'] ?? result) as JsonObject
+      return await decided(
+        async () => {
+          const result = await request('tools/call', { name, arguments: args })
+          return (result['structuredContent'] ?? result) as JsonObject
+        },
+        (answer) => answer,
+      )
     },
     close() {
       socket?.destroy()

@@ -1,8 +1,8 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { setTimeout as pause } from 'node:timers/promises'
-import { afterAll, beforeAll, expect } from 'vitest'
+import { afterAll, beforeAll, expect, onTestFinished } from 'vitest'
 import { askBroker } from '../../../src/control/control.ts'
 import type { JsonObject } from '../../../src/digest.ts'
+import { until } from '../../wait.ts'
 import { type Line, openLine, Unanswered } from '../crash/line.ts'
 import { makePlace, type Place, type PlaceOptions } from '../crash/place.ts'
 import { alive, brokerOf, kill } from '../crash/processes.ts'
@@ -30,7 +30,7 @@ export function use(options: PlaceOptions): Fixture {
     const broker = brokerOf(place.configFile)
     place.writ(['stop'])
     if (broker !== null) {
-      await until(() => !alive(broker)).catch(() => undefined)
+      await until('the broker has ended', () => !alive(broker)).catch(() => undefined)
       kill(broker)
     }
     rmSync(place.root, { recursive: true, force: true })
@@ -62,18 +62,21 @@ export async function submit(line: Line, content: string, more: JsonObject = {})
 export async function start(line: Line, content: string, more: JsonObject = {}): Promise<JsonObject> {
   const submitted = await submit(line, content, more)
   if (submitted['task_id'] === undefined) return submitted
-  return await line.call('start_execution', {
-    task_id: submitted['task_id'],
-    wait_ms: more['target_ref'] === undefined ? 20_000 : 0,
-  })
+  const asks = more['target_ref'] !== undefined
+  const started = await line.call('start_execution', { task_id: submitted['task_id'], wait_ms: asks ? 0 : 20_000 })
+  if (asks || started['final'] === true || typeof started['execution_id'] !== 'string') return started
+  return await final(line, started['execution_id'])
 }
 
 export async function final(line: Line, execution: string): Promise<JsonObject> {
-  for (const end = performance.now() + 30_000; performance.now() < end;) {
-    const status = await line.call('get_status', { execution_id: execution, wait_ms: 2000 })
-    if (status['final'] === true) return status
-  }
-  throw new Error(`${execution} did not end`)
+  return await until(
+    `${execution} has ended`,
+    async () => {
+      const status = await line.call('get_status', { execution_id: execution, wait_ms: 2000 })
+      return status['final'] === true && status
+    },
+    { withinMs: 90_000 },
+  )
 }
 
 /** The whole path once more, and the log from its first entry: nothing was lost and everything works. */
@@ -87,11 +90,6 @@ export async function works({ place, line }: Fixture): Promise<void> {
   expect(viewsAreTheSteps(place.folder.ledger)).toBe(true)
 }
 
-export async function until(look: () => boolean | Promise<boolean>): Promise<void> {
-  for (const end = performance.now() + 10_000; performance.now() < end; await pause(50)) if (await look()) return
-  throw new Error('it did not come to be')
-}
-
 export const status = async (place: Place): Promise<JsonObject> => await askBroker(place.folder.controlSocket, 'status')
 
 export async function stopped({ place, line }: Fixture): Promise<void> {
@@ -99,11 +97,20 @@ export async function stopped({ place, line }: Fixture): Promise<void> {
   line.close()
   const broker = brokerOf(place.configFile)
   place.writ(['stop'])
-  await until(() => broker === null || !alive(broker))
+  await until('the broker has ended', () => broker === null || !alive(broker))
 }
 
+/** What it returns takes the edit back, as the end of the test does too. */
 export function edit(file: string, change: (text: string) => string): () => void {
   const before = readFileSync(file, 'utf8')
+  const back = (): void => writeFileSync(file, before)
+  onTestFinished(back)
   writeFileSync(file, change(before))
-  return () => writeFileSync(file, before)
+  return back
+}
+
+/** A file that is there until the test ends, unless it is removed before. */
+export function put(file: string, text: string): void {
+  onTestFinished(() => rmSync(file, { force: true }))
+  writeFileSync(file, text)
 }
