@@ -181,6 +181,34 @@ function relativeImports(file: File): readonly string[] {
     .map((specifier) => relative(source, resolve(source, dirname(file.path), specifier)))
 }
 
+/** Files that reach one another, each group once (Tarjan's strongly connected components), imports of types included. */
+function cycles(imports: ReadonlyMap<string, readonly string[]>): readonly (readonly string[])[] {
+  const found: string[][] = []
+  const seen = new Map<string, { readonly index: number; low: number; open: boolean }>()
+  const stack: string[] = []
+  const visit = (file: string): { readonly index: number; low: number; open: boolean } => {
+    const here = { index: seen.size, low: seen.size, open: true }
+    seen.set(file, here)
+    stack.push(file)
+    for (const next of imports.get(file) ?? []) {
+      if (!imports.has(next)) continue
+      const known = seen.get(next)
+      if (known === undefined) here.low = Math.min(here.low, visit(next).low)
+      else if (known.open) here.low = Math.min(here.low, known.index)
+    }
+    if (here.low !== here.index) return here
+    const group = stack.splice(stack.indexOf(file))
+    for (const one of group) {
+      const member = seen.get(one)
+      if (member !== undefined) member.open = false
+    }
+    if (group.length > 1 || imports.get(file)?.includes(file) === true) found.push(group.toSorted())
+    return here
+  }
+  for (const file of imports.keys()) if (!seen.has(file)) visit(file)
+  return found.toSorted()
+}
+
 /** `node:fs` of `node:fs/promises`, `@a/b` of `@a/b/c`. */
 function rootOf(specifier: string): string {
   return specifier
@@ -210,6 +238,19 @@ describe('the architecture', () => {
         .map((target) => `${file.path} imports ${target}`),
     )
     expect(wrong).toEqual([])
+  })
+
+  it('has no two files that need each other, directly or through others', () => {
+    expect(cycles(new Map(files.map((file) => [file.path, relativeImports(file)])))).toEqual([])
+    // The finder finds.
+    const made = new Map([
+      ['a', ['b', 'c']],
+      ['b', ['c']],
+      ['c', ['d']],
+      ['d', ['b']],
+      ['e', ['e']],
+    ])
+    expect(cycles(made)).toEqual([['b', 'c', 'd'], ['e']])
   })
 
   it('gives each dangerous built-in and each package a home, and has none that nobody thought about', () => {

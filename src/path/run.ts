@@ -32,12 +32,15 @@ export interface Runner {
 
 /** Milliseconds after which what could not be taken is tried again. */
 const retryMs = 1000
+/** Times policy may miss its deadline for what waits, which people may have approved, before that counts as its no. */
+const lateAnswers = 5
 
 export function openRunner(parts: Parts): Runner {
   const queue = openQueue()
   const live = new Map<ExecutionId, AbortController>()
   /** The tenant of each execution that runs or is being taken. */
   const places = new Map<ExecutionId, string>()
+  const late = new Map<ExecutionId, number>()
   let starting = 0
   let stopped = false
 
@@ -65,6 +68,13 @@ export function openRunner(parts: Parts): Runner {
         again(id)
       }
     }, retryMs).unref()
+  }
+
+  /** True as long as a machine that has no time for policy may explain that it did not answer. */
+  const missed = (id: ExecutionId): boolean => {
+    const times = (late.get(id) ?? 0) + 1
+    late.set(id, times)
+    return times < lateAnswers
   }
 
   const pump = (): void => {
@@ -127,7 +137,7 @@ export function openRunner(parts: Parts): Runner {
     await inTurn(`execution ${id}`, async () => {
       const execution = parts.ledger.views.execution(id)
       const plan = execution === null ? null : parts.ledger.views.plan(execution.plan)
-      if (execution === null || plan === null || execution.state !== 'queued') return
+      if (execution === null || plan === null || execution.state !== 'queued') return void late.delete(id)
       if (usedEntriesChanged(plan, parts.catalog()))
         return await closeWithoutRun(parts, execution, 'superseded', 'catalog_changed')
       const approval = parts.ledger.views.approvals({ execution: id, state: 'satisfied' }, 1)[0] ?? null
@@ -139,6 +149,11 @@ export function openRunner(parts: Parts): Runner {
       const run = { execution: id, plan, digest: execution.plan }
       const by = executionInput(parts, caller, { task, plan, digest: run.digest, approval })
       const answer = pinned(await parts.policy.decide(by.input), approval?.requirement_digest ?? null)
+      if (answer.error === 'deadline' && missed(id)) {
+        parts.log.warn({ execution: id }, 'policy had no time for a queued execution; it is asked again')
+        return again(id)
+      }
+      late.delete(id)
       const { decision, entries } = settled(parts, caller, run, answer, by)
       if (decision.effect === 'allow') {
         const permit = settle(id, plan, run.digest, decision, parts.clock.monotonic())

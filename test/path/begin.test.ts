@@ -127,3 +127,36 @@ it('does not count a verdict by a key that is the approver’s no more', async (
   edit(path, () => old)
   await until('the edit is taken back', () => world.parts.approvers()[0]?.key === world.ada.x)
 })
+
+/** As if a starved machine had had no time for policy, the first `times` times it is asked for a run. */
+function starved(times: number): { readonly parts: Parts; readonly asked: () => number } {
+  let asked = 0
+  const parts: Parts = {
+    ...world.parts,
+    policy: {
+      get generation() {
+        return world.parts.policy.generation
+      },
+      async decide(input) {
+        const decision = await world.parts.policy.decide(input)
+        if (input.phase !== 'execution' || ++asked > times) return decision
+        return { ...decision, effect: 'error', error: 'deadline', requirement: null, requirement_digest: null }
+      },
+    },
+  }
+  return { parts, asked: () => asked }
+}
+
+it.each([
+  ['asks again where policy has no time for what people have approved', 2, 'succeeded', 3],
+  ['takes policy that never has time for a no', 100, 'denied', 5],
+])('%s', async (_what, times, end, asks) => {
+  const { approval, execution_id = '' } = await world.ask(caller, 'start_execution', {
+    task_id: await world.task(caller, 'signed'),
+  })
+  const { parts, asked } = starved(times)
+  await answerWithKey(parts, openRunner(parts), await world.yes(approval?.approval_id ?? ''))
+  await until(`it is ${end}`, () => views.execution(execution_id as never)?.state === end)
+  expect(asked()).toBe(asks)
+  expect(views.execution(execution_id as never)?.ran).toBe(end === 'succeeded')
+})
