@@ -206,7 +206,7 @@ function cycles(imports: ReadonlyMap<string, readonly string[]>): readonly (read
     return here
   }
   for (const file of imports.keys()) if (!seen.has(file)) visit(file)
-  return found.toSorted()
+  return found.toSorted(([a = ''], [b = '']) => (a < b ? -1 : 1))
 }
 
 /** `node:fs` of `node:fs/promises`, `@a/b` of `@a/b/c`. */
