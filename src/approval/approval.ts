@@ -5,7 +5,7 @@ import type { Evidence, Requirement } from '../policy/policy.ts'
 export type ApprovalState = 'open' | 'satisfied' | 'rejected' | 'expired' | 'superseded'
 export type VerdictWord = 'approve' | 'reject'
 
-/** The one signed statement, for every channel (contracts/receipts.md). Signed over its RFC 8785 bytes. */
+/** The one signed statement, for every channel (docs/approvals.md "What is signed"). Signed over its RFC 8785 bytes. */
 export interface Statement {
   readonly typ: 'writ-approval/v1'
   readonly log_origin: string

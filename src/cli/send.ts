@@ -9,7 +9,7 @@ import type { Reason } from '../policy/policy.ts'
 import type { ToolClient } from './client.ts'
 import { type Context, faultOf } from './context.ts'
 
-/** What one call carries of files, as they are spelt in its JSON (contracts/mcp-tools.md). */
+/** What one call carries of files, as they are spelt in its JSON (docs/mcp.md). */
 const mostPerCall = 3 * 1024 * 1024
 const mostFilesPerCall = 256
 /** A file that is larger is sent in such pieces, so that what arrived can be told. */

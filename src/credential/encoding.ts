@@ -4,8 +4,8 @@ const wideLimit = 4096
 export const shortestNeedle = 8
 
 /**
- * Every form of a value that the redactor looks for, the value itself first, without duplicates
- * (reference/sandboxes.md §4.9). Base64 forms are cut to the characters that the value alone determines, so they are
+ * Every form of a value that the redactor looks for, the value itself first, without duplicates.
+ * Base64 forms are cut to the characters that the value alone determines, so they are
  * found inside a longer encoded text at any of the three offsets: `Basic base64(user:value)` is one case of that.
  */
 export function encodingsOf(value: Uint8Array): readonly Buffer[] {

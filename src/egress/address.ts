@@ -1,7 +1,7 @@
 import { BlockList, isIP, isIPv6 } from 'node:net'
 import { networkInterfaces } from 'node:os'
 
-/** What no service may resolve to unless its `addresses` list it (reference/sandboxes.md §4.3, step 4). */
+/** What no service may resolve to unless its `addresses` list it. */
 const notRoutable: readonly string[] = [
   '0.0.0.0/8',
   '10.0.0.0/8',

@@ -27,7 +27,7 @@ export interface Gateway extends EgressPort {
 
 /**
  * The only way out of a run: it knows where the services of the plan are, asks policy for each request, puts the
- * credential in and takes it out of the answer (contracts/execution.md, reference/sandboxes.md §4.3). One per run;
+ * credential in and takes it out of the answer. One per run;
  * nothing is shared with another. `secrets` are named like the credentials of the plan. `decide` is phase `egress`:
  * anything but a clean allow stops the request. `redactor` learns what services issue; answers pass it with the
  * placeholders in place of the marker. `resolve` is asked for the addresses of a name, by default the system;

@@ -2,7 +2,7 @@ import type { EgressResponse } from './egress.ts'
 
 /**
  * Every way the gateway itself answers, and its status. The code names a class and the message says no more: text
- * about what was reached would be an oracle for addresses and names (reference/sandboxes.md T32). `policy` stands for
+ * about what was reached would be an oracle for addresses and names. `policy` stands for
  * the code of the policy's reason.
  */
 const classes = {

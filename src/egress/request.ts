@@ -27,7 +27,7 @@ export function serviceNamed(url: string): string | null {
   return /^http:\/\/127\.0\.0\.1:3128\/([A-Za-z0-9][\w.-]{0,63})(?:[/?]|$)/.exec(url)?.[1] ?? null
 }
 
-/** Throws a `Refusal` for anything that is not exactly one request to one service (reference/sandboxes.md §4.3, step 1). */
+/** Throws a `Refusal` for anything that is not exactly one request to one service. */
 export function parseRequest(request: EgressRequest): ParsedRequest {
   const { method, url } = request
   if (!/^[A-Z]{1,20}$/.test(method)) throw new Refusal('bad_request')

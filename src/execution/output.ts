@@ -51,7 +51,7 @@ export interface OutputStore {
   /** Takes each execution once; throws `conflict` for a second writer. `limit` in bytes, both streams together. */
   writer(execution: ExecutionId, limit: number): OutputWriter
   /**
-   * A page of the output (contracts/mcp-tools.md `cursor`): null is the last 2 KiB, `start` the beginning, a returned
+   * A page of the output (docs/mcp.md `cursor`): null is the last 2 KiB, `start` the beginning, a returned
    * cursor what follows it, as often as asked and after a restart too. Throws `invalid_arguments` for any other cursor.
    */
   read(execution: ExecutionId, cursor: string | null, maxBytes: number): OutputPage

@@ -201,7 +201,7 @@ export interface Views {
  * rode in is committed and on disk (group commit). Rejects `conflict` where a view refuses the batch (illegal change of
  * state, permit spent twice, idempotency key taken), `no_space`, `ledger_unavailable`; other batches are not affected.
  *
- * Kept for whole batches (contracts/receipts.md "Order of effects"): `permit_spent`, state `running` and the decision
+ * Kept for whole batches (docs/architecture.md "Order of effects"): `permit_spent`, state `running` and the decision
  * receipt stand in one batch; the final state of an execution whose permit is spent stands in one batch with its outcome
  * receipt. `planned` comes before every other step of its execution, and `decided` before the permit it allows. Times
  * never run backwards: a step is at the wall clock or the newest step's time, whichever is later.

@@ -1,6 +1,6 @@
 import { isUtf8 } from 'node:buffer'
 
-/** Bytes of one message without its line break (contracts/mcp-tools.md). */
+/** Bytes of one message without its line break (docs/mcp.md). */
 export const maxMessageBytes = 4 * 1024 * 1024
 
 export type RequestId = string | number

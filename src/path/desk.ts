@@ -25,7 +25,7 @@ export interface Download {
   readonly sha256: Digest
 }
 
-/** One-time URLs for files too large for a message (contracts/mcp-tools.md), and what keeps their disk in bounds. */
+/** One-time URLs for files too large for a message (docs/transfers.md), and what keeps their disk in bounds. */
 export interface TransferDesk {
   /** Rejects `invalid_file`, `too_large`, `quota_exceeded`, `no_space`. */
   issueUpload(caller: Caller, task: Task, upload: UploadIn): Promise<Given>

@@ -17,7 +17,7 @@ export interface Ending {
   readonly reasons: readonly Reason[]
 }
 
-/** Outcome → state, as contracts/execution.md has it: what ended a run is what Writ saw, never what the workload said. */
+/** Outcome → state, as docs/architecture.md "States" has it: what ended a run is what Writ saw, never what the workload said. */
 export function endingOf(
   parts: Pick<Parts, 'log' | 'storage'>,
   outcome: Outcome,

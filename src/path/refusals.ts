@@ -5,7 +5,7 @@ import type { Caller } from '../request/caller.ts'
 import type { Parts } from './parts.ts'
 
 /**
- * The flood rule (contracts/receipts.md): the first refusal of a caller and code has a receipt of its own; what follows is
+ * The flood rule (SECURITY.md G-flood): the first refusal of a caller and code has a receipt of its own; what follows is
  * counted, and one `denials` receipt a minute and caller accounts for the counts. So 100,000 refusals cost one signature a minute.
  */
 export interface Refusals {

@@ -21,7 +21,7 @@ export function registerBuiltins(entries: readonly (readonly [string, Builtin])[
 }
 
 /**
- * None: every built-in of the capabilities that packs are compiled with is native in the module (reference/policy.md
- * §1.3), so a module that asks the host for one was not made by Writ's compiler.
+ * None: every built-in of the capabilities that packs are compiled with is native in the module, so a module
+ * that asks the host for one was not made by Writ's compiler.
  */
 export const hostBuiltins: Builtins = registerBuiltins([])

@@ -25,7 +25,7 @@ export interface EngineOptions {
 export interface Engine extends Policy {
   /**
    * Makes a generation ready: nothing is decided by it before `enforce`. Rejects `invalid_policy` where a module is refused
-   * (reference/policy.md §1.6) or a digest does not hold.
+   * or a digest does not hold.
    */
   prepare(generation: Generation): Promise<Prepared>
   /** Prepares a generation and puts it in force. */

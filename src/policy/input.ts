@@ -150,7 +150,7 @@ export type CheckedInput =
 
 /**
  * The only way into the engine. Takes an object, never bytes: a module evaluates bytes that are not JSON as if there were
- * no input, and a lone surrogate destroys an instance (reference/policy.md §0.1, §0.2).
+ * no input, and a lone surrogate destroys an instance.
  */
 export function checkInput(value: unknown): CheckedInput {
   try {

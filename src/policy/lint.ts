@@ -12,7 +12,7 @@ export interface Linted {
 
 const byName: ReadonlyMap<string, SetName> = new Map(setNames.map((name) => [name, name]))
 
-/** Judges a pack by the facts and problems the Rego tools reported; the rules of reference/policy.md §5.1. */
+/** Judges a pack by the facts and problems the Rego tools reported, as docs/policy.md says what a pack may be. */
 export function lint(attachment: Attachment, facts: Facts | null, problems: readonly Problem[]): Linted {
   const findings: PolicyFinding[] = []
   const report: Report = (at, code, message, level = 'error') => {

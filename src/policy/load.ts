@@ -61,8 +61,8 @@ function sections(bytes: Uint8Array): readonly number[] {
 
 /**
  * Compiles a pack's module without running any of it, and checks what it may reach: only `env.memory` (which the host caps)
- * and the OPA functions. Rejects `invalid_policy`. (reference/policy.md §1.6; the signature of the source is the
- * compiler's digest, because third-party modules are not accepted.)
+ * and the OPA functions. Rejects `invalid_policy`. The signature of the source is the compiler's digest, because
+ * third-party modules are not accepted.
  */
 export async function compileModule(bytes: Uint8Array): Promise<WebAssembly.Module> {
   let module: WebAssembly.Module

@@ -173,7 +173,7 @@ function refusals(answers: readonly Answer[], input: PolicyInput): readonly Refu
 }
 
 /**
- * One decision out of what each pack answered (contracts/policy.md "Merge"): allow = no error, no deny, a grant in every
+ * One decision out of what each pack answered (docs/policy.md "Merge"): allow = no error, no deny, a grant in every
  * layer that has grant packs (and at least one has), and approvals satisfied. A lower layer and every guard can only narrow.
  * Pure, total, and independent of the order of `answers`.
  */

@@ -166,7 +166,7 @@ const sets = ['grant', 'deny', 'require_approval', 'limit', 'credential', 'sandb
 
 /**
  * What a pack's `writ/main` returned, or null where it lacks a set, has one more, or holds a value of the wrong type or
- * range (contracts/policy.md "What a pack returns"). Null is decided as `output_schema`.
+ * range (docs/policy.md "A rule"). Null is decided as `output_schema`.
  */
 export function parseOutput(value: unknown): PackOutput | null {
   try {

@@ -33,7 +33,7 @@ export interface PackSource {
 /** The entry point every pack's module has, and the only one. */
 export const entrypoint = 'writ/main'
 
-/** The sets a pack may define (contracts/policy.md, "What a pack returns"). */
+/** The sets a pack may define (docs/policy.md "A rule"). */
 export const setNames = [
   'grant',
   'deny',

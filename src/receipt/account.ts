@@ -15,7 +15,7 @@ import { createFrontier } from './tree.ts'
 
 /**
  * One builder for each kind of receipt made now, and the only place that says what stands in clear and what is salted
- * (the table of contracts/receipts.md). In clear stands nothing of image, services, hosts, credential names, executor,
+ * (docs/receipts.md). In clear stands nothing of image, services, hosts, credential names, executor,
  * rule ids or approvers, and no text of a workload.
  */
 

@@ -11,7 +11,7 @@ export interface BuiltClaims {
 }
 
 /**
- * JWT claims and in-toto Statement in one object (contracts/receipts.md). `iat` is never before `toe`, also when the wall
+ * JWT claims and in-toto Statement in one object (docs/receipts.md). `iat` is never before `toe`, also when the wall
  * clock went back between event and signature.
  */
 export function buildClaims(account: Account, head: LogHead, nowMs: number): BuiltClaims {

@@ -1,7 +1,7 @@
 import * as z from 'zod'
 
 /**
- * The members a receipt may have, kind by kind (contracts/receipts.md). A member that is not listed is refused: what a
+ * The members a receipt may have, kind by kind (docs/receipts.md). A member that is not listed is refused: what a
  * client claimed could otherwise stand beside what the broker saw.
  */
 

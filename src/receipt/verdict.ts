@@ -3,7 +3,7 @@ import type { KeyRole } from './keyset.ts'
 import type { ProfileCode } from './profile.ts'
 import type { Trust } from './trust.ts'
 
-/** Worst first, then rising levels (reference/receipts.md §3.4). Only a `VALID` one is a yes. */
+/** Worst first, then rising levels (docs/receipts.md "Verify"). Only a `VALID` one is a yes. */
 export type VerdictClass = 'INVALID' | 'EQUIVOCATION' | 'INCOMPLETE' | 'UNTRUSTED' | 'VALID:SIGNED' | 'VALID:LOGGED'
 
 export type VerdictCode =

@@ -46,7 +46,7 @@ export interface Subject {
 const decision = { id: newId('dec') } as Decision
 const unasked = {} as Parameters<typeof endingOf>[0]
 
-/** What every kind of sandbox owes, whatever it is made of (contracts/execution.md). */
+/** What every kind of sandbox owes, whatever it is made of. */
 export function executorContract(name: string, make: () => Promise<Subject>): void {
   describe(`executor ${name}`, () => {
     let subject: Subject

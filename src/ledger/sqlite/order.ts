@@ -5,7 +5,7 @@ import { executionRow, refuse } from './facts.ts'
 import type { Database } from './database.ts'
 
 /**
- * The order of effects that only a whole batch can keep (contracts/receipts.md, steps 2 and 6): a run begins with its
+ * The order of effects that only a whole batch can keep (docs/architecture.md "Order of effects", steps 2 and 6): a run begins with its
  * permit and decision receipt, and ends with its outcome receipt, in one transaction. Throws `conflict`.
  */
 export function checkBatch(db: Database, steps: readonly Step[]): void {

@@ -140,7 +140,7 @@ async function drive(place: Place, options: Parameters<typeof campaign>[0]): Pro
   const receipts = new Map<string, number>()
   const all = place.receipts()
   for (const { kind, execution } of all) add(receipts, execution === null ? kind : `${kind} of an execution`)
-  // contracts/receipts.md: one for the first of each caller and code, then one a minute for each caller.
+  // SECURITY.md G-flood: one for the first of each caller and code, then one a minute for each caller.
   const without = all.filter(
     ({ kind, execution }) => execution === null && kind !== 'policy' && kind !== 'config',
   ).length
