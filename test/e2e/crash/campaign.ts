@@ -138,10 +138,11 @@ export async function campaign(options: {
     const living = await sandbox.living(ownerOf(place) ?? '')
     const key = `${moment}, ${victim}`
     if (victim === 'worker' && living.length > 0) {
-      const killed = await Promise.all(living.map(async (id) => await sandbox.kill(id)))
-      const count = killed.filter(Boolean).length
-      if (count === 0) return
-      world.orphans.push(...living)
+      const hit = await Promise.all(living.map(async (id) => await sandbox.kill(id)))
+      // One that is being made cannot be killed yet: it is what waits next, and stays.
+      const killed = living.filter((_, at) => hit[at])
+      if (killed.length === 0) return
+      world.orphans.push(...killed)
       total++
       kills[key] = (kills[key] ?? 0) + 1
       return
