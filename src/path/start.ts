@@ -18,7 +18,7 @@ import { executionInput } from './input.ts'
 import type { Parts } from './parts.ts'
 import type { Runner } from './run.ts'
 import { foresee, ownTask, resolveTask } from './submit.ts'
-import { inTurn } from './turn.ts'
+import { inTurn, inTurnOfKey } from './turn.ts'
 import { closeWithoutRun } from './close.ts'
 
 export type Started =
@@ -33,10 +33,13 @@ export async function startExecution(
   caller: Caller,
   args: Arguments['start_execution'],
 ): Promise<Started> {
-  return await inTurn(`task ${args.task_id}`, async () => {
+  // The task first, then the key: nothing that has a key waits for a task.
+  const key = args.idempotency_key
+  const turn = async (work: () => Promise<Started>): Promise<Started> =>
+    await inTurn(`task ${args.task_id}`, async () => await inTurnOfKey(caller, key, work))
+  return await turn(async () => {
     const task = ownTask(parts, caller, args.task_id)
     const request = digestJson({ tool: 'start_execution', task: task.id, again: args.again ?? false })
-    const key = args.idempotency_key
     if (args.dry_run === true) return await foresight(parts, caller, task)
     if (key !== undefined) {
       const before = parts.ledger.views.idempotency(caller.tenant, caller.subject.id, key)

@@ -21,7 +21,7 @@ import { type Parts, unknownTarget } from './parts.ts'
 import type { Allowance } from './storage.ts'
 import type { UploadTicket } from './ticket.ts'
 import type { TransferDesk } from './desk.ts'
-import { inTurn } from './turn.ts'
+import { inTurn, inTurnOfKey } from './turn.ts'
 
 export async function submitTask(
   parts: Parts,
@@ -30,7 +30,7 @@ export async function submitTask(
 ): Promise<Results['submit_task']> {
   const request = digestJson({ tool: 'submit_task', args })
   const key = args.idempotency_key
-  return await inTurn(`submit ${caller.tenant} ${caller.subject.id} ${key ?? newId('task')}`, async () => {
+  return await inTurnOfKey(caller, key, async () => {
     if (key !== undefined) {
       const before = parts.ledger.views.idempotency(caller.tenant, caller.subject.id, key)
       if (before !== null) {

@@ -160,3 +160,19 @@ it.each([
   expect(asked()).toBe(asks)
   expect(views.execution(execution_id as never)?.ran).toBe(end === 'succeeded')
 })
+
+it('takes one of several calls that come with the same key at once, and says of the others that it is taken', async () => {
+  const [first, second] = await Promise.all([world.task(caller, 'sandbox'), world.task(caller, 'sandbox')])
+  const idempotency_key = `once ${String(performance.now())}`
+  const submission = { project_name: 'p', goal: 'g', target_ref: 'sandbox', execution_intent: 'run_script' }
+  const answers = await Promise.all([
+    world.ask(caller, 'start_execution', { task_id: first, idempotency_key }),
+    world.ask(caller, 'start_execution', { task_id: second, idempotency_key }),
+    world.ask(caller, 'submit_task', { ...submission, idempotency_key }),
+  ])
+  expect(answers.map(({ error }) => error?.code ?? 'taken').toSorted()).toEqual([
+    'idempotency_conflict',
+    'idempotency_conflict',
+    'taken',
+  ])
+})

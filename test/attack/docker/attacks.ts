@@ -55,7 +55,7 @@ const fill = (at: string): Attack => ({
 /** What is past the limit is dropped and counted; what ends the run is its time. */
 const flood: Attack = {
   limits: { wall_s: 4, output_kb: 16 },
-  expected: { end: 'stopped', why: 'time', exit: null, stdout: (text) => expect(text).toMatch(/^begun\n(?:x+|\n+)$/) },
+  expected: { end: 'stopped', why: 'time', exit: null, stdout: (text) => expect(text).toMatch(/^begun\n(?:x*|\n*)$/) },
   look(ran) {
     expect(ran.size).toBeLessThanOrEqual(17 * 1024)
     expect(ran.end.counts.dropped_bytes).toBeGreaterThan(0)

@@ -89,6 +89,8 @@ export async function campaign(options: {
   readonly seed: number
   readonly kills: number
   readonly withinMs?: number
+  /** Goes on past `kills` until something was hit at every moment, and every kind of victim: chance may leave one out. */
+  readonly everywhere?: boolean
   /** Isolates unless told. */
   readonly sandbox?: Sandbox
   readonly say?: (text: string) => void
@@ -166,11 +168,9 @@ export async function campaign(options: {
     // The first call starts the first broker.
     await world.line.call('list_targets', {})
     const prefix = groupPrefix(place)
-    while (
-      total < options.kills &&
-      performance.now() - begun < (options.withinMs ?? Number.POSITIVE_INFINITY) &&
-      found.length === 0
-    ) {
+    const left = (): boolean =>
+      total < options.kills || (options.everywhere === true && rounds < 4 * options.kills && !everywhere(kills))
+    while (left() && performance.now() - begun < (options.withinMs ?? Number.POSITIVE_INFINITY) && found.length === 0) {
       const moment = moments[rounds % moments.length] ?? 'submit'
       const victim =
         victims[Math.floor(random() * 10)] ?? (random() < 0.5 ? 'broker' : random() < 0.6 ? 'run host' : 'worker')
@@ -220,6 +220,14 @@ export async function campaign(options: {
     if (whole) rmSync(place.root, { recursive: true, force: true })
     else options.say?.(`the folder is kept: ${place.root}`)
   }
+}
+
+function everywhere(kills: Readonly<Record<string, number>>): boolean {
+  const hit = Object.keys(kills)
+  return (
+    moments.every((moment) => hit.some((key) => key.startsWith(`${moment}, `))) &&
+    victims.every((victim) => hit.some((key) => key.endsWith(`, ${victim}`)))
+  )
 }
 
 interface World {
