@@ -56,7 +56,7 @@ export async function init(context: Context, dir: string | undefined, options: I
       '  Give it to your auditor by another channel than this machine, and keep keys/root.pem offline.',
       '',
       'Next:',
-      ...(dir === undefined ? [] : [`  cd ${forShell(dir)}`]),
+      ...(dir === undefined || root === context.cwd ? [] : [`  cd ${forShell(dir)}`]),
       `  writ run sandbox --intent run_script FILE.js     run something that policy allows at once`,
       ...(docker
         ? [`  writ images build                                make the images that the targets of Docker run in`]

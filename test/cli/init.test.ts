@@ -36,13 +36,15 @@ const withDocker = async (): Promise<unknown> => {
 
 it('writ init names the folder in a way that a shell takes as one word', async () => {
   const texts: string[] = []
-  for (const dir of ['plain-1', 'my folder', "it's", '$HOME;ls'])
+  for (const dir of ['plain-1', 'my folder', "it's", '$HOME;ls', '.'])
     await init({ ...context(), json: false, say: (text) => void texts.push(text) }, dir)
   expect(texts.map((text) => /^ {2}(cd .*)$/m.exec(text)?.[1])).toEqual([
     'cd plain-1',
     "cd 'my folder'",
     String.raw`cd 'it'\''s'`,
     "cd '$HOME;ls'",
+    // It is there already.
+    undefined,
   ])
 })
 
