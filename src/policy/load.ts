@@ -28,13 +28,42 @@ export type Evaluation =
   | { readonly ok: true; readonly value: unknown }
   | { readonly ok: false; readonly error: DecisionErrorCode; readonly discard: boolean }
 
+/** An input as it lies in a memory in which it was read: values that point to one another, at addresses from `at` on. */
+export interface Image {
+  readonly at: number
+  readonly bytes: Uint8Array
+  /** Address of the input itself. */
+  readonly root: number
+}
+
 /** One sandboxed module with a memory of its own. Single-threaded; used for one evaluation at a time. */
 export interface Instance {
+  /** First address that is free for an input. */
+  readonly free: number
   /**
-   * `input` is canonical JSON that Writ made: anything else is evaluated as if there were no input. Never throws. Where
-   * `discard` is set the instance has leaked stack and must not be used again.
+   * `input` is canonical JSON that Writ made: anything else is evaluated as if there were no input. `image` is the same
+   * input where another instance has read it. Never throws. Where `discard` is set the instance has leaked stack and must
+   * not be used again.
    */
-  evaluate(input: ArrayBuffer): Evaluation
+  evaluate(input: ArrayBuffer, image?: Image | null): Evaluation
+  /**
+   * The input, which `mayShare`, as it lies at `at` until the next call; null where it takes too much room there, or is no
+   * JSON. Never throws. An instance that reads for others evaluates nothing, so no pack has a hand in what another is shown.
+   */
+  read(input: Uint8Array, at: number): Image | null
+}
+
+/** Bytes of an input that is read once for all; a larger one is read by each module, which makes room for it. */
+const maxShared = 128 * 1024
+/** Bytes of the first memory that an evaluation finds free beside an input that was read elsewhere. */
+const roomBeside = 1024 * 1024
+
+/**
+ * True where the input means the same in the memory of every module. All that is read lies in the heap (wasm/src/json.c),
+ * but for booleans: the compiler gives each module two of its own (`replaceBooleanFunc` of internal/compiler/wasm).
+ */
+export function mayShare(text: string): boolean {
+  return text.length <= maxShared && !text.includes('true') && !text.includes('false')
 }
 
 function refuse(message: string, cause?: unknown): never {
@@ -118,6 +147,65 @@ function table(value: Json, what: string): ReadonlyMap<string, number> {
   )
 }
 
+const halves = [
+  'opa_value_parse',
+  'opa_heap_ptr_set',
+  'opa_eval_ctx_new',
+  'opa_eval_ctx_set_input',
+  'opa_eval_ctx_set_data',
+  'opa_eval_ctx_set_entrypoint',
+  'opa_eval_ctx_get_result',
+  'eval',
+] as const
+
+/** Both throw what the module throws. */
+interface SharedReading {
+  read(input: Uint8Array, at: number): Image | null
+  evaluate(image: Image): Json
+}
+
+/**
+ * The two halves of `opa_eval` (wasm/src/context.c), for an input that is read in one memory and evaluated in others. Null
+ * where the module does not have them apart.
+ */
+function sharedReading(
+  instance: WebAssembly.Instance,
+  memory: WebAssembly.Memory,
+  entry: number,
+): SharedReading | null {
+  if (!halves.every((name) => typeof instance.exports[name] === 'function')) return null
+  const [parse, setHeap, newContext, setInput, setData, setEntry, resultOf, evaluate] = halves.map((name) =>
+    exported(instance, name),
+  ) as unknown as readonly [Exported, Exported, Exported, Exported, Exported, Exported, Exported, Exported]
+  const [heap, dump] = [exported(instance, 'opa_heap_ptr_get'), exported(instance, 'opa_json_dump')]
+  const put = (bytes: Uint8Array, at: number): void => new Uint8Array(memory.buffer).set(bytes, at)
+  const nothing = new TextEncoder().encode('{}')
+  const address = exported(instance, 'opa_malloc')(nothing.length)
+  put(nothing, address)
+  const data = parse(address, nothing.length)
+  return {
+    read(input, at) {
+      put(input, at)
+      const from = at + input.length
+      setHeap(from)
+      const root = parse(at, input.length)
+      const end = heap()
+      if (root === 0 || end + roomBeside > memoryPages.initial * page) return null
+      return { at: from, bytes: new Uint8Array(memory.buffer, from, end - from), root }
+    },
+    evaluate({ at, bytes, root }) {
+      put(bytes, at)
+      setHeap(at + bytes.length)
+      const context = newContext()
+      setInput(context, root)
+      setData(context, data)
+      setEntry(context, entry)
+      if (evaluate(context) !== 0) throw new RangeError('the module gave no answer')
+      return readJson(memory, dump(resultOf(context)))
+    },
+  }
+}
+
 /**
  * Instantiates a compiled module and checks, in this order: ABI, the built-ins it asks for, its one entry point. Runs code
  * of the module: only ever called where a deadline ends it. Throws `invalid_policy`.
@@ -181,14 +269,23 @@ export function openInstance(module: WebAssembly.Module, builtins: Builtins = ho
   const id = entries.get(entrypoint)
   if (id === undefined || entries.size !== 1) refuse(`the module has other entry points than ${entrypoint}`)
 
+  const shared = sharedReading(instance, memory, id)
   const policy = new LoadedPolicy({ instance, module }, memory, minor)
   return {
-    evaluate(input) {
+    free: exported(instance, 'opa_heap_ptr_get')(),
+    read(input, at) {
+      try {
+        return shared?.read(input, at) ?? null
+      } catch {
+        return null
+      }
+    },
+    evaluate(input, image = null) {
       // The SDK grows the memory for its input and would read a length past the maximum as a crash of its own.
       if (input.byteLength > memoryPages.maximum * page) return { ok: false, error: 'input_rejected', discard: false }
       state.builtinFailed = false
       try {
-        const results: unknown = policy.evaluate(input, id)
+        const results: unknown = image === null || shared === null ? policy.evaluate(input, id) : shared.evaluate(image)
         if (state.builtinFailed) return { ok: false, error: 'builtin_error', discard: true }
         if (!Array.isArray(results) || results.length !== 1) {
           return { ok: false, error: 'policy_undefined', discard: false }

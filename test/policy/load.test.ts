@@ -1,9 +1,12 @@
+import * as fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { canonical } from '../../src/digest.ts'
+import type { Json } from '../../src/digest.ts'
 import { WritError } from '../../src/error.ts'
 import { registerBuiltins } from '../../src/policy/builtins.ts'
 import type { Builtin } from '../../src/policy/builtins.ts'
-import { compileModule, memoryPages, openInstance } from '../../src/policy/load.ts'
+import { compileModule, mayShare, memoryPages, openInstance } from '../../src/policy/load.ts'
+import type { Instance } from '../../src/policy/load.ts'
 import { input } from './fixtures/input.ts'
 import { compileRego, rule, temporaryFolder } from './fixtures/pack.ts'
 import { answerOf, emptyOutput, forge, granting } from './fixtures/wasm.ts'
@@ -216,5 +219,84 @@ describe('a real module', () => {
       instance = openInstance(module)
     }
     expect(instance.evaluate(bytes(good))).toMatchObject({ ok: true, value: { grant: [{ rule: { id: 'R-1' } }] } })
+  })
+})
+
+describe('an input that is read once for several modules', () => {
+  let folder: Awaited<ReturnType<typeof temporaryFolder>>
+  let modules: readonly WebAssembly.Module[]
+  const encoder = new TextEncoder()
+  const made = (at: number): Instance => {
+    const module = modules[at]
+    if (module === undefined) throw new Error('no such module')
+    return openInstance(module)
+  }
+
+  beforeAll(async () => {
+    folder = await temporaryFolder()
+    // Each says all it was shown, and is of another size.
+    const says = rule('R-1', 'obligation contains {"rule": rego.metadata.rule(), "type": "echo", "properties": input}')
+    const more = Array.from({ length: 20 }, (_, at) =>
+      rule(
+        `R-${at + 2}`,
+        `warn contains {"rule": rego.metadata.rule(), "message": "no"} if input.action.name == "never-${at}"`,
+      ),
+    )
+    const packs = await compileRego(folder.path, [
+      { pack: 'small', layer: 'org', kind: 'guard', rules: says },
+      { pack: 'large', layer: 'team', kind: 'guard', rules: [says, ...more].join('\n') },
+    ])
+    modules = await Promise.all(packs.map(async (pack) => await compileModule(pack.module)))
+  })
+  afterAll(async () => await folder.remove())
+
+  it('is to each of them what it had read itself, whatever is in it', () => {
+    const reader = made(0)
+    const instances = [made(0), made(1)]
+    const at = Math.max(...instances.map(({ free }) => free))
+    expect(new Set(instances.map(({ free }) => free)).size).toBe(2)
+    let shared = 0
+    fc.assert(
+      fc.property(fc.jsonValue({ maxDepth: 6 }), (value) => {
+        const text = canonical({ value: value as Json })
+        if (!mayShare(text)) return
+        shared++
+        const image = reader.read(encoder.encode(text), at)
+        expect(image).not.toBeNull()
+        for (const instance of instances) {
+          const own = instance.evaluate(bytes(text))
+          expect(own).toMatchObject({ ok: true })
+          expect(instance.evaluate(bytes(text), image)).toEqual(own)
+        }
+      }),
+      { numRuns: 1000 },
+    )
+    expect(shared).toBeGreaterThan(200)
+  })
+
+  it('is none with a boolean in it, which each module has of its own', () => {
+    for (const text of ['{"a":true}', '{"a":[false]}', '{"true":1}', `{"a":"${'x'.repeat(128 * 1024)}"}`])
+      expect([text.slice(0, 20), mayShare(text)]).toEqual([text.slice(0, 20), false])
+    // What is so, or nothing of this would be needed; where it is not any more the compiler has changed.
+    const image = made(0).read(encoder.encode('{"a":false}'), made(1).free)
+    expect(made(1).evaluate(bytes('{"a":false}'), image)).toMatchObject({ ok: false })
+  })
+
+  it('is read by each of them where it is no JSON, or takes more room than there is', () => {
+    const { free } = made(1)
+    const lone = '{"a":"\\ud800"}'
+    for (const text of ['', '{', lone, '['.repeat(60_000), `[${'[],'.repeat(43_000)}[]]`])
+      expect([text.slice(0, 20), made(0).read(encoder.encode(text), free)]).toEqual([text.slice(0, 20), null])
+    expect(made(0).read(encoder.encode('{}'), 1 << 30)).toBeNull()
+  })
+
+  it('leaves nothing behind for the next', () => {
+    const reader = made(0)
+    const instance = made(1)
+    const ask = (value: Json): unknown =>
+      instance.evaluate(bytes(canonical(value)), reader.read(encoder.encode(canonical(value)), instance.free))
+    const small = ask({ a: 1 })
+    ask({ secret: 'x'.repeat(50_000), a: Array.from({ length: 500 }, (_, n) => ({ n })) })
+    expect(ask({ a: 1 })).toEqual(small)
   })
 })

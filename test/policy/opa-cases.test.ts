@@ -25,8 +25,14 @@ const answers = new Map<Case, unknown>()
 
 /** What a module of these cases answers; an evaluation that fails answers its error for each of them. */
 async function evaluate(some: readonly Case[], module: string): Promise<void> {
-  const instance = openInstance(await compileModule(Buffer.from(module, 'base64')))
-  const evaluated = instance.evaluate(new TextEncoder().encode('{}').buffer)
+  const compiled = await compileModule(Buffer.from(module, 'base64'))
+  const input = new TextEncoder().encode('{}')
+  const evaluated = openInstance(compiled).evaluate(input.buffer)
+  // An input that another instance has read changes nothing.
+  const instance = openInstance(compiled)
+  const image = openInstance(compiled).read(input, instance.free + 4096)
+  expect(image).not.toBeNull()
+  expect(instance.evaluate(input.buffer, image)).toEqual(evaluated)
   for (const [at, one] of some.entries())
     answers.set(one, evaluated.ok ? (evaluated.value as Record<string, unknown>)[`c${at}`] : evaluated.error)
 }

@@ -227,7 +227,7 @@ it('refuses exactly the illegal, and rebuilds every view of any history row for 
         expect(wrongs(ledger, seen)).toEqual([])
       })
     }),
-    { numRuns: 25 },
+    { numRuns: 40 },
   )
   // A property over histories that are all refused, or all taken, would say nothing.
   expect(Math.min(taken, refused)).toBeGreaterThan(100)
