@@ -250,7 +250,7 @@ describe('an input that is read once for several modules', () => {
   })
   afterAll(async () => await folder.remove())
 
-  it('is to each of them what it had read itself, whatever is in it', () => {
+  it('[G-pack-isolated] is to each of them what it had read itself, whatever is in it', () => {
     const reader = made(0)
     const instances = [made(0), made(1)]
     const at = Math.max(...instances.map(({ free }) => free))
@@ -290,7 +290,7 @@ describe('an input that is read once for several modules', () => {
     expect(made(0).read(encoder.encode('{}'), 1 << 30)).toBeNull()
   })
 
-  it('leaves nothing behind for the next', () => {
+  it('[G-pack-isolated] leaves nothing behind for the next', () => {
     const reader = made(0)
     const instance = made(1)
     const ask = (value: Json): unknown =>
