@@ -3,18 +3,20 @@ import type { Logger } from 'pino'
 import { openFileStore } from './artifact/store.ts'
 import type { Broker } from './broker.ts'
 import { systemClock } from './clock.ts'
+import { type Clockwork, startClockwork } from './clockwork.ts'
 import type { Config } from './config.ts'
 import { serveControl } from './control/control.ts'
 import { openSources } from './credential/sources.ts'
 import { digestOf, type Json, type JsonObject } from './digest.ts'
 import { openOutputStore } from './execution/output.ts'
 import { startRunHost } from './execution/host.ts'
-import { type Folder, folderOf, keep, makeFolder, readKept, turnLog } from './folder.ts'
+import { type Folder, folderOf, makeFolder, readKept } from './folder.ts'
 import { openIdentity } from './http/identity/identity.ts'
 import { tokenMethods } from './http/identity/operate.ts'
 import { openLoopback } from './http/loopback.ts'
 import { openTransferAnswers, type Transfers } from './http/transfer.ts'
 import { lockFolder } from './ledger/sqlite/lock.ts'
+import type { Ledger } from './ledger/ledger.ts'
 import { openSqliteLedger } from './ledger/sqlite/sqlite.ts'
 import { openLive } from './live.ts'
 import { listenMcp } from './mcp/socket.ts'
@@ -34,9 +36,9 @@ import { type Generations, openGenerations } from './policy/generation.ts'
 import type { Generation } from './policy/policy.ts'
 import { compilePacks } from './policy/tools.ts'
 import { policyAccount } from './receipt/account.ts'
-import { openKeys } from './receipt/keys.ts'
+import { type Keys, openKeys } from './receipt/keys.ts'
 import { dueAccount, openSigner } from './receipt/sign.ts'
-import { expire, recover } from './recover.ts'
+import { recover } from './recover.ts'
 import type { Caller } from './request/caller.ts'
 import { openWeb } from './web.ts'
 
@@ -78,13 +80,7 @@ export async function serve(
   const artifacts = openFileStore(folder.artifacts)
   const outputs = openOutputStore(folder.outputs)
 
-  // The genesis of a new log, and the receipt of a key change that was made while no broker ran.
-  for (
-    let due = dueAccount(keys, ledger.views.logHead().size, Date.now());
-    due !== null;
-    due = dueAccount(keys, ledger.views.logHead().size, Date.now())
-  )
-    await ledger.append({ kind: 'sign', execution: null, account: due })
+  await accountForKeys(ledger, keys)
 
   const identity = openIdentity({ ledger, clock: systemClock, log, oauth: config.oauth })
   let policies: Generations | null = null
@@ -96,26 +92,13 @@ export async function serve(
     // What is attached, and as what, stands in writ.yaml too.
     applied: () => void policies?.refresh(),
   })
-  /** Nothing is decided by a generation before its receipt is durable. */
-  async function noteGeneration(generation: Generation): Promise<void> {
-    await inTurn('generation', async () => {
-      // Unchanged since the broker ran last: already accounted for.
-      if (ledger.views.generation()?.digest === generation.digest) return
-      const packs = generation.packs.map(({ pack, layer, kind, digest }) => ({ pack, layer, kind, digest }))
-      await ledger.append(
-        { kind: 'generation', number: generation.number, digest: generation.digest, packs },
-        { kind: 'sign', execution: null, account: policyAccount(generation, Date.now()) },
-      )
-      log.info({ generation: generation.number }, 'a policy generation is in force')
-    })
-  }
   const generations = await openGenerations({
     attachments: () => live.config().policies,
     cacheDir: folder.policy,
     engine,
     compile: compilePacks,
     last: ledger.views.generation(),
-    onChange: noteGeneration,
+    onChange: async (generation) => await noteGeneration(ledger, log, generation),
     onRefused: (findings) =>
       log.error(
         { findings: findings.slice(0, 20) },
@@ -198,13 +181,13 @@ export async function serve(
 
   const done = Promise.withResolvers<void>()
   let stopping: Promise<void> | null = null
-  let busyAt = Date.now()
+  let clockwork: Clockwork | null = null
   const mcp = await listenMcp({
     path: folder.mcpSocket,
     broker,
     callerOf: () => localCaller(),
     log,
-    changed: () => (busyAt = Date.now()),
+    changed: () => clockwork?.busy(),
   })
   listening.resolve()
 
@@ -243,7 +226,7 @@ export async function serve(
 
   const stop = async (): Promise<void> => {
     stopping ??= (async () => {
-      clearInterval(ticker)
+      clockwork?.stop()
       await live.close()
       await transfers.close()
       await http?.close()
@@ -258,7 +241,7 @@ export async function serve(
         .catch((failure: unknown) => log.error({ err: failure }, 'refusals could not be accounted for'))
       await host.close()
       await engine.close()
-      await keepHoldings()
+      await clockwork?.keepHoldings()
       ledger.close()
       lock.release()
       done.resolve()
@@ -281,57 +264,41 @@ export async function serve(
     ...operatorMethods({ parts, runner, broker, caller: localCaller }),
   })
 
-  let lastFlush = Date.now()
-  let lastSweep = Date.now()
-  // What an earlier broker stored and nothing refers to is nobody's: no request of now can be about to name it.
-  void sweep(started)
-  async function sweep(before?: number): Promise<void> {
-    try {
-      const removed = await transfers.sweep(before)
-      if (removed > 0) log.info({ removed }, 'artifacts that belong to nobody were removed')
-      await keepHoldings()
-    } catch (failure) {
-      if (stopping === null) log.error({ err: failure }, 'the artifacts could not be swept')
-    }
-  }
-  async function keepHoldings(): Promise<void> {
-    try {
-      keep(folder.holdings, await storage.save())
-    } catch (failure) {
-      log.warn({ err: failure }, 'what each tenant stores could not be noted down: the next start reads all steps')
-    }
-  }
-  const ticker = setInterval(() => {
-    void tick().catch((failure: unknown) => log.error({ err: failure }, 'the broker’s clockwork failed'))
-  }, 1000)
-  async function tick(): Promise<void> {
-    // The log first: what fails below is written to it once a second. Standard output is the log of a detached broker.
-    turnLog(folder.log, 1)
-    await expire(parts)
-    await live.settle()
-    await transfers.tick()
-    if (Date.now() - lastSweep >= 3_600_000) {
-      lastSweep = Date.now()
-      await sweep()
-    }
-    if (Date.now() - lastFlush >= 60_000) {
-      lastFlush = Date.now()
-      await refusals.flush()
-    }
-    const waiting =
-      mcp.connections() > 0 ||
-      transfers.live > 0 ||
-      runner.running > 0 ||
-      runner.queued > 0 ||
-      ledger.views.approvals({ state: 'open' }, 1).length > 0
-    if (waiting) busyAt = Date.now()
+  clockwork = startClockwork({
+    parts,
+    folder,
+    live,
+    transfers,
+    refusals,
+    started,
+    work: () => mcp.connections() + transfers.live + runner.running + runner.queued,
     // A broker that serves HTTP is there for clients it does not know of yet.
-    if (options.idle && http === null && Date.now() - busyAt > live.config().idle_stop_s * 1000) {
-      log.info('idle with nothing pending: stopping')
-      await stop()
-    }
-  }
+    idle: options.idle && http === null ? stop : null,
+  })
 
   log.info({ pid: process.pid, ms: Date.now() - started }, 'ready')
   return { broker, parts, folder, stopped: done.promise, stop, status }
+}
+
+/** The genesis of a new log, and the receipt of a key change that was made while no broker ran. */
+async function accountForKeys(ledger: Ledger, keys: Keys): Promise<void> {
+  for (;;) {
+    const due = dueAccount(keys, ledger.views.logHead().size, Date.now())
+    if (due === null) return
+    await ledger.append({ kind: 'sign', execution: null, account: due })
+  }
+}
+
+/** Nothing is decided by a generation before its receipt is durable. */
+async function noteGeneration(ledger: Ledger, log: Logger, generation: Generation): Promise<void> {
+  await inTurn('generation', async () => {
+    // Unchanged since the broker ran last: already accounted for.
+    if (ledger.views.generation()?.digest === generation.digest) return
+    const packs = generation.packs.map(({ pack, layer, kind, digest }) => ({ pack, layer, kind, digest }))
+    await ledger.append(
+      { kind: 'generation', number: generation.number, digest: generation.digest, packs },
+      { kind: 'sign', execution: null, account: policyAccount(generation, Date.now()) },
+    )
+    log.info({ generation: generation.number }, 'a policy generation is in force')
+  })
 }

@@ -38,6 +38,7 @@ const composition = new Set([
   'broker.ts',
   'recover.ts',
   'serve.ts',
+  'clockwork.ts',
   'live.ts',
   'operate.ts',
   'web.ts',
