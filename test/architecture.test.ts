@@ -290,7 +290,10 @@ describe('the architecture', () => {
   })
 
   it('keeps every file under 500 lines, and has no folder for what belongs nowhere', () => {
-    expect(files.filter((file) => file.text.split('\n').length > 500).map((file) => file.path)).toEqual([])
+    const long = ['src', 'test', 'bench', 'examples']
+      .flatMap((folder) => walk(join(root, folder)))
+      .filter((path) => readFileSync(path, 'utf8').split('\n').length > 500)
+    expect(long.map((path) => relative(root, path))).toEqual([])
     expect(
       files
         .filter((file) => /(^|\/)(utils?|helpers?|common|shared|manager|handler)(\.ts|\/)/.test(file.path))
