@@ -170,9 +170,10 @@ function readPage({ bytes, index }: Paths, cursor: string | null, maxBytes: numb
     // Once something was dropped, nothing but what was dropped is written any more.
     const dropped_bytes = droppedOf(readIndex(index, 1))
     if (from === null) {
+      const shown = Math.min(lastBytes, maxBytes)
       // One byte more than is shown says whether the page begins with a line.
-      const window = readRange(file, Math.max(0, size - Math.min(lastBytes, maxBytes) - 1), size)
-      const whole = size <= window.length ? 0 : lineStart(window)
+      const window = readRange(file, Math.max(0, size - shown - 1), size)
+      const whole = size <= shown ? 0 : lineStart(window)
       return {
         text: showTail(window.subarray(whole), maxBytes),
         cursor: cursorAt(size),
@@ -189,10 +190,10 @@ function readPage({ bytes, index }: Paths, cursor: string | null, maxBytes: numb
   })
 }
 
-/** The first whole line of what was cut out of an output; of a single long line, its first whole character. */
+/** The first whole line of what was cut out of an output; where that would leave out half of it, the first whole character. */
 function lineStart(window: Buffer): number {
   const end = window.indexOf(0x0a)
-  return end >= 0 && end + 1 < window.length ? end + 1 : characterStart(window, 1)
+  return end >= 0 && end < window.length / 2 ? end + 1 : characterStart(window, 1)
 }
 
 interface Paths {

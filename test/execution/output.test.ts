@@ -138,6 +138,26 @@ describe('a reader', () => {
     expect(store.read(execution, null, 7).text).toBe('\u20ac\u20ac')
   })
 
+  it('sees whole lines without a cursor, unless half of what it could see would go for it', async () => {
+    const last = async (text: string): Promise<string> => {
+      const store = openOutputStore(folder())
+      const execution = newId('exec')
+      const writer = store.writer(execution, 100_000)
+      writer.write(0, 'stdout', Buffer.from(text))
+      await writer.close()
+      return store.read(execution, null, 8192).text
+    }
+    const lines = Array.from({ length: 1000 }, (_, n) => `line ${String(n)}\n`).join('')
+    expect(await last(lines)).toMatch(/^line \d+\n/)
+    // Exactly 2 KiB of whole lines, and one byte more than that.
+    const even = `${'x'.repeat(511)}\n`.repeat(4)
+    expect(await last(`before\n${even}`)).toBe(even)
+    expect(await last(even)).toBe(even)
+    expect(await last(`y${even}`)).toBe(even.slice(512))
+    const long = `${'z'.repeat(3000)}\nthe end\n`
+    expect(await last(long)).toBe(long.slice(-2048))
+  })
+
   it('sees the end as it is, however often it was asked for before the run, in it and after', async () => {
     const store = openOutputStore(folder())
     const execution = newId('exec')
