@@ -9,7 +9,7 @@ import type { Parts } from '../../src/path/parts.ts'
 import { openRunner } from '../../src/path/run.ts'
 import { startExecution } from '../../src/path/start.ts'
 import { until } from '../wait.ts'
-import { edit, openWorld } from './world.ts'
+import { answering, edit, openWorld } from './world.ts'
 
 const world = await openWorld()
 afterAll(async () => await world.broker.stop())
@@ -108,16 +108,10 @@ it('[G-approval-bound] runs nothing for who lost a role while policy was asked, 
     return {
       ...world.parts,
       rolesOf: (...of) => (lost ? [] : world.parts.rolesOf(...of)),
-      policy: {
-        get generation() {
-          return world.parts.policy.generation
-        },
-        async decide(input) {
-          const decision = await world.parts.policy.decide(input)
-          if (input.phase === 'execution') lost = true
-          return decision
-        },
-      },
+      policy: answering(world.parts.policy, (decision, { phase }) => {
+        if (phase === 'execution') lost = true
+        return decision
+      }),
     }
   }
   const direct = losing()
@@ -142,16 +136,10 @@ it('[G-approval-bound] counts no verdict of a key that was replaced while policy
   const parts: Parts = {
     ...world.parts,
     approvers: () => world.parts.approvers().map((one) => (replaced ? { ...one, key: generateKey().x } : one)),
-    policy: {
-      get generation() {
-        return world.parts.policy.generation
-      },
-      async decide(input) {
-        const decision = await world.parts.policy.decide(input)
-        replaced = true
-        return decision
-      },
-    },
+    policy: answering(world.parts.policy, (decision) => {
+      replaced = true
+      return decision
+    }),
   }
   openRunner(parts).enqueue(id)
   await until('it is asked anew', () => state(id) === 'awaiting_approval')

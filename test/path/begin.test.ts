@@ -8,7 +8,7 @@ import { startExecution } from '../../src/path/start.ts'
 import { answerWithKey } from '../../src/path/answer.ts'
 import type { PolicyInput } from '../../src/policy/policy.ts'
 import { until } from '../wait.ts'
-import { edit, openWorld } from './world.ts'
+import { answering, edit, openWorld } from './world.ts'
 
 const world = await openWorld()
 afterAll(async () => await world.broker.stop())
@@ -48,16 +48,10 @@ it('runs nothing made from a catalog that was edited while policy was asked', as
   const parts: Parts = {
     ...world.parts,
     catalog: () => now,
-    policy: {
-      get generation() {
-        return world.parts.policy.generation
-      },
-      async decide(input) {
-        const decision = await world.parts.policy.decide(input)
-        now = after
-        return decision
-      },
-    },
+    policy: answering(world.parts.policy, (decision) => {
+      now = after
+      return decision
+    }),
   }
   const started = await startExecution(parts, openRunner(parts), caller, { task_id })
   if (started.kind !== 'execution') throw new Error(started.kind)
@@ -133,16 +127,11 @@ function starved(times: number): { readonly parts: Parts; readonly asked: () => 
   let asked = 0
   const parts: Parts = {
     ...world.parts,
-    policy: {
-      get generation() {
-        return world.parts.policy.generation
-      },
-      async decide(input) {
-        const decision = await world.parts.policy.decide(input)
-        if (input.phase !== 'execution' || ++asked > times) return decision
-        return { ...decision, effect: 'error', error: 'deadline', requirement: null, requirement_digest: null }
-      },
-    },
+    policy: answering(world.parts.policy, (decision, { phase }) =>
+      phase !== 'execution' || ++asked > times
+        ? decision
+        : { ...decision, effect: 'error', error: 'deadline', requirement: null, requirement_digest: null },
+    ),
   }
   return { parts, asked: () => asked }
 }

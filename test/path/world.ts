@@ -8,6 +8,7 @@ import type { Results } from '../../src/execution/result.ts'
 import { generateKey, signCompact } from '../../src/jws.ts'
 import type { SigningKey } from '../../src/jws.ts'
 import type { Parts } from '../../src/path/parts.ts'
+import type { Decision, PolicyInput } from '../../src/policy/policy.ts'
 import { showApproval } from '../../src/path/answer.ts'
 import type { Arguments, ToolName } from '../../src/request/call.ts'
 import type { Caller } from '../../src/request/caller.ts'
@@ -158,4 +159,17 @@ function waiting(): Waiting {
 
 export function edit(path: string, change: (text: string) => string): void {
   writeFileSync(path, change(readFileSync(path, 'utf8')))
+}
+
+/** The same policy, with `then` between each of its answers and who asked. */
+export function answering(
+  policy: Parts['policy'],
+  then: (decision: Decision, input: PolicyInput) => Decision,
+): Parts['policy'] {
+  return {
+    get generation() {
+      return policy.generation
+    },
+    decide: async (input) => then(await policy.decide(input), input),
+  }
 }
