@@ -68,7 +68,7 @@ function textOf(it: Anything): string {
   if (it.error !== undefined) say(`error ${reasonText(it.error)}`)
   sayState(it, say)
   for (const reason of it.reasons ?? []) say(`reason ${reasonText(reason)}`)
-  for (const one of it.missing ?? []) say(`missing: ${one.what}. Fix: ${one.fix}`)
+  for (const one of it.missing ?? []) say(`missing: ${sentences({ message: one.what, remedy: `Fix: ${one.fix}` })}`)
   if (it.plan !== undefined) say(`plan ${it.plan.digest}: ${it.plan.steps.join(' > ')}`)
   for (const one of it.task_files ?? []) say(`holds ${one.path} (${one.size} bytes, ${one.sha256})`)
   for (const one of it.changed ?? []) say(`${one.change}: ${one.path} (${one.size} bytes, ${one.sha256.slice(0, 19)}…)`)

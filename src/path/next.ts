@@ -60,8 +60,13 @@ export function nextForTask(task: Task, missing: readonly Missing[]): Next {
       return { tool: 'list_targets', arguments: target_ref === undefined ? {} : { target_ref } }
     }
     case 'people':
-      return { tell_user: `It cannot run: it lacks ${elsewhere.what}. ${elsewhere.fix}` }
+      return { tell_user: `It cannot run. ${missingText(elsewhere)}` }
   }
+}
+
+/** What is missing and what to do, as sentences: some of the former are questions. */
+export function missingText({ what, fix }: MissingView): string {
+  return `Missing: ${sentences({ message: what, remedy: fix })}`
 }
 
 export function missingViews(missing: readonly Missing[]): readonly MissingView[] {

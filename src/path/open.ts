@@ -1,6 +1,6 @@
 import type { Broker } from '../broker.ts'
 import type { JsonObject } from '../digest.ts'
-import type { Results } from '../execution/result.ts'
+import { type Results, sentences } from '../execution/result.ts'
 import { newId } from '../id.ts'
 import type { Missing } from '../plan/plan.ts'
 import type { Reason } from '../policy/policy.ts'
@@ -122,8 +122,9 @@ async function start(
 function whyNot(parts: Parts, task: Task, missing: readonly Missing[]): Reason {
   const absent = missing.find((one) => one.unavailable === true)
   if (absent === undefined) {
-    const what = missing[0]?.what ?? 'something is missing'
-    return reasonOf(parts, new WritError('task_incomplete', `The task cannot run yet: ${what}.`))
+    const what = missing[0]?.what ?? 'something'
+    const message = sentences({ message: `The task cannot run yet. Missing: ${what}`, remedy: '' })
+    return reasonOf(parts, new WritError('task_incomplete', message))
   }
   const ref = newId('dec')
   parts.log.warn(

@@ -289,6 +289,7 @@ function lacking(what: string, fix: string | Fix): { readonly missing: readonly 
 }
 
 /** The reason is the operator's; a caller learns only that it is so. */
-function unavailable(what: string, fix: Fix): { readonly missing: readonly Missing[] } {
-  return lacking(what, { ...fix, unavailable: true })
+function unavailable(what: string, elsewhere: Fix): { readonly missing: readonly Missing[] } {
+  const wait: Fix = { fix: 'Start it again later, or ask the operator of this Writ.', by: 'people' }
+  return lacking(what, { ...(elsewhere.target_ref === undefined ? wait : elsewhere), unavailable: true })
 }

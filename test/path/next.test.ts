@@ -3,6 +3,7 @@ import type { JsonObject } from '../../src/digest.ts'
 import { type Execution, finalStates, isFinal, liveStates } from '../../src/execution/execution.ts'
 import type { ExecutionView } from '../../src/execution/result.ts'
 import { newId, parseId } from '../../src/id.ts'
+import { present } from '../../src/mcp/present.ts'
 import { nextAfter } from '../../src/path/next.ts'
 import { nextOf } from '../../src/path/view.ts'
 import { toolNames } from '../../src/request/call.ts'
@@ -42,6 +43,9 @@ describe('what is next', () => {
     ])
     const started = await world.ask(me, 'start_execution', { task_id: wrong.task_id ?? '' })
     expect(started).toMatchObject({ error: { code: 'task_incomplete' }, ran: false, final: false, next: again })
+    // A question stays a question.
+    expect(started.error?.message).toMatch(/did you mean "script"\?$/)
+    expect(JSON.stringify(present(wrong).content)).toContain('did you mean \\"script\\"? Fix: ')
     expect(await world.ask(me, 'get_status', { task_id: wrong.task_id })).toMatchObject({
       state: 'incomplete',
       final: false,

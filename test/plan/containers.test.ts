@@ -181,6 +181,8 @@ describe('a target in containers', () => {
       const said = missingOf({ 'a.py': '' }, { target_ref: ref, intent: 'run_script' }, able)
       expect(said).toContain(`target "${ref}": it is not available now`)
       expect(said).not.toMatch(/docker|image|kata=|nowhere|sock|runtime/)
+      // It would do, were it there.
+      expect(said).not.toContain('No target of this Writ would do')
       expect(describeTarget(catalog, ref, able, 'maybe')?.available).toBe(false)
     }
   })
