@@ -1,6 +1,7 @@
 import { hostname } from 'node:os'
 import { dirname } from 'node:path'
 import type { JsonObject } from '../../../src/digest.ts'
+import { literal } from '../../literal.ts'
 import { dice, type Fuzzed, makeMessages, type Tool } from './messages.ts'
 import { type Memory, openPlace, type Place } from './place.ts'
 import { inSessions, type Judge, overHttp, overSocket } from './transports.ts'
@@ -162,7 +163,7 @@ async function drive(place: Place, options: Parameters<typeof campaign>[0]): Pro
 
 /** What no answer may say: where this broker is, what it runs on, how it is made. */
 function infrastructure(place: Place): readonly RegExp[] {
-  const quoted = (text: string): RegExp => new RegExp(text.replaceAll(/[.*+?^${}()|[\]\\]/g, String.raw`\$&`))
+  const quoted = (text: string): RegExp => new RegExp(literal(text))
   const root = dirname(dirname(dirname(import.meta.dirname)))
   return [
     quoted(place.folder),
