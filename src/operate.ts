@@ -1,10 +1,9 @@
 import { standing } from './approval/requirement.ts'
 import type { Broker } from './broker.ts'
-import type { ControlMethods } from './control/control.ts'
-import type { Json, JsonObject } from './digest.ts'
+import type { ControlMethods } from './control/protocol.ts'
+import type { JsonObject } from './digest.ts'
 import { WritError } from './error.ts'
 import { parseId } from './id.ts'
-import { parseIJson } from './json.ts'
 import { answerWithKey, readPlanFile, showApproval } from './path/answer.ts'
 import type { Parts } from './path/parts.ts'
 import type { Runner } from './path/run.ts'
@@ -31,46 +30,32 @@ export function operatorMethods(from: {
   }
 
   return {
-    async approval(id) {
-      await admitApproval(id)
-      const shown = await showApproval(parts, id, null)
+    async approval({ approval_id }) {
+      await admitApproval(approval_id)
+      const shown = await showApproval(parts, approval_id, null)
       return {
-        approval: shown.approval as unknown as Json,
+        approval: shown.approval,
         payload: shown.payload,
         origin: parts.origin,
-        stages: standing(shown.approval).stages as unknown as Json,
+        stages: standing(shown.approval).stages,
       }
     },
-    async approval_file(asked) {
-      const {
-        id,
-        path,
-        from: start,
-      } = parseIJson(asked) as {
-        readonly id?: Json
-        readonly path?: Json
-        readonly from?: Json
-      }
-      if (typeof id !== 'string' || typeof path !== 'string' || !Number.isSafeInteger(start))
-        throw new WritError('malformed_message', 'a piece of a file is asked for by id, path and from')
-      await admitApproval(id)
-      const { size, sha256, bytes } = await readPlanFile(parts, id, path, Math.max(0, Number(start)))
+    async approval_file({ approval_id, path, from: start }) {
+      await admitApproval(approval_id)
+      const { size, sha256, bytes } = await readPlanFile(parts, approval_id, path, start)
       return { size, sha256, bytes: bytes.toString('base64') }
     },
-    async answer(jws) {
+    async answer({ jws }) {
       const approval = await answerWithKey(parts, runner, jws)
       return {
         approval_id: approval.id,
         state: approval.state,
         execution_id: approval.execution,
-        stages: standing(approval).stages as unknown as Json,
+        stages: standing(approval).stages,
       }
     },
-    async cancel(asked) {
-      const { id, reason } = parseIJson(asked) as { readonly id?: Json; readonly reason?: Json }
-      if (typeof id !== 'string' || typeof reason !== 'string' || reason.length > 1000)
-        throw new WritError('malformed_message', 'an execution is cancelled by its id, with a reason of at most 1000')
-      const args = { execution_id: id, ...(reason === '' ? {} : { reason }) }
+    async cancel({ execution_id, reason }) {
+      const args = { execution_id, ...(reason === '' ? {} : { reason }) }
       await admitLocal('cancel_execution', args)
       const result = await broker.call(from.caller(), 'cancel_execution', args, {
         signal: AbortSignal.timeout(10_000),
@@ -78,7 +63,10 @@ export function operatorMethods(from: {
       })
       if (result.error !== undefined)
         throw new WritError('denied', result.error.message, { remedy: result.error.remedy })
-      return result as unknown as JsonObject
+      const { state, final } = result
+      if (state === undefined || final === undefined)
+        throw new WritError('internal', 'a cancelled execution without its state')
+      return { ...result, state, final }
     },
   }
 }

@@ -6,8 +6,9 @@ import { systemClock } from './clock.ts'
 import { type Clockwork, startClockwork } from './clockwork.ts'
 import type { Config } from './config.ts'
 import { serveControl } from './control/control.ts'
+import type { Answered } from './control/protocol.ts'
 import { openSources } from './credential/sources.ts'
-import { digestOf, type Json, type JsonObject } from './digest.ts'
+import { digestOf } from './digest.ts'
 import { openOutputStore } from './execution/output.ts'
 import { startRunHost } from './execution/host.ts'
 import { type Folder, folderOf, makeFolder, readKept } from './folder.ts'
@@ -49,7 +50,7 @@ export interface Served {
   /** Resolves when the broker has stopped, by whatever asked it to. */
   readonly stopped: Promise<void>
   stop(): Promise<void>
-  status(): Promise<JsonObject>
+  status(): Promise<Answered<'status'>>
 }
 
 /** Whoever opens the local socket belongs to this tenant; tokens name their own. */
@@ -204,8 +205,7 @@ export async function serve(
           implied: options.httpImplied,
         })
 
-  const status = async (): Promise<JsonObject> => {
-    const policy = generations.status()
+  const status = async (): Promise<Answered<'status'>> => {
     const problem = live.problem()
     return await Promise.resolve({
       version: options.version,
@@ -218,8 +218,8 @@ export async function serve(
       ...(http === null ? {} : { http: http.url }),
       receipts: ledger.views.logHead().size,
       room: ledger.room(),
-      recovered: { ...recovered },
-      policy: policy as unknown as Json,
+      recovered,
+      policy: generations.status(),
       configuration: problem === null ? { ok: true } : { ok: false, problem },
     })
   }
@@ -254,7 +254,7 @@ export async function serve(
     ...tokenMethods(identity.tokens),
     async stop() {
       setImmediate(() => void stop())
-      return await Promise.resolve({ stopping: true })
+      return await Promise.resolve({ pid: process.pid })
     },
     async reload() {
       await live.reload()

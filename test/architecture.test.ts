@@ -115,6 +115,7 @@ const homes: Readonly<Record<string, readonly string[]>> = {
     'receipt/',
     'mcp/',
     'http/',
+    'control/',
     'config.ts',
     'yaml.ts',
   ],

@@ -87,9 +87,9 @@ export async function approvalsAnswer(
     options,
     join(config.keys, 'approvers'),
   )
-  const answer = await askStarted(context, 'answer', jws)
+  const answer = await askStarted(context, 'answer', { jws })
   show(context, answer, () =>
-    `${id} is ${String(answer['state'])}. ${answer['state'] === 'satisfied' ? `${String(answer['execution_id'])} runs by itself now.` : ''}`.trim(),
+    `${id} is ${answer.state}. ${answer.state === 'satisfied' ? `${answer.execution_id} runs by itself now.` : ''}`.trim(),
   )
   return yes
 }

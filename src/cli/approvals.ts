@@ -1,4 +1,3 @@
-import type { Approval } from '../approval/approval.ts'
 import { isUtf8 } from 'node:buffer'
 import { quoted } from '../approval/files.ts'
 import { standing } from '../approval/requirement.ts'
@@ -6,6 +5,7 @@ import { visible } from '../approval/visible.ts'
 import { marked, wrapped } from '../approval/wrap.ts'
 import { digestOf } from '../digest.ts'
 import { WritError } from '../error.ts'
+import type { Answered } from '../control/protocol.ts'
 import { askStarted } from './broker.ts'
 import { type Context, folderFor, withViews, yes } from './context.ts'
 import { ago, show, table } from './print.ts'
@@ -44,15 +44,9 @@ export function approvalsList(context: Context, all: boolean): number {
   return yes
 }
 
-interface Shown {
-  readonly approval: Approval
-  readonly payload: string
-  readonly origin: string
-}
-
 /** The approval and the text that is shown and signed for, from the broker. */
-export async function fetchApproval(context: Context, id: string): Promise<Shown> {
-  const shown = (await askStarted(context, 'approval', id)) as unknown as Shown
+export async function fetchApproval(context: Context, id: string): Promise<Answered<'approval'>> {
+  const shown = await askStarted(context, 'approval', { approval_id: id })
   // What is signed for is the text as it is displayed, so it has to be one that a terminal shows as it is.
   if (visible(shown.payload) !== shown.payload)
     throw new WritError('approval_refused', 'The broker gave a text that cannot be shown as it is.')
@@ -71,18 +65,17 @@ const maxShown = 64 * 1024 * 1024
 /** One file of the plan, whole: its text, or where it is none its bytes. */
 export async function approvalsFile(context: Context, id: string, path: string): Promise<number> {
   const pieces: Buffer[] = []
-  let size = 0
-  let sha256: unknown
+  let whole: Pick<Answered<'approval_file'>, 'size' | 'sha256'>
   for (let from = 0; ;) {
-    const answer = await askStarted(context, 'approval_file', JSON.stringify({ id, path, from }))
-    size = Number(answer['size'])
-    sha256 = answer['sha256']
-    if (size > maxShown) throw new WritError('too_large', 'a file of more than 64 MiB is not for a terminal')
-    const piece = Buffer.from(String(answer['bytes']), 'base64')
+    const answer = await askStarted(context, 'approval_file', { approval_id: id, path, from })
+    whole = answer
+    if (answer.size > maxShown) throw new WritError('too_large', 'a file of more than 64 MiB is not for a terminal')
+    const piece = Buffer.from(answer.bytes, 'base64')
     pieces.push(piece)
     from += piece.length
-    if (from >= size || piece.length === 0) break
+    if (from >= answer.size || piece.length === 0) break
   }
+  const { size, sha256 } = whole
   const bytes = Buffer.concat(pieces)
   if (digestOf(bytes) !== sha256)
     throw new WritError('ledger_corrupt', 'a file of the plan is not what its digest says')

@@ -1,5 +1,5 @@
-import { askBroker, type ControlMethods } from '../control/control.ts'
-import type { JsonObject } from '../digest.ts'
+import { askBroker, type Given } from '../control/control.ts'
+import type { Answered, Method } from '../control/protocol.ts'
 import { WritError } from '../error.ts'
 import { connectOrStart } from '../start.ts'
 import { type Context, folderFor } from './context.ts'
@@ -9,14 +9,14 @@ const tries = 40
 const pauseMs = 50
 
 /** Asks the broker, which is started where none runs: a person who approves after a reboot needs no client to do it. */
-export async function askStarted(
+export async function askStarted<M extends Method>(
   context: Context,
-  method: keyof ControlMethods,
-  argument: string,
-): Promise<JsonObject> {
+  method: M,
+  ...asked: Given<M>
+): Promise<Answered<M>> {
   const { config, folder } = folderFor(context)
   try {
-    return await askBroker(folder.controlSocket, method, argument)
+    return await askBroker(folder.controlSocket, method, ...asked)
   } catch (failure) {
     if (!isUnreachable(failure)) throw failure
   }
@@ -29,7 +29,7 @@ export async function askStarted(
   try {
     for (let left = tries; ; left--) {
       try {
-        return await askBroker(folder.controlSocket, method, argument)
+        return await askBroker(folder.controlSocket, method, ...asked)
       } catch (failure) {
         if (!isUnreachable(failure) || left === 0) throw failure
         await new Promise((resolve) => setTimeout(resolve, pauseMs))

@@ -161,12 +161,19 @@ async function configured(file: string): Promise<Area[]> {
   areas.push({ area: 'data folder', findings: dataFindings(config.data) })
   if (existsSync(folder.ledger))
     areas.push({ area: 'ledger', findings: [attempt('ledger', () => ledgerState(folder))] })
-  const running = await askBroker(folder.controlSocket, 'status').then(
-    (status) => `a broker runs, pid ${String(status['pid'])}`,
-    () => 'no broker runs; the first client starts one',
-  )
-  areas.push({ area: 'broker', findings: [{ level: 'ok', what: running, fix: null }] })
+  areas.push({ area: 'broker', findings: [await brokerFinding(folder.controlSocket)] })
   return areas
+}
+
+async function brokerFinding(socket: string): Promise<CheckFinding> {
+  try {
+    const { pid } = await askBroker(socket, 'status')
+    return { level: 'ok', what: `a broker runs, pid ${String(pid)}`, fix: null }
+  } catch (failure) {
+    if (failure instanceof WritError && failure.code === 'broker_running')
+      return { level: 'problem', what: failure.message, fix: failure.remedy }
+    return { level: 'ok', what: 'no broker runs; the first client starts one', fix: null }
+  }
 }
 
 function keyFindings(config: Config): CheckFinding[] {

@@ -91,10 +91,10 @@ export async function executionsCancel(
   const { folder } = folderFor(context)
   const id = parseId('exec', text)
   const before = id === null ? null : withViews(folder, null, (views) => views.execution(id)?.state ?? null)
-  const answer = await askStarted(context, 'cancel', JSON.stringify({ id: text, reason }))
-  const state = String(answer['state'])
+  const answer = await askStarted(context, 'cancel', { execution_id: text, reason })
+  const { state } = answer
   const ended = before !== null && isFinal(before)
-  const cancelled = !ended && (state === 'cancelled' || answer['final'] !== true)
+  const cancelled = !ended && (state === 'cancelled' || !answer.final)
   show(context, { ...answer, cancelled }, () =>
     cancelled
       ? `${text} is ${state === 'cancelled' ? state : `${state}, and was told to end`}`

@@ -18,25 +18,20 @@ export async function status(context: Context): Promise<number> {
     )
     return no
   }
-  const policy = answer['policy'] as {
-    generation: { number: number; digest: string } | null
-    packs: { pack: string; layer: string; kind: string }[]
-    refused: { file: string; line: number; message: string }[]
-  }
-  const configuration = answer['configuration'] as { ok: boolean; problem?: string }
+  const { policy, configuration } = answer
   show(context, { broker: true, ...answer }, () =>
     [
-      `Broker ${String(answer['version'])}, pid ${String(answer['pid'])}, since ${String(answer['started'])}`,
-      `  executions   ${String(answer['running'])} running, ${String(answer['queued'])} queued, ${String(answer['awaiting_approval'])} awaiting approval`,
-      `  connections  ${String(answer['connections'])}`,
-      `  receipts     ${String(answer['receipts'])}`,
+      `Broker ${answer.version}, pid ${String(answer.pid)}, since ${answer.started}`,
+      `  executions   ${String(answer.running)} running, ${String(answer.queued)} queued, ${String(answer.awaiting_approval)} awaiting approval`,
+      `  connections  ${String(answer.connections)}`,
+      `  receipts     ${String(answer.receipts)}`,
       `  policy       ${policy.generation === null ? 'NONE IN FORCE: everything is denied' : `generation ${String(policy.generation.number)} ${policy.generation.digest}`}`,
       ...policy.packs.map((pack) => `               ${pack.pack} (${pack.layer}, ${pack.kind})`),
       ...policy.refused.map(
         (finding) => `               REFUSED ${finding.file}:${String(finding.line)} ${finding.message}`,
       ),
-      ...(configuration.ok ? [] : [`  configuration REFUSED ${configuration.problem ?? ''}`]),
-      ...(answer['room'] === 'ok' ? [] : ['  DISK         low: no new execution begins until there is room']),
+      ...(configuration.ok ? [] : [`  configuration REFUSED ${configuration.problem}`]),
+      ...(answer.room === 'ok' ? [] : ['  DISK         low: no new execution begins until there is room']),
     ].join('\n'),
   )
   return policy.generation === null || policy.refused.length > 0 || !configuration.ok ? no : yes
@@ -46,8 +41,7 @@ export async function stopBroker(context: Context): Promise<number> {
   const { folder } = folderFor(context)
   let pid: number
   try {
-    pid = Number((await askBroker(folder.controlSocket, 'status'))['pid'])
-    await askBroker(folder.controlSocket, 'stop')
+    pid = (await askBroker(folder.controlSocket, 'stop')).pid
   } catch (failure) {
     if (failure instanceof WritError && failure.code === 'broker_unreachable') {
       show(context, { stopped: false }, () => 'No broker runs.')

@@ -1,4 +1,3 @@
-import type { JsonObject } from '../digest.ts'
 import { WritError } from '../error.ts'
 import { askStarted } from './broker.ts'
 import { type Context, yes } from './context.ts'
@@ -13,48 +12,33 @@ export interface TokenOptions {
   readonly expires: string
 }
 
-interface Shown {
-  readonly token_id: string
-  readonly tenant: string
-  readonly subject: string
-  readonly agent: string
-  readonly roles: readonly string[]
-  readonly expires: string
-  readonly revoked: string | null
-}
-
 /** Prints the token once; nobody can print it again. */
 export async function tokenCreate(context: Context, options: TokenOptions): Promise<number> {
-  const made = await askStarted(
-    context,
-    'token_create',
-    JSON.stringify({
-      tenant: options.tenant,
-      subject: { type: options.service === true ? 'service' : 'user', id: options.subject },
-      agent: options.agent ?? `${options.subject}-agent`,
-      roles: options.role,
-      valid_ms: validity(options.expires),
-    }),
-  )
-  const { token_id, tenant, subject, agent, roles, expires } = made as unknown as Shown
+  const made = await askStarted(context, 'token_create', {
+    tenant: options.tenant,
+    subject: { type: options.service === true ? 'service' : 'user', id: options.subject },
+    agent: options.agent ?? `${options.subject}-agent`,
+    roles: options.role,
+    valid_ms: validity(options.expires),
+  })
+  const { token_id, tenant, subject, agent, roles, expires } = made
   // The token alone on standard output, so that `writ token create … > file` leaves a file with a token in it.
   if (!context.json) {
     const holds = roles.length === 0 ? 'no role, so policy will refuse it most things' : roles.join(', ')
     context.note(`${token_id} for ${subject} through ${agent}, tenant ${tenant}, until ${expires}: ${holds}.`)
     context.note('This is the only time it is shown; Writ keeps a hash of it.')
   }
-  show(context, made, () => String(made['token']))
+  show(context, made, () => made.token)
   return yes
 }
 
 export async function tokenList(context: Context): Promise<number> {
-  const answer = await askStarted(context, 'token_list', '')
-  const tokens = answer['tokens'] as unknown as readonly Shown[]
+  const answer = await askStarted(context, 'token_list')
   const now = new Date().toISOString()
   show(context, answer, () =>
     table(
       ['token', 'state', 'tenant', 'subject', 'agent', 'roles', 'expires'],
-      tokens.map((one) => [
+      answer.tokens.map((one) => [
         one.token_id,
         one.revoked !== null ? 'revoked' : one.expires <= now ? 'expired' : 'live',
         one.tenant,
@@ -69,7 +53,7 @@ export async function tokenList(context: Context): Promise<number> {
 }
 
 export async function tokenRevoke(context: Context, id: string): Promise<number> {
-  const answer: JsonObject = await askStarted(context, 'token_revoke', id)
+  const answer = await askStarted(context, 'token_revoke', { token_id: id })
   show(context, answer, () => `${id} is revoked; what was open under it has ended.`)
   return yes
 }

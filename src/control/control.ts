@@ -1,27 +1,9 @@
 import { chmod, rm } from 'node:fs/promises'
 import { connect, createServer, type Socket } from 'node:net'
-import type { Json, JsonObject } from '../digest.ts'
+import { z } from 'zod'
 import { WritError, type ErrorCode, errorCodes } from '../error.ts'
 import { parseIJson } from '../json.ts'
-
-/** What the command line asks of a running broker: one JSON object a line, answered in order. */
-export interface ControlMethods {
-  status(): Promise<JsonObject>
-  stop(): Promise<JsonObject>
-  reload(): Promise<JsonObject>
-  /** The approval and the text to show. */
-  approval(id: string): Promise<JsonObject>
-  /** A piece of a file of the plan that waits; asked for as JSON `{id, path, from}`, given as `{size, sha256, bytes}` in base64. */
-  approval_file(asked: string): Promise<JsonObject>
-  /** A signed statement. */
-  answer(jws: string): Promise<JsonObject>
-  /** Asked for as JSON `{id, reason}`; an empty reason is none. */
-  cancel(asked: string): Promise<JsonObject>
-  /** What a token is to stand for, as JSON; the answer is the only place the token ever stands. */
-  token_create(asked: string): Promise<JsonObject>
-  token_list(): Promise<JsonObject>
-  token_revoke(id: string): Promise<JsonObject>
-}
+import { type Answered, type Asked, type ControlMethods, isMethod, type Method, protocol } from './protocol.ts'
 
 const maxLine = 4 * 1024 * 1024
 
@@ -65,29 +47,14 @@ async function answerAll(socket: Socket, methods: ControlMethods): Promise<void>
   socket.end()
 }
 
-const answers: ReadonlyMap<string, (methods: ControlMethods, text: string) => Promise<JsonObject>> = new Map([
-  ['status', async (methods: ControlMethods) => await methods.status()],
-  ['stop', async (methods: ControlMethods) => await methods.stop()],
-  ['reload', async (methods: ControlMethods) => await methods.reload()],
-  ['approval', async (methods: ControlMethods, id: string) => await methods.approval(id)],
-  ['approval_file', async (methods: ControlMethods, asked: string) => await methods.approval_file(asked)],
-  ['answer', async (methods: ControlMethods, jws: string) => await methods.answer(jws)],
-  ['cancel', async (methods: ControlMethods, asked: string) => await methods.cancel(asked)],
-  ['token_create', async (methods: ControlMethods, asked: string) => await methods.token_create(asked)],
-  ['token_list', async (methods: ControlMethods) => await methods.token_list()],
-  ['token_revoke', async (methods: ControlMethods, id: string) => await methods.token_revoke(id)],
-])
-
-async function answerLine(line: string, methods: ControlMethods): Promise<JsonObject> {
+async function answerLine(line: string, methods: ControlMethods): Promise<object> {
   try {
     const asked = parseIJson(line, { maxBytes: maxLine })
     if (asked === null || typeof asked !== 'object' || Array.isArray(asked))
       throw new WritError('malformed_message', 'not an object')
-    const { method, argument } = asked as { readonly method?: Json; readonly argument?: Json }
-    const text = typeof argument === 'string' ? argument : ''
-    const answer = typeof method === 'string' ? answers.get(method) : undefined
-    if (answer === undefined) throw new WritError('method_not_allowed', 'the control socket has no such method')
-    return { ok: await answer(methods, text) }
+    const { method, arguments: given } = asked as { readonly method?: unknown; readonly arguments?: unknown }
+    if (!isMethod(method)) throw new WritError('method_not_allowed', 'the control socket has no such method')
+    return { ok: await answer(methods, method, given) }
   } catch (error) {
     // The other end is the operator, who may know why; still never a stack or a cause.
     if (error instanceof WritError) return { error: { code: error.code, message: error.message, remedy: error.remedy } }
@@ -97,14 +64,26 @@ async function answerLine(line: string, methods: ControlMethods): Promise<JsonOb
   }
 }
 
+async function answer<M extends Method>(methods: ControlMethods, method: M, given: unknown): Promise<Answered<M>> {
+  const asked = protocol[method].asked.safeParse(given)
+  if (!asked.success) {
+    const at = asked.error.issues[0]?.path.join('.') ?? ''
+    throw new WritError('malformed_message', `"${method}" is not asked like that${at === '' ? '' : `: ${at}`}`)
+  }
+  return await methods[method](asked.data)
+}
+
 /** How long a broker may take: a verdict waits for the ledger, a reload for the compiler. */
 const answerWithinMs = 60_000
 
+/** Nothing where nothing has to be said. */
+export type Given<M extends Method> = Asked<M> extends Record<string, never> ? [] : [asked: Asked<M>]
+
 /**
- * Asks a running broker. Rejects `broker_unreachable` where none answers in a minute, and with the broker's own refusal
- * else.
+ * Asks a running broker. Rejects `broker_unreachable` where none answers in a minute, `broker_running` where one of
+ * another version does, and with the broker's own refusal else.
  */
-export async function askBroker(path: string, method: keyof ControlMethods, argument = ''): Promise<JsonObject> {
+export async function askBroker<M extends Method>(path: string, method: M, ...[asked]: Given<M>): Promise<Answered<M>> {
   const socket = connect(path)
   try {
     const line = await new Promise<string>((resolve, reject) => {
@@ -118,20 +97,40 @@ export async function askBroker(path: string, method: keyof ControlMethods, argu
         pieces.push(piece)
         if (piece.includes(0x0a)) resolve(Buffer.concat(pieces).toString('utf8'))
       })
-      socket.write(`${JSON.stringify({ method, argument })}\n`)
+      socket.write(`${JSON.stringify({ method, arguments: asked ?? {} })}\n`)
     })
-    return readAnswer(line.slice(0, line.indexOf('\n')))
+    return readAnswer(method, line.slice(0, line.indexOf('\n')))
   } finally {
     socket.destroy()
   }
 }
 
-function readAnswer(line: string): JsonObject {
-  const answer = parseIJson(line, { maxBytes: 16 * maxLine }) as {
-    readonly ok?: JsonObject
-    readonly error?: { readonly code: string; readonly message: string; readonly remedy: string }
+const refusal = z.object({ error: z.object({ code: z.string(), message: z.string(), remedy: z.string() }) })
+const answered = z.object({ ok: z.unknown() })
+
+function readAnswer<M extends Method>(method: M, line: string): Answered<M> {
+  const read = parsed(line)
+  const refused = refusal.safeParse(read)
+  if (refused.success) {
+    const { code, message, remedy } = refused.data.error
+    const known = errorCodes.find((one): one is ErrorCode => one === code) ?? 'internal'
+    throw new WritError(known, message, { remedy })
   }
-  if (answer.ok !== undefined) return answer.ok
-  const code = errorCodes.find((known): known is ErrorCode => known === answer.error?.code) ?? 'internal'
-  throw new WritError(code, answer.error?.message ?? 'the broker refused', { remedy: answer.error?.remedy ?? '' })
+  const answer = protocol[method].answered.safeParse(answered.safeParse(read).data?.ok)
+  if (answer.success) return answer.data
+  throw new WritError(
+    'broker_running',
+    'The broker that runs answers in a way that this version of Writ does not know.',
+    {
+      remedy: 'Where Writ was updated since that broker started, run "writ stop" and ask again.',
+    },
+  )
+}
+
+function parsed(line: string): unknown {
+  try {
+    return parseIJson(line, { maxBytes: 16 * maxLine })
+  } catch {
+    return null
+  }
 }

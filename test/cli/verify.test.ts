@@ -16,7 +16,7 @@ const { folder } = world.broker
 const task = await world.task(alice, 'signed')
 const asked = await world.ask(alice, 'start_execution', { task_id: task })
 const yes = await world.yes(asked.approval?.approval_id ?? '')
-await askBroker(world.broker.served.folder.controlSocket, 'answer', yes)
+await askBroker(world.broker.served.folder.controlSocket, 'answer', { jws: yes })
 await world.ask(alice, 'get_status', { execution_id: asked.execution_id ?? '', wait_ms: 20_000 })
 afterAll(async () => await world.broker.stop())
 

@@ -3,8 +3,9 @@ import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
-import { askBroker, type ControlMethods, serveControl } from '../../src/control/control.ts'
-import type { JsonObject } from '../../src/digest.ts'
+import { askBroker, serveControl } from '../../src/control/control.ts'
+import type { Answered, ControlMethods } from '../../src/control/protocol.ts'
+import { digestOf, type JsonObject } from '../../src/digest.ts'
 import { WritError } from '../../src/error.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'writ-control-'))
@@ -13,12 +14,38 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }))
 let count = 0
 const socketPath = (): string => join(folder, `${String(count++)}.sock`)
 
+const status: Answered<'status'> = {
+  version: '0',
+  pid: process.pid,
+  started: '2026-12-01T00:00:00.000Z',
+  running: 0,
+  queued: 0,
+  awaiting_approval: 0,
+  connections: 0,
+  receipts: 1,
+  room: 'ok',
+  recovered: { unknown: 0, queued: 0, leases: 0 },
+  policy: { generation: null, packs: [], refused: [], warnings: [] },
+  configuration: { ok: true },
+}
+const row: Answered<'token_revoke'> = {
+  token_id: '',
+  tenant: 'acme',
+  subject: 'ada',
+  type: 'user',
+  agent: 'ada-agent',
+  roles: [],
+  created: '2026-12-01T00:00:00.000Z',
+  expires: '2026-12-02T00:00:00.000Z',
+  revoked: null,
+}
+
 const methods: ControlMethods = {
-  status: async () => await Promise.resolve({ running: 0 }),
+  status: async () => await Promise.resolve(status),
   stop: async () => await Promise.reject(new Error('secret detail /var/lib/writ')),
-  reload: async () => await Promise.resolve({}),
-  approval: async (id) => await Promise.resolve({ id }),
-  approval_file: async (asked) => await Promise.resolve({ asked }),
+  reload: async () => await Promise.resolve(status),
+  approval: async () => await Promise.reject(new Error('not asked here')),
+  approval_file: async ({ from }) => await Promise.resolve({ size: from, sha256: digestOf(''), bytes: '' }),
   answer: async () =>
     await Promise.reject(
       new WritError('approval_refused', 'This approval has expired.', {
@@ -26,10 +53,11 @@ const methods: ControlMethods = {
         cause: new Error('inner'),
       }),
     ),
-  cancel: async (id) => await Promise.resolve({ id, text: 'ü'.repeat(200_000) }),
-  token_create: async (asked) => await Promise.resolve({ asked }),
-  token_list: async () => await Promise.resolve({ tokens: [] }),
-  token_revoke: async (id) => await Promise.resolve({ id }),
+  cancel: async ({ reason }) =>
+    await Promise.resolve({ state: 'cancelled', final: true, reason, text: 'ü'.repeat(200_000) }),
+  token_create: async () => await Promise.resolve({ token: 'writ_', ...row }),
+  token_list: async () => await Promise.resolve({ tokens: [row] }),
+  token_revoke: async ({ token_id }) => await Promise.resolve({ ...row, token_id }),
 }
 
 async function serving(): Promise<{ readonly path: string; readonly close: () => Promise<void> }> {
@@ -57,37 +85,40 @@ describe('the control socket', () => {
     writeFileSync(path, 'left by a crash')
     const server = await serveControl(path, methods)
     expect(statSync(path).mode & 0o777).toBe(0o600)
-    expect(await askBroker(path, 'status')).toEqual({ running: 0 })
+    expect(await askBroker(path, 'status')).toEqual(status)
     await server.close()
     await expect(askBroker(path, 'status')).rejects.toMatchObject({ code: 'broker_unreachable' })
   })
 
   it('answers each line in order, large ones whole', async () => {
     const { path, close } = await serving()
-    const large = await askBroker(path, 'cancel', 'exec_1')
-    expect(String(large['text'])).toBe('ü'.repeat(200_000))
+    const large = await askBroker(path, 'cancel', { execution_id: 'exec_1', reason: 'late' })
+    expect(large).toMatchObject({ state: 'cancelled', final: true, reason: 'late' })
+    expect(large['text']).toBe('ü'.repeat(200_000))
     const lines = (
       await raw(
         path,
-        ['a', 'b', 'c'].map((argument) => `${JSON.stringify({ method: 'approval', argument })}\n`).join(''),
+        ['a', 'b', 'c']
+          .map((token_id) => `${JSON.stringify({ method: 'token_revoke', arguments: { token_id } })}\n`)
+          .join(''),
       )
     )
       .trim()
       .split('\n')
       .map((line) => JSON.parse(line) as JsonObject)
-    expect(lines).toEqual(['a', 'b', 'c'].map((id) => ({ ok: { id } })))
+    expect(lines).toEqual(['a', 'b', 'c'].map((token_id) => ({ ok: { ...row, token_id } })))
     await close()
   })
 
   it('carries a refusal with its code and remedy, and of any other failure nothing but that it was one', async () => {
     const { path, close } = await serving()
-    await expect(askBroker(path, 'answer', 'x')).rejects.toMatchObject({
+    await expect(askBroker(path, 'answer', { jws: 'x' })).rejects.toMatchObject({
       code: 'approval_refused',
       message: 'This approval has expired.',
       remedy: 'Start again.',
     })
-    expect(await raw(path, '{"method":"answer","argument":"x"}\n')).not.toContain('inner')
-    const heard = await raw(path, '{"method":"stop"}\n')
+    expect(await raw(path, '{"method":"answer","arguments":{"jws":"x"}}\n')).not.toContain('inner')
+    const heard = await raw(path, '{"method":"stop","arguments":{}}\n')
     expect(JSON.parse(heard)).toMatchObject({ error: { code: 'internal' } })
     expect(heard).not.toContain('secret detail')
     await close()
@@ -104,31 +135,54 @@ describe('the control socket', () => {
       '{"method":"status","method":"stop"}',
       'not json',
       '{"method":1}',
+      '{"method":"status"}',
+      '{"method":"status","arguments":[]}',
+      '{"method":"status","arguments":{"more":1}}',
+      '{"method":"token_revoke","arguments":{}}',
+      '{"method":"token_revoke","arguments":"tok_1"}',
+      '{"method":"cancel","arguments":{"execution_id":"exec_1","reason":7}}',
+      `{"method":"cancel","arguments":{"execution_id":"exec_1","reason":"${'x'.repeat(1001)}"}}`,
+      '{"method":"approval_file","arguments":{"approval_id":"apr_1","path":"a","from":-1}}',
+      '{"method":"approval_file","arguments":{"approval_id":"apr_1","path":"a","from":1e300}}',
       '\ud800',
     ]
-    const heard = (await raw(path, `${bad.join('\n')}\n{"method":"status"}\n`)).trim().split('\n')
+    const heard = (await raw(path, `${bad.join('\n')}\n{"method":"status","arguments":{}}\n`)).trim().split('\n')
     expect(heard).toHaveLength(bad.length + 1)
     for (const line of heard.slice(0, -1)) expect(JSON.parse(line)).toHaveProperty('error')
-    expect(JSON.parse(heard.at(-1) ?? '')).toEqual({ ok: { running: 0 } })
+    expect(JSON.parse(heard.at(-1) ?? '')).toEqual({ ok: status })
     await close()
   })
 
   it('hangs up on a line without an end, and serves the next', async () => {
     const { path, close } = await serving()
     expect(await raw(path, Buffer.alloc(5 * 1024 * 1024, 0x20)).catch(() => '')).toBe('')
-    expect(await askBroker(path, 'status')).toEqual({ running: 0 })
+    expect(await askBroker(path, 'status')).toEqual(status)
     await close()
   })
 
-  it('that closes before it answered, or says what is no answer, is told as such', async () => {
+  it('that closes before it answered, or answers as another version of Writ does, is told as such', async () => {
     const path = socketPath()
+    const answers = new Map([
+      ['reload', 'garbage'],
+      ['token_list', '{"ok":{"tokens":[{"token_id":"tok_1"}]}}'],
+      ['stop', '{}'],
+    ])
     const server = createServer((socket) => {
-      socket.once('data', (bytes) => (bytes.toString().includes('status') ? socket.destroy() : socket.end('garbage\n')))
+      socket.once('data', (bytes) => {
+        const { method } = JSON.parse(bytes.toString()) as { readonly method: string }
+        const answer = answers.get(method)
+        if (answer === undefined) socket.destroy()
+        else socket.end(`${answer}\n`)
+      })
       socket.on('error', () => undefined)
     })
     await new Promise<void>((resolve) => server.listen(path, resolve))
     await expect(askBroker(path, 'status')).rejects.toMatchObject({ code: 'broker_unreachable' })
-    await expect(askBroker(path, 'reload')).rejects.toBeInstanceOf(WritError)
+    for (const method of ['reload', 'token_list', 'stop'] as const)
+      await expect(askBroker(path, method)).rejects.toMatchObject({
+        code: 'broker_running',
+        remedy: expect.stringContaining('"writ stop"') as string,
+      })
     await new Promise((resolve) => server.close(resolve))
   })
 })

@@ -35,10 +35,7 @@ describe('files that people edit', () => {
     await until('the edit is refused', async () => JSON.stringify(await status(place)).includes('writ.yaml:'))
     expect(await start(line, 'console.log(1)')).toMatchObject({ state: 'succeeded' })
     back()
-    await until(
-      'the correction is in force',
-      async () => ((await status(place))['configuration'] as JsonObject)['ok'] === true,
-    )
+    await until('the correction is in force', async () => (await status(place)).configuration.ok)
     await works(fixture)
   }, 180_000)
 
@@ -98,11 +95,11 @@ describe('files that people edit', () => {
 
   it('leave the earlier generation in force where a policy edit is broken', async () => {
     const { place, line } = fixture
-    const before = ((await status(place))['policy'] as JsonObject)['generation']
+    const before = (await status(place)).policy.generation
     const rule = join(place.root, 'policies', 'starter', 'broken.rego')
     put(rule, 'package writ.pack.starter\n\ngrant contains x if y\n')
     await until('the edit is refused', async () => JSON.stringify(await status(place)).includes('broken.rego'))
-    expect(((await status(place))['policy'] as JsonObject)['generation']).toEqual(before)
+    expect((await status(place)).policy.generation).toEqual(before)
     expect(place.writ(['status']).out).toMatch(/broken\.rego:3/)
     expect(await start(line, 'console.log(4)')).toMatchObject({ state: 'succeeded' })
     rmSync(rule)
@@ -199,7 +196,7 @@ describe('what a run was decided on', () => {
     onTestFinished(async () => {
       for (const holder of holders) await line.call('cancel_execution', { execution_id: holder })
     })
-    await until('every seat is taken', async () => (await status(place))['running'] === 4)
+    await until('every seat is taken', async () => (await status(place)).running === 4)
     edit(
       place.catalogFile,
       (text) =>
@@ -224,7 +221,7 @@ describe('what a run was decided on', () => {
     const kept = await waiting('kept', 'production', 'ada')
     expect(await status(place)).toMatchObject({ running: 4, queued: 5 })
 
-    const generation = ((await status(place))['policy'] as JsonObject)['generation'] as JsonObject
+    const generation = (await status(place)).policy.generation?.number ?? 0
     put(
       join(place.root, 'policies', 'org', 'later.rego'),
       `package writ.pack.org
@@ -256,9 +253,7 @@ require_approval contains {
     edit(place.catalogFile, (text) => text.replace('about: Changed later', 'about: Changed now'))
     await until(
       'the policy is in force',
-      async () =>
-        ((((await status(place))['policy'] as JsonObject)['generation'] as JsonObject)['number'] as number) >
-        Number(generation['number']),
+      async () => ((await status(place)).policy.generation?.number ?? 0) > generation,
     )
     await until('the target is changed', async () =>
       JSON.stringify(await line.call('list_targets', {})).includes('Changed now'),
@@ -302,15 +297,15 @@ require_approval contains {
     onTestFinished(async () => {
       for (const holder of holders) await line.call('cancel_execution', { execution_id: holder })
     })
-    await until('every seat is taken', async () => (await status(place))['running'] === 4)
+    await until('every seat is taken', async () => (await status(place)).running === 4)
     const started = await start(line, "console.log('bob said so')", { target_ref: 'production' })
     expect(await place.answer(String((started['approval'] as JsonObject)['approval_id']), 'approve', 'bob')).toBe(
       'satisfied',
     )
-    const receipts = Number((await status(place))['receipts'])
+    const receipts = (await status(place)).receipts
     const back = edit(place.configFile, (text) => text.replace(/ {2}- \{ subject: bob,[^\n]*\n/, ''))
     // Each change of who may approve is a receipt.
-    await until('he is out', async () => Number((await status(place))['receipts']) > receipts)
+    await until('he is out', async () => (await status(place)).receipts > receipts)
     await askBroker(place.folder.controlSocket, 'reload')
     for (const holder of holders) await line.call('cancel_execution', { execution_id: holder })
     const execution = String(started['execution_id'])

@@ -59,7 +59,7 @@ describe('processes', () => {
       line,
       "await new Promise((resolve) => setTimeout(resolve, 6000))\nconsole.log('kept')",
     )
-    const generation = ((await status(place))['policy'] as JsonObject)['generation'] as JsonObject
+    const generation = (await status(place)).policy.generation
     // It is there before the run begins, and locks in the middle of it.
     const locker = spawn(
       process.execPath,
@@ -91,7 +91,7 @@ describe('processes', () => {
       await until('the policy is refused', async () =>
         JSON.stringify(await status(place)).includes('another program holds the ledger locked'),
       )
-      expect(((await status(place))['policy'] as JsonObject)['generation']).toEqual(generation)
+      expect((await status(place)).policy.generation).toEqual(generation)
       // The run ends meanwhile; its outcome waits for the ledger, and is not told before it is written.
       await until('it has printed its last', async () => (await printed(line, started)).includes('kept'))
       await pause(1000)
@@ -108,9 +108,7 @@ describe('processes', () => {
     })
     await until(
       'the policy is in force',
-      async () =>
-        (((await status(place))['policy'] as JsonObject)['generation'] as JsonObject)['number'] ===
-        Number(generation['number']) + 1,
+      async () => (await status(place)).policy.generation?.number === (generation?.number ?? 0) + 1,
     )
     await works(fixture)
   }, 180_000)

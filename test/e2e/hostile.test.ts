@@ -390,7 +390,7 @@ describe('a flood', () => {
 
   it('[G-flood] of 3,000 refusals costs one receipt a code and one a minute, and every answer is still a reason', async () => {
     const from = performance.now()
-    const before = Number((await askBroker(place.folder.controlSocket, 'status'))['receipts'])
+    const before = (await askBroker(place.folder.controlSocket, 'status')).receipts
     const codes = new Set<string>()
     const total = 3000
     const one = raw()
@@ -416,7 +416,7 @@ describe('a flood', () => {
     }
     one.socket.destroy()
     const minutes = Math.ceil((performance.now() - from) / 60_000)
-    const after = Number((await askBroker(place.folder.controlSocket, 'status'))['receipts'])
+    const after = (await askBroker(place.folder.controlSocket, 'status')).receipts
     expect(codes).toEqual(new Set(['not_found']))
     expect(after - before).toBeLessThanOrEqual(codes.size + minutes)
     // What was only counted is accounted for when the broker stops, and the log is whole.

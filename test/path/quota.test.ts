@@ -16,7 +16,7 @@ const of = (tenant: string): Caller => ({ ...alice, tenant })
 async function holding(caller: Caller): Promise<Caller> {
   const { tenant, subject, agent, roles } = caller
   const asked = { tenant, subject, agent: agent.id, roles, valid_ms: 3_600_000 }
-  await askBroker(world.broker.served.folder.controlSocket, 'token_create', JSON.stringify(asked))
+  await askBroker(world.broker.served.folder.controlSocket, 'token_create', asked)
   return caller
 }
 

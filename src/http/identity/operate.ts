@@ -1,38 +1,36 @@
-import { z } from 'zod'
-import type { JsonObject } from '../../digest.ts'
-import { WritError } from '../../error.ts'
-import { parseIJson } from '../../json.ts'
 import type { TokenRow } from '../../request/token.ts'
-import type { Tokens } from './token.ts'
+import type { TokenRequest, Tokens } from './token.ts'
 
-/** What `writ token create` sends: checked in full by `Tokens.create`. */
-const asked = z.strictObject({
-  tenant: z.string(),
-  subject: z.strictObject({ type: z.enum(['user', 'service']), id: z.string() }),
-  agent: z.string(),
-  roles: z.array(z.string()),
-  valid_ms: z.number(),
-})
+/** A token as the operator is shown it. Times are RFC 3339. */
+interface Shown {
+  readonly token_id: string
+  readonly tenant: string
+  readonly subject: string
+  readonly type: 'user' | 'service'
+  readonly agent: string
+  readonly roles: readonly string[]
+  readonly created: string
+  readonly expires: string
+  readonly revoked: string | null
+}
 
 /** The operator's methods of the control socket. Only `token_create` ever says a token, and only the new one. */
 export function tokenMethods(tokens: Tokens): {
-  token_create(argument: string): Promise<JsonObject>
-  token_list(): Promise<JsonObject>
-  token_revoke(id: string): Promise<JsonObject>
+  token_create(asked: TokenRequest): Promise<Shown & { readonly token: string }>
+  token_list(): Promise<{ readonly tokens: readonly Shown[] }>
+  token_revoke(asked: { readonly token_id: string }): Promise<Shown>
 } {
   return {
-    async token_create(argument) {
-      const read = asked.safeParse(parseIJson(argument, { maxBytes: 65_536 }))
-      if (!read.success) throw new WritError('usage', 'This is not a request for a token.')
-      const { token, row } = await tokens.create(read.data)
+    async token_create(asked) {
+      const { token, row } = await tokens.create(asked)
       return { token, ...shown(row) }
     },
     token_list: async () => await Promise.resolve({ tokens: tokens.list().map(shown) }),
-    token_revoke: async (id) => shown(await tokens.revoke(id)),
+    token_revoke: async ({ token_id }) => shown(await tokens.revoke(token_id)),
   }
 }
 
-function shown(row: TokenRow): JsonObject {
+function shown(row: TokenRow): Shown {
   const at = (ms: number): string => new Date(ms).toISOString()
   return {
     token_id: row.id,

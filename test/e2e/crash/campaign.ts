@@ -192,7 +192,7 @@ export async function campaign(options: {
       )
     }
     found.push(...wholeLook(world))
-    const receipts = Number((await askBroker(place.folder.controlSocket, 'status'))['receipts'])
+    const receipts = (await askBroker(place.folder.controlSocket, 'status')).receipts
     // A run host that is still coming up is not waited for when a broker stops; what it leaves is the next one's to sweep.
     await until(() => ((familyNow(place)?.workers.length ?? 0) > 0 ? true : null), 5000)
     const last = familyNow(place)

@@ -2,7 +2,6 @@ import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
-import type { Approval } from '../../../src/approval/approval.ts'
 import { makeStatement } from '../../../src/approval/statement.ts'
 import { askBroker } from '../../../src/control/control.ts'
 import { canonical, digestOf } from '../../../src/digest.ts'
@@ -78,12 +77,7 @@ export function makePlace(options: PlaceOptions): Place {
     env,
     writ,
     async answer(id, verdict, by = 'ada') {
-      const shown = (await askBroker(folder.controlSocket, 'approval', id)) as unknown as {
-        readonly approval: Approval
-        readonly payload: string
-        readonly origin: string
-      }
-      const { approval, payload, origin } = shown
+      const { approval, payload, origin } = await askBroker(folder.controlSocket, 'approval', { approval_id: id })
       const statement = makeStatement({
         approval,
         origin,
@@ -93,12 +87,8 @@ export function makePlace(options: PlaceOptions): Place {
         reason: 'seen',
         nowMs: Date.now(),
       })
-      const answer = await askBroker(
-        folder.controlSocket,
-        'answer',
-        signCompact('writ-approval+jwt', canonical(statement), keys[by]),
-      )
-      return String(answer['state'])
+      const jws = signCompact('writ-approval+jwt', canonical(statement), keys[by])
+      return (await askBroker(folder.controlSocket, 'answer', { jws })).state
     },
   }
 }

@@ -1,6 +1,7 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, expect, onTestFinished } from 'vitest'
 import { askBroker } from '../../../src/control/control.ts'
+import type { Answered } from '../../../src/control/protocol.ts'
 import type { JsonObject } from '../../../src/digest.ts'
 import { until } from '../../wait.ts'
 import { type Line, openLine, Unanswered } from '../crash/line.ts'
@@ -90,7 +91,8 @@ export async function works({ place, line }: Fixture): Promise<void> {
   expect(viewsAreTheSteps(place.folder.ledger)).toBe(true)
 }
 
-export const status = async (place: Place): Promise<JsonObject> => await askBroker(place.folder.controlSocket, 'status')
+export const status = async (place: Place): Promise<Answered<'status'>> =>
+  await askBroker(place.folder.controlSocket, 'status')
 
 export async function stopped({ place, line }: Fixture): Promise<void> {
   // A call on a connection that is just ending would have no answer.
