@@ -36,6 +36,28 @@ export interface HostSettings {
   readonly env: Readonly<Record<string, string>>
 }
 
+const file = z.string().min(1)
+const settings = z.strictObject({
+  threads: z.int().min(1),
+  poolSize: z.int().min(0),
+  // It begins the names of what a sweep takes away.
+  owner: z.string().regex(/^[A-Za-z0-9-]{1,64}$/),
+  docker: z
+    .strictObject({
+      host: z.string().min(1),
+      tls: z.strictObject({ ca: file, cert: file, key: file }).nullable(),
+      warm: z.int().min(0),
+      strict: z.boolean(),
+    })
+    .nullable(),
+  env: z.record(z.string(), z.string()),
+}) satisfies z.ZodType<HostSettings>
+
+/** The settings in the run host's argument. Throws where they are none: a run host without them does nothing. */
+export function readSettings(argument: string): HostSettings {
+  return settings.parse(JSON.parse(argument))
+}
+
 const count = z.int().min(0).max(Number.MAX_SAFE_INTEGER)
 const execution = z.custom<ExecutionId>((value) => typeof value === 'string' && parseId('exec', value) !== null)
 const digest = z.custom<Digest>((value) => typeof value === 'string' && parseDigest(value) !== null)

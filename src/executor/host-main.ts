@@ -2,8 +2,8 @@ import { Secret } from '../credential/secret.ts'
 import type { Digest } from '../digest.ts'
 import { WritError } from '../error.ts'
 import { parentStream } from '../execution/child.ts'
-import { checkToHost, cut, maxHeader, maxPayload } from '../execution/host-wire.ts'
-import type { FromHost, HostSettings, ToHost, WireOutcome } from '../execution/host-wire.ts'
+import { checkToHost, cut, maxHeader, maxPayload, readSettings } from '../execution/host-wire.ts'
+import type { FromHost, ToHost, WireOutcome } from '../execution/host-wire.ts'
 import type { Dispatch, Outcome, RunEnd } from '../execution/job.ts'
 import { openPipe } from '../execution/pipe.ts'
 import type { TestReport } from '../execution/report/report.ts'
@@ -20,7 +20,7 @@ import { notStarted, runJob } from './run.ts'
  * before it everything it started.
  */
 
-const settings = JSON.parse(process.argv[2] ?? '{}') as HostSettings
+const settings = readSettings(process.argv[2] ?? '')
 const executors = await openExecutors(settings)
 const runs = new Map<ExecutionId, AbortController>()
 /** Every execution this process was ever given: none is taken twice. */

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { believed, checkFromHost } from '../../src/execution/host-wire.ts'
+import { believed, checkFromHost, type HostSettings, readSettings } from '../../src/execution/host-wire.ts'
 import { newId } from '../../src/id.ts'
 
 const steps = [{ title: 'Run a.js', argv: ['a.js'], success: [0] }]
@@ -105,3 +105,28 @@ it.each(['../a', '/a', 'a/../b', 'a\nb', 'a\u202eb', 'C:a', 'a//b', '', 'a\\b', 
     expect(checkFromHost(frame)).toBeNull()
   },
 )
+
+describe('the settings of a run host', () => {
+  const settings: HostSettings = {
+    threads: 1,
+    poolSize: 1,
+    owner: 'a-1',
+    docker: { host: 'unix:///run/docker.sock', tls: null, warm: 1, strict: false },
+    env: { PATH: '/bin' },
+  }
+
+  it('are read as they were written, and nothing else is: a name that would sweep more than its own, a limit that is none', () => {
+    expect(readSettings(JSON.stringify(settings))).toEqual(settings)
+    const wrong = [
+      { owner: '' },
+      { owner: '../b' },
+      { threads: 0 },
+      { poolSize: -1 },
+      { env: { PATH: 1 } },
+      { docker: { host: '' } },
+      { more: 1 },
+    ]
+    for (const part of wrong) expect(() => readSettings(JSON.stringify({ ...settings, ...part }))).toThrow(Error)
+    for (const text of ['', '{}', 'null', '[]']) expect(() => readSettings(text)).toThrow(Error)
+  })
+})
