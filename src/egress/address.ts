@@ -1,5 +1,6 @@
 import { BlockList, isIP, isIPv6 } from 'node:net'
 import { networkInterfaces } from 'node:os'
+import { bytesOfV6 } from '../plan/address.ts'
 
 /** What no service may resolve to unless its `addresses` list it. */
 const notRoutable: readonly string[] = [
@@ -97,7 +98,7 @@ function isOwn(address: string): boolean {
 /** The IPv4 addresses inside of an IPv6 address. */
 function embedded(address: string): readonly string[] {
   if (!isIPv6(address)) return []
-  const bytes = bytesOf(address)
+  const bytes = bytesOfV6(address)
   const at = (offset: number): string => bytes.slice(offset, offset + 4).join('.')
   const starts = (...prefix: readonly number[]): boolean => prefix.every((byte, index) => bytes[index] === byte)
   const zeros = (from: number, to: number): boolean => bytes.slice(from, to).every((byte) => byte === 0)
@@ -111,16 +112,4 @@ function embedded(address: string): readonly string[] {
   // ISATAP carries the address behind a fixed identifier.
   if (bytes[10] === 0x5e && bytes[11] === 0xfe) found.push(at(12))
   return found
-}
-
-function bytesOf(address: string): readonly number[] {
-  const hostname = new URL(`http://[${address}]/`).hostname.slice(1, -1)
-  const [head = '', tail] = hostname.split('::')
-  const left = head === '' ? [] : head.split(':')
-  const right = tail === undefined || tail === '' ? [] : tail.split(':')
-  const groups = [...left, ...Array.from({ length: 8 - left.length - right.length }, () => '0'), ...right]
-  return groups.flatMap((group) => {
-    const value = Number.parseInt(group, 16)
-    return [value >> 8, value & 255]
-  })
 }

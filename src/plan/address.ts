@@ -57,7 +57,12 @@ function parseV4(text: string): number[] | null {
 function parseV6(text: string): number[] | null {
   // A dotted tail would be an IPv4 address in disguise.
   if (!text.includes(':') || text.includes('.') || !URL.canParse(`http://[${text}]/`)) return null
-  const [head = '', tail] = new URL(`http://[${text}]/`).hostname.slice(1, -1).split('::')
+  return bytesOfV6(text)
+}
+
+/** The 16 bytes of an IPv6 address. Throws a `TypeError` for any other text, one with a zone included. */
+export function bytesOfV6(address: string): number[] {
+  const [head = '', tail] = new URL(`http://[${address}]/`).hostname.slice(1, -1).split('::')
   const left = head === '' ? [] : head.split(':')
   const right = tail === undefined || tail === '' ? [] : tail.split(':')
   const groups = [...left, ...Array.from({ length: 8 - left.length - right.length }, () => '0'), ...right]
