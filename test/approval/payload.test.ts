@@ -110,7 +110,7 @@ Requirement
     })
     for (const hidden of [
       'secret.example',
-      '8443',
+      ':8443',
       '10.7.0.0',
       'CERTIFICATE',
       'vault-path',
