@@ -3,10 +3,10 @@ import { mkdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, expect, it } from 'vitest'
-import type { JsonObject } from '../../src/digest.ts'
+import { credentialsOf, echoing, newCanary } from './canary/canary.ts'
 import { openEcho } from './canary/echo.ts'
 import { needlesOf, sweepFolder, watchProcesses } from './canary/sweep.ts'
-import { openLine } from './crash/line.ts'
+import { final, openLine } from './crash/line.ts'
 import { makePlace } from './crash/place.ts'
 import { brokerOf } from './crash/processes.ts'
 
@@ -15,7 +15,7 @@ import { brokerOf } from './crash/processes.ts'
  * Node and its packages to say all they do.
  */
 
-const canaries = { vault: `${randomBytes(9).toString('base64')}"/<+${randomBytes(9).toString('base64url')}&~` }
+const canaries = { header: newCanary() }
 const needles = needlesOf(canaries)
 const echo = await openEcho(Object.values(canaries))
 const temp = join(tmpdir(), `writ-canary-debug-${randomBytes(6).toString('hex')}`)
@@ -28,15 +28,10 @@ const place = makePlace({
     labels: { env: staging }
     executor: isolate
     intents: [run_script]
-    services:
-      vault: { url: "http://127.0.0.1:${String(echo.port)}", about: Echoes, credential: vault-token, addresses: ["127.0.0.1/32"] }
-    environment:
-      VAULT_URL: { service: vault }
-      VAULT_TOKEN: { placeholder: vault-token }
-    limits: { wall_s: 60, memory_mb: 64 }
+${echoing(['header'], echo.port)}    limits: { wall_s: 60, memory_mb: 64 }
 `,
-  credentials: '  vault-token:\n    source: { file: vault-token }\n    inject: { header: X-Vault-Token }',
-  secrets: { 'vault-token': canaries.vault },
+  credentials: credentialsOf(['header']),
+  secrets: { 'header-token': canaries.header },
   env: { TMPDIR: temp, DEBUG: '*', NODE_DEBUG: 'http,http2,net,tls,fetch,undici,child_process,stream,fs' },
 })
 const said: string[] = []
@@ -51,19 +46,12 @@ afterAll(async () => {
   for (const folder of [place.root, temp]) rmSync(folder, { recursive: true, force: true })
 })
 
-const script = `const headers = { 'x-vault-token': writ.env.VAULT_TOKEN }
-const answer = await fetch(writ.env.VAULT_URL + '/', { method: 'POST', headers })
+const script = `const headers = { 'x-vault-token': writ.env.HEADER_TOKEN }
+const answer = await fetch(writ.env.HEADER_URL + '/', { method: 'POST', headers })
 console.log(answer.status, await answer.text())
 const all = []
 for (;;) all.push(new Array(1000).fill({}))
 `
-
-async function end(execution: string): Promise<JsonObject> {
-  for (;;) {
-    const status = await line.call('get_status', { execution_id: execution, wait_ms: 10_000 })
-    if (status['final'] === true) return status
-  }
-}
 
 it('a credential of a run that ends for want of memory is in no sink, though everything is asked to say all it does [G-secret-nowhere]', async () => {
   const submitted = await line.call('submit_task', {
@@ -76,7 +64,7 @@ it('a credential of a run that ends for want of memory is in no sink, though eve
   })
   const started = await line.call('start_execution', { task_id: submitted['task_id'] as string })
   const execution = String(started['execution_id'])
-  expect(await end(execution)).toMatchObject({ state: 'failed' })
+  expect(await final(line, execution)).toMatchObject({ state: 'failed' })
   expect(JSON.stringify(await line.call('get_result', { execution_id: execution }))).toContain('memory')
   // The service had the value: what follows is not true for want of a secret.
   expect(echo.arrived).toEqual(new Set(Object.values(canaries)))

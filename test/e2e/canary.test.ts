@@ -4,60 +4,34 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import type { JsonObject } from '../../src/digest.ts'
+import { until } from '../wait.ts'
+import { credentialsOf, echoing, type Lane, newCanary } from './canary/canary.ts'
 import { openEcho } from './canary/echo.ts'
 import { needlesOf, sweepFolder, watchProcesses } from './canary/sweep.ts'
 import { openLine, Unanswered } from './crash/line.ts'
 import { makePlace } from './crash/place.ts'
 import { alive, brokerOf, familyOf, kill } from './crash/processes.ts'
 
-/** 30 printable characters, with marks that the usual encodings treat each in their own way. */
-const canary = (): string => `${randomBytes(9).toString('base64')}"/<+${randomBytes(9).toString('base64url')}&~`
-const canaries = { header: canary(), bearer: canary(), basic: canary() }
+const lanes: readonly Lane[] = ['header', 'bearer', 'basic']
+const canaries = { header: newCanary(), bearer: newCanary(), basic: newCanary() }
 const needles = needlesOf(canaries)
 const echo = await openEcho(Object.values(canaries))
 
-const lanes = Object.keys(canaries)
-const services = lanes
-  .map(
-    (lane) =>
-      `      ${lane}: { url: "http://127.0.0.1:${String(echo.port)}", about: Echoes, credential: ${lane}-token, addresses: ["127.0.0.1/32"] }`,
-  )
-  .join('\n')
-const environment = lanes
-  .map(
-    (lane) =>
-      `      ${lane.toUpperCase()}_URL: { service: ${lane} }\n      ${lane.toUpperCase()}_TOKEN: { placeholder: ${lane}-token }`,
-  )
-  .join('\n')
 const target = (name: string, env: string): string => `
   ${name}:
     about: Services that echo
     labels: { env: ${env} }
     executor: isolate
     intents: [run_script]
-    services:
-${services}
-    environment:
-${environment}
-    limits: { wall_s: 120 }
+${echoing(lanes, echo.port)}    limits: { wall_s: 120 }
 `
-const inject = {
-  header: '{ header: X-Vault-Token }',
-  bearer: '{ bearer: true }',
-  basic: '{ basic: { username: "robot" } }',
-}
 const begun = Date.now()
 const temp = join(tmpdir(), `writ-canary-tmp-${randomBytes(6).toString('hex')}`)
 mkdirSync(temp)
 const place = makePlace({
   name: 'writ-canary-',
   targets: target('open', 'staging') + target('guarded', 'production'),
-  credentials: lanes
-    .map(
-      (lane) =>
-        `  ${lane}-token:\n    source: { file: ${lane}-token }\n    inject: ${inject[lane as keyof typeof inject]}`,
-    )
-    .join('\n'),
+  credentials: credentialsOf(lanes),
   secrets: Object.fromEntries(Object.entries(canaries).map(([lane, value]) => [`${lane}-token`, value])),
   env: { TMPDIR: temp },
 })
@@ -269,7 +243,7 @@ describe('a credential of a run', () => {
       for (const one of victims) kill(one)
       echo.release()
       expect(await end(run.execution)).toMatchObject({ state: victim === 'worker' ? 'failed' : 'unknown', ran: true })
-      expect(victims.some(alive)).toBe(false)
+      await until('all that was killed is gone', () => !victims.some(alive))
       await readAll(run)
     }
   }, 150_000)

@@ -6,15 +6,16 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { JsonObject } from '../../src/digest.ts'
 import { type Engine, engine } from '../servers/engine.ts'
+import { credentialsOf, echoing, newCanary } from './canary/canary.ts'
 import { type Echo, openEcho } from './canary/echo.ts'
 import { needlesOf, sweepFolder } from './canary/sweep.ts'
-import { type Line, openLine } from './crash/line.ts'
+import { final, type Line, openLine } from './crash/line.ts'
 import { makePlace, type Place } from './crash/place.ts'
 import { brokerOf, familyOf } from './crash/processes.ts'
 import { type Events, listenToEvents, processesOf, sweepMemory, sweepSince } from './docker-canary/engine.ts'
 
-const canary = (): string => `${randomBytes(9).toString('base64')}"/<+${randomBytes(9).toString('base64url')}&~`
-const canaries = { header: canary(), bearer: canary() }
+const lanes = ['header', 'bearer'] as const
+const canaries = { header: newCanary(), bearer: newCanary() }
 const needles = needlesOf(canaries)
 const planted = { planted: randomBytes(18).toString('base64url') }
 
@@ -102,7 +103,6 @@ describe.each(['runc', 'runsc'] as const)('a credential of a run in a container 
     mkdirSync(temp)
     echo = await openEcho(Object.values(canaries))
     events = listenToEvents(found.host)
-    const lanes = Object.keys(canaries)
     place = makePlace({
       name: 'writ-canary-',
       config: `docker: { host: "${found.host}", warm: 1 }\n`,
@@ -114,18 +114,9 @@ describe.each(['runc', 'runsc'] as const)('a credential of a run in a container 
     image: writ/python
     ${runtime === 'runc' ? '' : 'container: { oci_runtime: runsc }'}
     intents: [run_script]
-    services:
-${lanes.map((lane) => `      ${lane}: { url: "http://127.0.0.1:${String(echo.port)}", about: Echoes, credential: ${lane}-token, addresses: ["127.0.0.1/32"] }`).join('\n')}
-    environment:
-${lanes.map((lane) => `      ${lane.toUpperCase()}_URL: { service: ${lane} }\n      ${lane.toUpperCase()}_TOKEN: { placeholder: ${lane}-token }`).join('\n')}
-    limits: { wall_s: 120, output_kb: 8192, artifact_kb: 16384, memory_mb: 256 }
+${echoing(lanes, echo.port)}    limits: { wall_s: 120, output_kb: 8192, artifact_kb: 16384, memory_mb: 256 }
 `,
-      credentials: `  header-token:
-    source: { file: header-token }
-    inject: { header: X-Vault-Token }
-  bearer-token:
-    source: { file: bearer-token }
-    inject: { bearer: true }`,
+      credentials: credentialsOf(lanes),
       secrets: { 'header-token': canaries.header, 'bearer-token': canaries.bearer },
       env: { TMPDIR: temp },
     })
@@ -194,7 +185,7 @@ ${lanes.map((lane) => `      ${lane.toUpperCase()}_URL: { service: ${lane} }\n  
     const files: string[] = []
     const during = sweepSince(root, begun, needles, files)
     echo.release()
-    const status = await end(execution)
+    const status = await final(line, execution)
     expect([status['state'], status['reasons'] ?? null]).toEqual(['succeeded', null])
     let cursor = 'start'
     for (let page = 0; page < 400; page++) {
@@ -257,11 +248,4 @@ ${lanes.map((lane) => `      ${lane.toUpperCase()}_URL: { service: ${lane} }\n  
     sweepMemory(process.pid, (bytes) => (seen ||= bytes.includes(mine)))
     expect(seen).toBe(true)
   }, 60_000)
-
-  async function end(execution: string): Promise<JsonObject> {
-    for (;;) {
-      const status = await line.call('get_status', { execution_id: execution, wait_ms: 10_000 })
-      if (status['final'] === true) return status
-    }
-  }
 })

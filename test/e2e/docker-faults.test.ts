@@ -7,7 +7,7 @@ import type { JsonObject } from '../../src/digest.ts'
 import { type Dockerd, dockerdMissing, groupsOfEngine, startDockerd } from '../servers/docker.ts'
 import { type Engine, engine, engineAt } from '../servers/engine.ts'
 import { viewsAreTheSteps } from './crash/invariants.ts'
-import { type Line, openLine } from './crash/line.ts'
+import { final, type Line, openLine } from './crash/line.ts'
 import { makePlace, type Place } from './crash/place.ts'
 import { alive, brokerOf, familyOf, kill } from './crash/processes.ts'
 
@@ -93,14 +93,6 @@ async function refuses(target: string): Promise<void> {
   else expect(started).toMatchObject({ error: { code: 'target_unavailable' }, ran: false })
 }
 
-async function final(execution: string): Promise<JsonObject> {
-  for (const until = performance.now() + 110_000; performance.now() < until;) {
-    const status = await line.call('get_status', { execution_id: execution, wait_ms: 5000 })
-    if (status['final'] === true) return status
-  }
-  throw new Error(`${execution} did not end`)
-}
-
 /** Waits until the script has said `begun`, which it does first. */
 async function begun(execution: string): Promise<void> {
   for (const until = performance.now() + 30_000; performance.now() < until; await pause(50)) {
@@ -112,7 +104,7 @@ async function begun(execution: string): Promise<void> {
 
 /** How it ended, with the receipt that says the same. */
 async function ended(execution: string): Promise<{ state: unknown; ran: unknown; code: unknown }> {
-  const status = await final(execution)
+  const status = await final(line, execution)
   const result = await line.call('get_result', { execution_id: execution })
   expect(result['receipt']).toBeDefined()
   expect(JSON.stringify(result)).not.toContain('docker.sock')
@@ -123,7 +115,7 @@ async function ended(execution: string): Promise<{ state: unknown; ran: unknown;
 /** A run that is served, no container of this Writ in the engine, and a log that verifies from its first entry. */
 async function whole(): Promise<void> {
   const execution = await start('runc', 'echo works')
-  expect(await final(execution)).toMatchObject({ state: 'succeeded' })
+  expect(await final(line, execution)).toMatchObject({ state: 'succeeded' })
   await empty()
   expect(place.writ(['verify'])).toMatchObject({ code: 0, out: expect.stringMatching(/^VALID:LOGGED/) as string })
   expect(viewsAreTheSteps(place.folder.ledger)).toBe(true)
@@ -176,7 +168,7 @@ describe.each(['runc', 'runsc'] as const)('a container engine that fails under %
       await at.restart()
       own = await live(at)
       await whole()
-      expect(await final(execution)).toMatchObject({ state: 'unknown' })
+      expect(await final(line, execution)).toMatchObject({ state: 'unknown' })
     },
   )
 
@@ -186,7 +178,7 @@ describe.each(['runc', 'runsc'] as const)('a container engine that fails under %
     async (ctx) => {
       const at = use(ctx)
       // Planned while it lived: what was learned of an engine holds for a minute.
-      await final(await start(runtime, 'true'))
+      await final(line, await start(runtime, 'true'))
       at.kill()
       await refuses(runtime)
       await at.restart()
@@ -208,7 +200,7 @@ describe.each(['runc', 'runsc'] as const)('a container engine that fails under %
 
   it('has no room on its disk: nothing ran', { timeout: 120_000 }, async (ctx) => {
     const at = use(ctx)
-    await final(await start(runtime, 'true'))
+    await final(line, await start(runtime, 'true'))
     await empty()
     const folder = join(at.folder, 'data', 'containers')
     execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=4k', 'writ-test', folder])
@@ -223,7 +215,7 @@ describe.each(['runc', 'runsc'] as const)('a container engine that fails under %
 
   it('may start no more processes: nothing ran', { timeout: 120_000 }, async (ctx) => {
     const at = use(ctx)
-    await final(await start(runtime, 'true'))
+    await final(line, await start(runtime, 'true'))
     await empty()
     const limits = groupsOfEngine(at.folder)
       .map((group) => join(group, 'pids.max'))
@@ -263,7 +255,7 @@ describe('a container engine', () => {
     { timeout: 200_000 },
     async (ctx) => {
       const at = use(ctx)
-      await final(await start('runc', 'true'))
+      await final(line, await start('runc', 'true'))
       at.freeze()
       const asked = performance.now()
       try {
@@ -280,7 +272,7 @@ describe('a container engine', () => {
 describe('an image', () => {
   it('that is gone since it was planned with is not looked for: nothing ran', { timeout: 120_000 }, async (ctx) => {
     const at = use(ctx)
-    await final(await start('runc', 'true'))
+    await final(line, await start('runc', 'true'))
     await own.ask('DELETE', `/images/${image}?force=true`)
     try {
       expect(await ended(await start('runc', 'echo begun'))).toEqual(refused)

@@ -4,7 +4,8 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import type { JsonObject } from '../../src/digest.ts'
 import { brokerOf, kill } from './crash/processes.ts'
-import { final, start, status, stopped, submit, use, whyNoDisk, works } from './faults/fixture.ts'
+import { final } from './crash/line.ts'
+import { start, status, stopped, submit, use, whyNoDisk, works } from './faults/fixture.ts'
 import { until } from '../wait.ts'
 
 describe('a full disk', () => {

@@ -6,7 +6,8 @@ import { askBroker } from '../../src/control/control.ts'
 import type { JsonObject } from '../../src/digest.ts'
 import { connectOrStart } from '../../src/start.ts'
 import { until } from '../wait.ts'
-import { edit, final, put, start, status, stopped, submit, use, works } from './faults/fixture.ts'
+import { final } from './crash/line.ts'
+import { edit, put, start, status, stopped, submit, use, works } from './faults/fixture.ts'
 
 describe('files that people edit', () => {
   const fixture = use({ name: 'writ-files-' })

@@ -7,10 +7,10 @@ import { describe, expect, it } from 'vitest'
 import type { JsonObject } from '../../src/digest.ts'
 import { connectOrStart } from '../../src/start.ts'
 import { until } from '../wait.ts'
-import { type Line, openLine } from './crash/line.ts'
+import { final, type Line, openLine } from './crash/line.ts'
 import { type Place } from './crash/place.ts'
 import { brokerOf, familyOf, kill } from './crash/processes.ts'
-import { final, put, start, status, stopped, submit, use, works } from './faults/fixture.ts'
+import { put, start, status, stopped, submit, use, works } from './faults/fixture.ts'
 
 describe('processes', () => {
   const fixture = use({ name: 'writ-processes-' })

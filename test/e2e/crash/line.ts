@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net'
 import type { JsonObject } from '../../../src/digest.ts'
 import { connectOrStart } from '../../../src/start.ts'
+import { until } from '../../wait.ts'
 import { decided } from '../clients/driver.ts'
 
 const envelope = {
@@ -19,6 +20,18 @@ export interface Line {
   /** The result of any other request. Rejects `Unanswered`, and with the error's text where it was refused. */
   request(method: string, params: JsonObject): Promise<JsonObject>
   close(): void
+}
+
+/** The status of an execution once it has ended. */
+export async function final(line: Line, execution: string): Promise<JsonObject> {
+  return await until(
+    `${execution} has ended`,
+    async () => {
+      const status = await line.call('get_status', { execution_id: execution, wait_ms: 2000 })
+      return status['final'] === true && status
+    },
+    { withinMs: 110_000 },
+  )
 }
 
 export interface BrokerPlace {

@@ -4,7 +4,7 @@ import { askBroker } from '../../../src/control/control.ts'
 import type { Answered } from '../../../src/control/protocol.ts'
 import type { JsonObject } from '../../../src/digest.ts'
 import { until } from '../../wait.ts'
-import { type Line, openLine, Unanswered } from '../crash/line.ts'
+import { final, type Line, openLine, Unanswered } from '../crash/line.ts'
 import { makePlace, type Place, type PlaceOptions } from '../crash/place.ts'
 import { alive, brokerOf, kill } from '../crash/processes.ts'
 import { viewsAreTheSteps } from '../crash/invariants.ts'
@@ -67,17 +67,6 @@ export async function start(line: Line, content: string, more: JsonObject = {}):
   const started = await line.call('start_execution', { task_id: submitted['task_id'], wait_ms: asks ? 0 : 20_000 })
   if (asks || started['final'] === true || typeof started['execution_id'] !== 'string') return started
   return await final(line, started['execution_id'])
-}
-
-export async function final(line: Line, execution: string): Promise<JsonObject> {
-  return await until(
-    `${execution} has ended`,
-    async () => {
-      const status = await line.call('get_status', { execution_id: execution, wait_ms: 2000 })
-      return status['final'] === true && status
-    },
-    { withinMs: 90_000 },
-  )
 }
 
 /** The whole path once more, and the log from its first entry: nothing was lost and everything works. */
