@@ -135,6 +135,9 @@ export function checkStatement(
   const nowS = Math.floor(against.nowMs / 1000)
   if (statement.issued_at > nowS + skewS || statement.issued_at < Math.floor(approval.opened_at_ms / 1000) - skewS)
     throw new WritError('approval_refused', 'The statement was made at a time that cannot be; check the clock.')
+  // A clock that is ahead says it was made after its own end: no verifier believes that later.
+  if (statement.issued_at > statement.expires_at)
+    throw new WritError('approval_refused', 'The statement was made after its own end; check the clock.')
   if (nowS >= statement.expires_at) throw new WritError('approval_refused', 'This approval has expired.')
   if (!approval.requirement.evidence.includes('key'))
     throw new WritError('approval_refused', 'This approval does not take a key as evidence.')

@@ -64,6 +64,13 @@ describe('a signed statement', () => {
     expect(check(resigned({ reason: 'another reason' }))).toBe('ada')
   })
 
+  it('[G-approval-time] is refused when a clock that is ahead made it after the end of the approval, as a verifier of its receipt refuses it', () => {
+    const end = Math.floor(approval.expires_at_ms / 1000)
+    const nearTheEnd = { nowMs: (end - 60) * 1000 }
+    expect(() => check(resigned({ issued_at: end + 1 }), nearTheEnd)).toThrow('made after its own end')
+    expect(check(resigned({ issued_at: end }), nearTheEnd)).toBe('ada')
+  })
+
   it('is refused under a key nobody enrolled, and under an enrolled name with another key', () => {
     const mallory = person('mallory', 'approver')
     expect(() => check(signed(approval, mallory))).toThrow('The key is not one of an enrolled approver.')
