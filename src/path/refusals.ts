@@ -86,18 +86,19 @@ export function openRefusals(parts: Parts): Refusals {
       }
     },
     async flush() {
-      const now = parts.clock.now()
       for (const tally of tallies.values()) {
         if (tally.counts.size === 0) continue
         const counts = Object.fromEntries(tally.counts)
         const { caller, from_ms, inputs } = tally
+        // A clock that was set back makes no period that ends before it begins: no receipt could say so.
+        const until_ms = Math.max(from_ms, parts.clock.now())
         tally.counts = new Map()
         tally.inputs = []
         try {
           await parts.ledger.append({
             kind: 'sign',
             execution: null,
-            account: denialsAccount({ from_ms, until_ms: now, counts, inputs, callers: [caller.subject.id] }),
+            account: denialsAccount({ from_ms, until_ms, counts, inputs, callers: [caller.subject.id] }),
           })
         } catch (unwritten) {
           // Owed still: the next flush accounts for these with what came since.
