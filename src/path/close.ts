@@ -5,7 +5,7 @@ import type { Entry } from '../ledger/ledger.ts'
 import type { Reason } from '../policy/policy.ts'
 import { outcomeAccount } from '../receipt/account.ts'
 import type { Account } from '../receipt/receipt.ts'
-import type { Parts } from './parts.ts'
+import { nowOf, type Parts } from './parts.ts'
 
 const sentences = {
   task_changed: [
@@ -70,7 +70,7 @@ export function closingEntries(
   return entries
 }
 
-/** The account of how an execution ended. `report` is null where nothing ran. */
+/** The account of how an execution ended, which is not before it was decided, whatever the clock does. `report` is null where nothing ran. */
 export function outcomeOf(
   parts: Parts,
   execution: Execution,
@@ -87,7 +87,7 @@ export function outcomeOf(
     throw new WritError('ledger_corrupt', 'an execution without its plan or its decision')
   return outcomeAccount(
     { execution: execution.id, plan, plan_digest: execution.plan, asserted: unasserted },
-    { ...end, decision: { digest: decision.digest, index: decision.index }, at_ms: parts.clock.now() },
+    { ...end, decision: { digest: decision.digest, index: decision.index }, at_ms: nowOf(parts) },
   )
 }
 

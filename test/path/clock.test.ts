@@ -1,7 +1,8 @@
 import { join } from 'node:path'
 import { afterAll, expect, it } from 'vitest'
 import { digestOf } from '../../src/digest.ts'
-import { newId } from '../../src/id.ts'
+import { newId, parseId } from '../../src/id.ts'
+import { closeWithoutRun } from '../../src/path/close.ts'
 import { openRefusals } from '../../src/path/refusals.ts'
 import type { Decision } from '../../src/policy/policy.ts'
 import { readKeySet } from '../../src/receipt/keys.ts'
@@ -39,5 +40,18 @@ it('[G-flood] accounts for every refusal of a flood, of every caller, when the c
   set.back = 3_600_000
   await refusals.flush()
   expect(views.logHead().size).toBe(size + 2)
+  expect(log()).toMatchObject({ verdict: 'VALID:LOGGED' })
+})
+
+it('tells of no end before the decision it came of when the clock is set back by days, so that the log still verifies', async () => {
+  const set = settable()
+  const { execution_id = '' } = await world.ask(alice, 'start_execution', {
+    task_id: await world.task(alice, 'signed'),
+  })
+  const id = parseId('exec', execution_id)
+  const execution = id === null ? null : views.execution(id)
+  if (execution === null) throw new Error('nothing was started')
+  set.back = 7 * 86_400_000
+  await closeWithoutRun(set.parts, execution, 'cancelled', 'cancelled')
   expect(log()).toMatchObject({ verdict: 'VALID:LOGGED' })
 })
