@@ -11,6 +11,10 @@ const maxDemands = 16
 const maxStages = 16
 const maxRoles = 32
 const maxQuorum = 100
+/** Characters of the name of a stage: as many as a signed statement has room for. */
+const maxStageName = 128
+/** Seconds people may be given, ten years: what a date and whole milliseconds still hold. */
+const maxSeconds = 315_360_000
 /** Characters of JSON one pack may answer: the broker, which has one thread for everybody, reads no more. */
 export const maxAnswer = 256 * 1024
 
@@ -75,6 +79,10 @@ function amount(value: unknown): number {
   return Number.isSafeInteger(value) && (value as number) > 0 ? (value as number) : refuse()
 }
 
+function atMost(value: number, most: number): number {
+  return value > most ? refuse() : value
+}
+
 function rule(value: unknown): RuleRef {
   const raw = fields(value, ['id', 'title', 'code', 'remedy'])
   return { id: name(raw['id']), title: text(raw['title']), code: text(raw['code']), remedy: text(raw['remedy']) }
@@ -82,8 +90,9 @@ function rule(value: unknown): RuleRef {
 
 function stage(value: unknown): Stage {
   const raw = fields(value, ['id', 'roles', 'min'])
-  const min = amount(raw['min'])
-  return { id: name(raw['id']), roles: some(raw['roles'], name, maxRoles), min: min > maxQuorum ? refuse() : min }
+  const id = name(raw['id'])
+  if (id.length > maxStageName) refuse()
+  return { id, roles: some(raw['roles'], name, maxRoles), min: atMost(amount(raw['min']), maxQuorum) }
 }
 
 function grant(value: unknown): PackOutput['grant'][number] {
@@ -104,8 +113,8 @@ function requireApproval(value: unknown): PackOutput['require_approval'][number]
     stages,
     exclude: list(raw['exclude'], word(exclusions)),
     evidence: some(raw['evidence'], word(evidences)),
-    request_ttl_s: amount(raw['request_ttl_s']),
-    execute_within_s: amount(raw['execute_within_s']),
+    request_ttl_s: atMost(amount(raw['request_ttl_s']), maxSeconds),
+    execute_within_s: atMost(amount(raw['execute_within_s']), maxSeconds),
     message: orNull(raw['message'], text),
   }
 }

@@ -68,6 +68,17 @@ describe("a pack's output", () => {
     expect(asking({ ...demand, stages: [stage, { ...stage, roles: ['lead'] }] })).toBeNull()
   })
 
+  it('is refused where it gives people more time than a date can hold, or a stage a name that no statement has room for', () => {
+    const asking = (over: object) => parseOutput({ ...good, require_approval: [{ ...demand, ...over }] })
+    for (const time of ['request_ttl_s', 'execute_within_s']) {
+      expect(asking({ [time]: 315_360_000 })).not.toBeNull()
+      for (const seconds of [315_360_001, 9_000_000_000_000, Number.MAX_SAFE_INTEGER])
+        expect(asking({ [time]: seconds })).toBeNull()
+    }
+    expect(asking({ stages: [{ ...stage, id: 's'.repeat(128) }] })).not.toBeNull()
+    expect(asking({ stages: [{ ...stage, id: 's'.repeat(129) }] })).toBeNull()
+  })
+
   it('is refused for one set more, and when it is no object', () => {
     expect(parseOutput({ ...good, allow: [] })).toBeNull()
     expect(parseOutput(JSON.parse(`{"__proto__":[],${JSON.stringify(good).slice(1)}`))).toBeNull()
