@@ -10,6 +10,7 @@ import type { Caller } from '../request/caller.ts'
 import type { Task } from '../request/task.ts'
 import type { Parts } from './parts.ts'
 import { targetResource } from './resource.ts'
+import { startsOf } from './underway.ts'
 
 /** What policy is asked whether a plan may run, and what stands behind it. */
 export interface ExecutionInput {
@@ -44,7 +45,7 @@ export function executionInput(
     action: { name: 'start_execution', arguments: {} },
     resource: targetResource(parts.catalog(), caller, plan.target.ref),
     nowMs,
-    counters: parts.ledger.views.counters(caller.tenant, caller.subject.id, nowMs),
+    counters: counted(parts, caller, nowMs),
     // The task as the plan has it: what would run, whatever became of the task since.
     task: { ...task, inputs: plan.task.inputs, files: plan.files },
     plan: { plan, digest },
@@ -55,6 +56,13 @@ export function executionInput(
     statements: new Set(approvals.map(({ verdict }) => statementDigest(verdict))),
     stillHeld: () => held() === before,
   }
+}
+
+/** With what is being decided on at this moment: of many starts at once each sees those that came before it. */
+function counted(parts: Parts, { tenant, subject }: Caller, nowMs: number): PolicyInput['context']['counters'] {
+  const counters = parts.ledger.views.counters(tenant, subject.id, nowMs)
+  const { fresh, all } = startsOf(parts.ledger, tenant, subject.id)
+  return { ...counters, executions_60m: counters.executions_60m + fresh, running: counters.running + all }
 }
 
 /** A verdict by key counts as long as that very key is enrolled: one that was replaced may have been stolen before. */

@@ -15,6 +15,7 @@ import { executionInput, type ExecutionInput } from './input.ts'
 import { nowOf, type Parts } from './parts.ts'
 import { openQueue } from './queue.ts'
 import { inTurn } from './turn.ts'
+import { underway } from './underway.ts'
 
 export interface Runner {
   /** True where this run could begin now without waiting, on what it was decided on. */
@@ -148,6 +149,7 @@ export function openRunner(parts: Parts): Runner {
       const caller = callerOf(parts, execution)
       const run = { execution: id, plan, digest: execution.plan }
       const by = executionInput(parts, caller, { task, plan, digest: run.digest, approval })
+      using _ = underway(parts.ledger, { tenant: execution.tenant, owner: execution.owner, fresh: false })
       const answer = pinned(await parts.policy.decide(by.input), approval?.requirement_digest ?? null)
       if (answer.error === 'deadline' && missed(id)) {
         parts.log.warn({ execution: id }, 'policy had no time for a queued execution; it is asked again')

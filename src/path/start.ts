@@ -19,6 +19,7 @@ import type { Parts } from './parts.ts'
 import type { Runner } from './run.ts'
 import { foresee, ownTask, resolveTask } from './submit.ts'
 import { inTurn, inTurnOfKey } from './turn.ts'
+import { startsOf, underway } from './underway.ts'
 import { closeWithoutRun } from './close.ts'
 
 export type Started =
@@ -97,10 +98,12 @@ async function begin(
   if (parts.ledger.room() === 'low')
     throw new WritError('no_space', 'the data folder has no room for the records of another run')
   await parts.storage.checkLeft(caller.tenant)
+  // Nothing is waited for from here until this start counts for the next.
   checkTenant(parts, caller.tenant)
   const execution = newId('exec')
   const { plan, digest } = frozen
   const by = executionInput(parts, caller, { task, plan, digest })
+  using _ = underway(parts.ledger, { tenant: task.tenant, owner: task.owner, fresh: true })
   const answer = await parts.policy.decide(by.input)
   const { decision, entries } = settled(parts, caller, { execution, plan, digest }, answer, by)
   const opening: readonly Entry[] = [
@@ -153,7 +156,8 @@ const maxWaiting = 100
 /** Executions of one tenant that run or wait: what all its subjects together may put between others and their turn. */
 function checkTenant(parts: Parts, tenant: string): void {
   const most = parts.storage.quotas().executions
-  if (parts.ledger.views.executions({ tenant, state: liveStates }, most).length < most) return
+  const live = parts.ledger.views.executions({ tenant, state: liveStates }, most).length
+  if (live + startsOf(parts.ledger, tenant).fresh < most) return
   throw new WritError('quota_exceeded', `Your tenant has ${String(most)} executions that run or wait already.`, {
     remedy: 'Wait until some have run, or cancel those nobody needs any more.',
   })

@@ -1,0 +1,56 @@
+import { afterAll, expect, it } from 'vitest'
+import type { Results } from '../../src/execution/result.ts'
+import { isFinal } from '../../src/execution/execution.ts'
+import type { Caller } from '../../src/request/caller.ts'
+import { until } from '../wait.ts'
+import { alice, mallory, openWorld } from './world.ts'
+
+const world = await openWorld({
+  yaml: 'quotas: { stored_mb: 50, executions: 3 }\n',
+  targets: `  single:
+    about: One run at a time
+    labels: { env: single }
+    executor: isolate
+    intents: [run_script]
+`,
+  rules: `
+# METADATA
+# title: One run of a person at a time
+# custom:
+#   id: EXT-single
+#   code: one_at_a_time
+#   remedy: Wait until the other has ended.
+deny contains {"rule": rego.metadata.rule()} if {
+	input.phase == "execution"
+	input.resource.properties.labels.env == "single"
+	input.context.counters.running >= 1
+}
+`,
+})
+afterAll(async () => await world.broker.stop())
+const { views } = world.parts.ledger
+
+async function together(caller: Caller, target: string, many: number): Promise<readonly Results['start_execution'][]> {
+  const tasks: string[] = []
+  const code = 'await new Promise((done) => setTimeout(done, 1500))'
+  for (let n = 0; n < many; n++) tasks.push(await world.task(caller, target, code))
+  return await Promise.all(tasks.map(async (task_id) => await world.ask(caller, 'start_execution', { task_id })))
+}
+
+it('lets policy count the runs of a person whose starts come at the same time', async () => {
+  const started = await together(alice, 'single', 3)
+  expect(started.filter(({ state }) => state === 'running')).toHaveLength(1)
+  expect(started.filter(({ state }) => state === 'denied')).toHaveLength(2)
+  const id = started.find(({ state }) => state === 'running')?.execution_id ?? ''
+  await until('it has ended', () => isFinal(views.execution(id as never)?.state ?? 'running'))
+  expect(await together(alice, 'single', 1)).toMatchObject([{ state: 'running' }])
+})
+
+it('[G-tenants] gives starts that come at the same time no more places than the tenant has', async () => {
+  const caller = { ...mallory, tenant: 'crowded' }
+  const started = await together(caller, 'signed', 8)
+  expect(started.filter(({ state }) => state === 'awaiting_approval')).toHaveLength(3)
+  expect(started.filter(({ error }) => error?.code === 'quota_exceeded')).toHaveLength(5)
+  await world.ask(caller, 'cancel_execution', { execution_id: started.find((one) => one.state)?.execution_id ?? '' })
+  expect((await together(caller, 'signed', 1))[0]?.error).toBeUndefined()
+})
