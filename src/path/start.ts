@@ -93,8 +93,7 @@ async function begin(
   frozen: Extract<Resolution, { state: 'ready' }>,
   idempotency: { readonly key: string; readonly request: ReturnType<typeof digestJson> } | null,
 ): Promise<ExecutionId> {
-  if (!parts.deniedPace.room(caller.tenant))
-    throw new WritError('rate_limited', 'Too many denied executions in the last minute.')
+  checkPace(parts, caller.tenant)
   if (parts.ledger.room() === 'low')
     throw new WritError('no_space', 'the data folder has no room for the records of another run')
   await parts.storage.checkLeft(caller.tenant)
@@ -142,12 +141,19 @@ async function begin(
       break
     case 'deny':
     case 'error':
+      // Others that were decided meanwhile may have used the pace up.
+      checkPace(parts, caller.tenant)
       parts.deniedPace.note(caller.tenant)
       await parts.ledger.append(...opening)
       break
   }
   parts.changes.wake(execution)
   return execution
+}
+
+function checkPace(parts: Parts, tenant: string): void {
+  if (!parts.deniedPace.room(tenant))
+    throw new WritError('rate_limited', 'Too many denied executions in the last minute.')
 }
 
 /** Executions of one subject that may wait, for people or for a place; more would only take room and others' turn. */

@@ -2,6 +2,9 @@ import { afterAll, expect, it } from 'vitest'
 import type { Results } from '../../src/execution/result.ts'
 import { isFinal } from '../../src/execution/execution.ts'
 import type { Caller } from '../../src/request/caller.ts'
+import { openPace } from '../../src/path/pace.ts'
+import { openRunner } from '../../src/path/run.ts'
+import { startExecution } from '../../src/path/start.ts'
 import { until } from '../wait.ts'
 import { alice, mallory, openWorld } from './world.ts'
 
@@ -53,4 +56,17 @@ it('[G-tenants] gives starts that come at the same time no more places than the 
   expect(started.filter(({ error }) => error?.code === 'quota_exceeded')).toHaveLength(5)
   await world.ask(caller, 'cancel_execution', { execution_id: started.find((one) => one.state)?.execution_id ?? '' })
   expect((await together(caller, 'signed', 1))[0]?.error).toBeUndefined()
+})
+
+it('records no more denied executions a minute than the pace allows, though they are decided at the same time', async () => {
+  const caller = { ...alice, tenant: 'denied' }
+  const nobody = { ...caller, roles: [] }
+  const parts = { ...world.parts, deniedPace: openPace(world.parts.clock, 2) }
+  const tasks: string[] = []
+  for (let n = 0; n < 3; n++) tasks.push(await world.task(caller, 'single'))
+  const started = await Promise.allSettled(
+    tasks.map(async (task_id) => await startExecution(parts, openRunner(parts), nobody, { task_id })),
+  )
+  expect(views.executions({ tenant: 'denied' }, 10).map(({ state }) => state)).toEqual(['denied', 'denied'])
+  expect(started.filter(({ status }) => status === 'rejected')).toMatchObject([{ reason: { code: 'rate_limited' } }])
 })
