@@ -84,6 +84,8 @@ export async function openGenerations(options: GenerationsOptions): Promise<Gene
   const stop = new AbortController()
   let number = options.last?.number ?? 0
   let current: Generation | null = null
+  /** The generation of this number that failed to be accounted for: it may stand in a receipt all the same. */
+  let doubtful: Digest | null = null
   let refused: readonly PolicyFinding[] = []
   let warnings: readonly PolicyFinding[] = []
   let running: Promise<Reloaded> | null = null
@@ -127,7 +129,7 @@ export async function openGenerations(options: GenerationsOptions): Promise<Gene
     }
     const digest = generationDigest(packs)
     if (current?.digest === digest) return settled(current, false)
-    const same = current === null && options.last?.digest === digest
+    const same = doubtful === null ? current === null && options.last?.digest === digest : doubtful === digest
     const generation: Generation = { number: same ? number : number + 1, digest, packs }
     let ready: Prepared
     try {
@@ -139,12 +141,15 @@ export async function openGenerations(options: GenerationsOptions): Promise<Gene
     try {
       await options.onChange(generation)
     } catch (error) {
-      // No receipt names it, so it decides nothing.
+      // No receipt names it that is known to be there, so it decides nothing; nor does another under its number.
       ready.drop()
+      number = generation.number
+      doubtful = digest
       throw error
     }
     ready.enforce()
     number = generation.number
+    doubtful = null
     current = generation
     return settled(generation, true)
   }

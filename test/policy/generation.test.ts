@@ -157,6 +157,30 @@ ${rule('ST-3', 'warn contains {"rule": rego.metadata.rule(), "message": "x"}')}`
     expect(packs.status()).toMatchObject({ generation: { number: 2 }, refused: [] })
   })
 
+  it('[G-generation-receipt] give no number to two packs, though a failed account of the first may stand in the log', async () => {
+    await write(granting)
+    const accounted: (readonly [number, string])[] = []
+    let fails = false
+    const packs = await start({
+      onChange: (generation) => {
+        accounted.push([generation.number, generation.digest])
+        // As where the disk fails after the commit: the account is there, and nobody can say so.
+        if (fails) throw new Error('the disk is away')
+      },
+    })
+    fails = true
+    await write(denying)
+    await expect.poll(() => packs.status().refused.length).toBe(1)
+    // Its rules stand elsewhere: another generation.
+    await write(`\n\n${denying}`)
+    await expect.poll(() => new Set(accounted.map(([, digest]) => digest)).size).toBe(3)
+    fails = false
+    await expect.poll(effect).toBe('deny')
+    const digests = new Map<number, Set<string>>()
+    for (const [number, digest] of accounted) digests.set(number, (digests.get(number) ?? new Set()).add(digest))
+    expect([...digests.values()].map(({ size }) => size)).toEqual([1, 1, 1])
+  })
+
   it('[G-policy-reload] take over what the organisation changed though a pack of a team is broken, which goes on as it was', async () => {
     await write(granting)
     const orgFolder = join(folder.path, 'org')
