@@ -1,4 +1,4 @@
-import { canonical, digestOf } from '../digest.ts'
+import { canonical, digestJson, digestOf } from '../digest.ts'
 import type { Json, JsonObject } from '../digest.ts'
 import { WritError } from '../error.ts'
 import { JwsError, parseCompact, parsePayload, publicKey, verifyEd25519 } from '../jws.ts'
@@ -116,13 +116,16 @@ export function checkStatement(receipt: CheckedApproval, jws: string, approvers:
     ['execution_id', predicate.invocationId],
     ['plan', `sha256:${claims.subject[0]?.digest.sha256 ?? ''}`],
     ['requirement', predicate.requirement],
-    ['stage', typeof predicate.stage === 'string' ? predicate.stage : (statement['stage'] ?? null)],
     ['verdict', predicate.verdict],
     ['max_uses', 1],
   ]
   for (const [name, value] of bound)
     if (statement[name] !== value)
       throw new Finding('APPROVAL_BIND', `"${name}" of the statement is not that of the receipt`, index)
+  const stage = statement['stage'] ?? null
+  // A long name stands in the receipt as its digest.
+  if (typeof predicate.stage === 'string' ? stage !== predicate.stage : digestJson(stage) !== predicate.stage.digest)
+    throw new Finding('APPROVAL_BIND', '"stage" of the statement is not that of the receipt', index)
   const { issued_at: issued, expires_at: expires } = statement
   if (typeof issued !== 'number' || typeof expires !== 'number' || at > expires || issued > expires)
     throw new Finding('APPROVAL_BIND', 'the statement had expired', index)

@@ -3,8 +3,9 @@ import { createLocalJWKSet, jwtVerify } from 'jose'
 import type { JSONWebKeySet } from 'jose'
 import { afterAll, describe, expect, it } from 'vitest'
 import type { Verdict } from '../../src/approval/approval.ts'
-import { digestJson, digestOf } from '../../src/digest.ts'
+import { canonical, digestJson, digestOf } from '../../src/digest.ts'
 import type { JsonObject } from '../../src/digest.ts'
+import { signCompact } from '../../src/jws.ts'
 import {
   approvalAccount,
   approvalsUsed,
@@ -367,6 +368,23 @@ describe('a receipt', () => {
       jws: null,
     }
     expect(approvalAccount(asked.run, verdict).clear['statement']).toBe(digestJson(verdict.statement))
+  })
+
+  it('[G-approval-bound] is verified against the statement also where the name of the stage is too long to stand in it', () => {
+    const { statement } = sampleVerdict(asked.run, parts.approver, log.origin, log.nowMs)
+    const verdictOf = (stage: string): Verdict => {
+      const signed = { ...statement, stage }
+      const jws = signCompact('writ-approval+jwt', canonical(signed), parts.approver)
+      return { statement: signed, by: 'grace', roles: ['approver'], evidence: 'key', jws, at_ms: log.nowMs }
+    }
+    const [owner, other] = [verdictOf('\u{5b98}'.repeat(100)), verdictOf('\u{5b98}'.repeat(99))]
+    const verified = (said: Verdict, signed: Verdict) => {
+      const account = approvalAccount(asked.run, said)
+      const { jws } = log.fork(5).add({ ...account, clear: { ...account.clear, statement: statementDigest(signed) } })
+      return verifyReceipt(jws, trust, { statements: [signed.jws ?? ''], approvers: [parts.approver.x] })
+    }
+    expect(verified(owner, owner)).toMatchObject({ verdict: 'VALID:SIGNED', checked: ['APPROVER'] })
+    expect(verified(owner, other)).toMatchObject({ verdict: 'INVALID', code: 'APPROVAL_BIND' })
   })
 
   it('lists of all answers of a run those that policy was given and that said yes, and none where none was asked', () => {

@@ -510,6 +510,8 @@ def check_statement(receipt, jws, approvers):
     }
     if isinstance(predicate["stage"], str):
         bound["stage"] = predicate["stage"]
+    else:
+        need("sha256:" + sha256(canonical(statement.get("stage"))).hex() == predicate["stage"]["digest"], "APPROVAL_BIND")
     need(all(statement.get(name) == value for name, value in bound.items()), "APPROVAL_BIND")
     issued, expires = statement.get("issued_at"), statement.get("expires_at")
     need(type(issued) is int and type(expires) is int and issued <= expires and claims["toe"] <= expires, "APPROVAL_BIND")
