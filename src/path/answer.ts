@@ -195,6 +195,8 @@ async function take(
     throw new WritError('approval_refused', decision.reasons[0]?.message ?? 'Policy does not take this verdict.', {
       remedy: decision.reasons[0]?.remedy ?? 'Ask the operator of this Writ.',
     })
+  // Policy took its time, which may have been the rest of it.
+  refuseVerdict(approval, verdict.by, verdict.statement.stage, verdict.statement.verdict, nowOf(parts))
 
   const after: Approval = { ...approval, verdicts: [...approval.verdicts, verdict] }
   const stands = standing(after)

@@ -142,8 +142,8 @@ export function openRunner(parts: Parts): Runner {
       if (usedEntriesChanged(plan, parts.catalog()))
         return await closeWithoutRun(parts, execution, 'superseded', 'catalog_changed')
       const approval = parts.ledger.views.approvals({ execution: id, state: 'satisfied' }, 1)[0] ?? null
-      if (approval !== null && (approval.execute_by_ms ?? 0) < nowOf(parts))
-        return await closeWithoutRun(parts, execution, 'expired', 'expired_before_use')
+      const isOver = (): boolean => approval !== null && (approval.execute_by_ms ?? 0) < nowOf(parts)
+      if (isOver()) return await closeWithoutRun(parts, execution, 'expired', 'expired_before_use')
       const task = parts.ledger.views.task(execution.task)
       if (task === null) throw new WritError('ledger_corrupt', 'an execution without its task')
       const caller = callerOf(parts, execution)
@@ -156,6 +156,8 @@ export function openRunner(parts: Parts): Runner {
         return again(id)
       }
       late.delete(id)
+      // Policy took its time, which may have been the rest of it.
+      if (isOver()) return await closeWithoutRun(parts, execution, 'expired', 'expired_before_use')
       const { decision, entries } = settled(parts, caller, run, answer, by)
       if (decision.effect === 'allow') {
         const permit = settle(id, plan, run.digest, decision, parts.clock.monotonic())

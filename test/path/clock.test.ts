@@ -2,14 +2,17 @@ import { join } from 'node:path'
 import { afterAll, expect, it } from 'vitest'
 import { digestOf } from '../../src/digest.ts'
 import { newId, parseId } from '../../src/id.ts'
+import { answerWithKey } from '../../src/path/answer.ts'
 import { closeWithoutRun } from '../../src/path/close.ts'
 import { openRefusals } from '../../src/path/refusals.ts'
+import { openRunner } from '../../src/path/run.ts'
 import type { Decision } from '../../src/policy/policy.ts'
 import { readKeySet } from '../../src/receipt/keys.ts'
 import { openTrust } from '../../src/receipt/trust.ts'
 import type { Report } from '../../src/receipt/verdict.ts'
 import { verifyLog } from '../../src/receipt/verify-log.ts'
-import { alice, mallory, openWorld } from './world.ts'
+import { until } from '../wait.ts'
+import { alice, answering, mallory, openWorld } from './world.ts'
 
 const world = await openWorld()
 afterAll(async () => await world.broker.stop())
@@ -54,4 +57,28 @@ it('tells of no end before the decision it came of when the clock is set back by
   set.back = 7 * 86_400_000
   await closeWithoutRun(set.parts, execution, 'cancelled', 'cancelled')
   expect(log()).toMatchObject({ verdict: 'VALID:LOGGED' })
+})
+
+it('[G-approval-time] counts no verdict and begins no run whose time ran out while policy was asked', async () => {
+  const { execution_id = '', approval } = await world.ask(alice, 'start_execution', {
+    task_id: await world.task(alice, 'signed'),
+  })
+  const set = settable()
+  const slow: typeof parts = {
+    ...set.parts,
+    policy: answering(parts.policy, (decision) => {
+      set.back = -601_000
+      return decision
+    }),
+  }
+  const runner = openRunner(slow)
+  const yes = await world.yes(approval?.approval_id ?? '')
+  await expect(answerWithKey(slow, runner, yes)).rejects.toMatchObject({ code: 'approval_refused' })
+  set.back = 0
+  const waits = { ...runner, enqueue: () => undefined }
+  expect(await answerWithKey(parts, waits, yes)).toMatchObject({ state: 'satisfied' })
+  const id = parseId('exec', execution_id) ?? newId('exec')
+  runner.enqueue(id)
+  await until('it is at its end', () => views.execution(id)?.state !== 'queued')
+  expect(views.execution(id)).toMatchObject({ state: 'expired', ran: false })
 })
