@@ -62,8 +62,10 @@ export async function startExecution(
 
     const frozen = await resolveTask(parts, caller, task, randomBytes(16).toString('hex'))
     if (frozen.state === 'incomplete') return { kind: 'incomplete', task, missing: frozen.missing }
-    if (latest !== null && !isFinal(latest.state) && latest.state !== 'running')
-      await closeWithoutRun(parts, latest, 'superseded', 'task_changed')
+    const waits = latest !== null && !isFinal(latest.state) && latest.state !== 'running'
+    await checkRoom(parts, caller.tenant, waits ? 1 : 0)
+    // Only for a start there is room for: who is refused keeps the run that waits.
+    if (waits) await closeWithoutRun(parts, latest, 'superseded', 'task_changed')
     const id = await begin(parts, runner, caller, task, frozen, key === undefined ? null : { key, request })
     return { kind: 'execution', id, existing: false }
   })
@@ -93,10 +95,6 @@ async function begin(
   frozen: Extract<Resolution, { state: 'ready' }>,
   idempotency: { readonly key: string; readonly request: ReturnType<typeof digestJson> } | null,
 ): Promise<ExecutionId> {
-  checkPace(parts, caller.tenant)
-  if (parts.ledger.room() === 'low')
-    throw new WritError('no_space', 'the data folder has no room for the records of another run')
-  await parts.storage.checkLeft(caller.tenant)
   // Nothing is waited for from here until this start counts for the next.
   checkTenant(parts, caller.tenant)
   const execution = newId('exec')
@@ -151,6 +149,18 @@ async function begin(
   return execution
 }
 
+/**
+ * What a start is refused by whatever policy says of it.
+ * @param giving executions of the tenant that would give way to it
+ */
+async function checkRoom(parts: Parts, tenant: string, giving: number): Promise<void> {
+  checkPace(parts, tenant)
+  if (parts.ledger.room() === 'low')
+    throw new WritError('no_space', 'the data folder has no room for the records of another run')
+  await parts.storage.checkLeft(tenant)
+  checkTenant(parts, tenant, giving)
+}
+
 function checkPace(parts: Parts, tenant: string): void {
   if (!parts.deniedPace.room(tenant))
     throw new WritError('rate_limited', 'Too many denied executions in the last minute.')
@@ -160,9 +170,9 @@ function checkPace(parts: Parts, tenant: string): void {
 const maxWaiting = 100
 
 /** Executions of one tenant that run or wait: what all its subjects together may put between others and their turn. */
-function checkTenant(parts: Parts, tenant: string): void {
+function checkTenant(parts: Parts, tenant: string, giving = 0): void {
   const most = parts.storage.quotas().executions
-  const live = parts.ledger.views.executions({ tenant, state: liveStates }, most).length
+  const live = parts.ledger.views.executions({ tenant, state: liveStates }, most + giving).length - giving
   if (live + startsOf(parts.ledger, tenant).fresh < most) return
   throw new WritError('quota_exceeded', `Your tenant has ${String(most)} executions that run or wait already.`, {
     remedy: 'Wait until some have run, or cancel those nobody needs any more.',

@@ -70,3 +70,23 @@ it('records no more denied executions a minute than the pace allows, though they
   expect(views.executions({ tenant: 'denied' }, 10).map(({ state }) => state)).toEqual(['denied', 'denied'])
   expect(started.filter(({ status }) => status === 'rejected')).toMatchObject([{ reason: { code: 'rate_limited' } }])
 })
+
+it('keeps the run that waits where the start that would take its place is refused', async () => {
+  const caller = { ...alice, tenant: 'refused' }
+  const task_id = await world.task(caller, 'signed', 'console.log(1)')
+  const { execution_id } = await world.ask(caller, 'start_execution', { task_id })
+  await world.ask(caller, 'upload_artifact', {
+    task_id,
+    files: [{ path: 'main.js', content: 'console.log(2)' }],
+  })
+  const pace = openPace(world.parts.clock, 1)
+  pace.note('refused')
+  const parts = { ...world.parts, deniedPace: pace }
+  const start = startExecution(parts, openRunner(parts), caller, { task_id })
+  await expect(start).rejects.toMatchObject({ code: 'rate_limited' })
+  expect(views.execution(execution_id as never)?.state).toBe('awaiting_approval')
+  // … and gives way, also where the tenant has no more places than that.
+  for (let more = 0; more < 2; more++) expect((await together(caller, 'signed', 1))[0]?.state).toBe('awaiting_approval')
+  expect(await world.ask(caller, 'start_execution', { task_id })).toMatchObject({ state: 'awaiting_approval' })
+  expect(views.execution(execution_id as never)?.state).toBe('superseded')
+})
