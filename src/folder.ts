@@ -10,6 +10,7 @@ import {
   openSync,
   readFileSync,
   renameSync,
+  type Stats,
   statSync,
   writeFileSync,
 } from 'node:fs'
@@ -79,10 +80,40 @@ export function makeFolder(folder: Folder): void {
     makeFolders(path, 0o700)
   }
   const sockets = lstatSync(join(folder.mcpSocket, '..'))
-  if (!sockets.isDirectory() || sockets.uid !== (process.getuid?.() ?? sockets.uid) || (sockets.mode & 0o077) !== 0)
-    throw new WritError('invalid_config', 'the folder for the sockets is not a private folder of this user', {
-      remedy: 'Give the data folder mode 0700 and this user, or choose another with "data:" in writ.yaml.',
-    })
+  if (!isPrivate(sockets) || !isOwn(sockets)) throw notPrivate()
+}
+
+/**
+ * Refuses to look for a broker where another user could have put a socket: in a folder that is open to others, or that
+ * somebody made where everybody may, as in the temporary folder. Whoever owns the place of a data folder is trusted with it.
+ */
+export function checkSocket(socket: string): void {
+  let folder: Stats
+  let place: Stats
+  try {
+    folder = lstatSync(dirname(socket))
+    place = statSync(dirname(dirname(socket)))
+  } catch (failure) {
+    // Where nobody may look nobody answers.
+    if (systemCode(failure) === null) throw failure
+    return
+  }
+  const known = isOwn(folder) || folder.uid === place.uid || (place.mode & 0o022) === 0
+  if (!isPrivate(folder) || !known) throw notPrivate()
+}
+
+function isPrivate(found: Stats): boolean {
+  return found.isDirectory() && (found.mode & 0o077) === 0
+}
+
+function isOwn(found: Stats): boolean {
+  return found.uid === (process.getuid?.() ?? found.uid)
+}
+
+function notPrivate(): WritError {
+  return new WritError('invalid_config', 'the folder for the sockets is not a private folder of this user', {
+    remedy: 'Give the data folder mode 0700 and this user, or choose another with "data:" in writ.yaml.',
+  })
 }
 
 /** A text that can be made again, or null where there is none or it cannot be read. */

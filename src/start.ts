@@ -4,7 +4,7 @@ import { connect, type Socket } from 'node:net'
 import { dirname } from 'node:path'
 import { systemCode, WritError } from './error.ts'
 import { withoutCore } from './execution/child.ts'
-import { makeFolders } from './folder.ts'
+import { checkSocket, makeFolders } from './folder.ts'
 import { siblingModule } from './module.ts'
 
 /** What starting a broker needs to know; found without reading the whole configuration. */
@@ -88,6 +88,7 @@ function openLog(file: string): number {
 }
 
 async function tryConnect(path: string): Promise<Socket | null> {
+  checkSocket(path)
   return await new Promise((resolve) => {
     const socket = connect(path)
     socket.once('connect', () => {

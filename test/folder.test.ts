@@ -1,16 +1,23 @@
 import {
   appendFileSync,
+  chmodSync,
+  chownSync,
   closeSync,
   existsSync,
+  mkdirSync,
   openSync,
   readFileSync,
+  rmSync,
   statSync,
   writeFileSync,
   writeSync,
 } from 'node:fs'
-import { join } from 'node:path'
-import { expect, it } from 'vitest'
-import { makeFolders, turnLog } from '../src/folder.ts'
+import { createServer } from 'node:net'
+import { dirname, join } from 'node:path'
+import { expect, it, onTestFinished } from 'vitest'
+import { askBroker } from '../src/control/control.ts'
+import { folderOf, makeFolders, turnLog } from '../src/folder.ts'
+import { connectOrStart } from '../src/start.ts'
 import { useWorld } from './e2e/world.ts'
 import { folder } from './ledger/folder.ts'
 import { until } from './wait.ts'
@@ -55,6 +62,40 @@ it('a log that is written elsewhere, or is not there, is left alone', () => {
   expect(turnLog(path, written, 4)).toBe(false)
   closeSync(written)
   expect(readFileSync(path, 'utf8')).toBe('long enough')
+})
+
+it('[G-socket-private] nobody looks for a broker where another user could have put its sockets', async () => {
+  // Too long for a socket, so that these are where everybody may make a folder.
+  const data = join(folder(), 'd'.repeat(100))
+  const { controlSocket, mcpSocket, log } = folderOf(data)
+  const heard: string[] = []
+  const strangers = [controlSocket, mcpSocket].map((path) => {
+    mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
+    return createServer((socket) => {
+      heard.push(path)
+      socket.end('{"ok":{"tokens":[]}}\n')
+    }).listen(path)
+  })
+  onTestFinished(() => {
+    for (const one of strangers) one.close()
+    rmSync(dirname(controlSocket), { recursive: true, force: true })
+  })
+  const ask = async (): Promise<void> => {
+    const refused = { code: 'invalid_config' }
+    await expect(askBroker(controlSocket, 'token_list')).rejects.toMatchObject(refused)
+    const start = { configFile: join(data, 'writ.yaml'), socket: mcpSocket, logFile: log, env: {}, withinMs: 1 }
+    await expect(connectOrStart(start)).rejects.toMatchObject(refused)
+  }
+  chmodSync(dirname(controlSocket), 0o777)
+  await ask()
+  chmodSync(dirname(controlSocket), 0o700)
+  if (process.getuid?.() === 0) {
+    chownSync(dirname(controlSocket), 65_534, 65_534)
+    await ask()
+    chownSync(dirname(controlSocket), 0, 0)
+  }
+  expect(heard).toEqual([])
+  expect(await askBroker(controlSocket, 'token_list')).toEqual({ tokens: [] })
 })
 
 const world = useWorld()

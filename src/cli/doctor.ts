@@ -170,7 +170,7 @@ async function brokerFinding(socket: string): Promise<CheckFinding> {
     const { pid } = await askBroker(socket, 'status')
     return { level: 'ok', what: `a broker runs, pid ${String(pid)}`, fix: null }
   } catch (failure) {
-    if (failure instanceof WritError && failure.code === 'broker_running')
+    if (failure instanceof WritError && failure.code !== 'broker_unreachable')
       return { level: 'problem', what: failure.message, fix: failure.remedy }
     return { level: 'ok', what: 'no broker runs; the first client starts one', fix: null }
   }

@@ -2,6 +2,7 @@ import { chmod, rm } from 'node:fs/promises'
 import { connect, createServer, type Socket } from 'node:net'
 import { z } from 'zod'
 import { WritError, type ErrorCode, errorCodes } from '../error.ts'
+import { checkSocket } from '../folder.ts'
 import { parseIJson } from '../json.ts'
 import { type Answered, type Asked, type ControlMethods, isMethod, type Method, protocol } from './protocol.ts'
 
@@ -81,9 +82,11 @@ export type Given<M extends Method> = Asked<M> extends Record<string, never> ? [
 
 /**
  * Asks a running broker. Rejects `broker_unreachable` where none answers in a minute, `broker_running` where one of
- * another version does, and with the broker's own refusal else.
+ * another version does, `invalid_config` where another user could have put the socket there, and with the broker's own
+ * refusal else.
  */
 export async function askBroker<M extends Method>(path: string, method: M, ...[asked]: Given<M>): Promise<Answered<M>> {
+  checkSocket(path)
   const socket = connect(path)
   try {
     const line = await new Promise<string>((resolve, reject) => {
