@@ -131,6 +131,8 @@ export function makeRoutes(options: {
       options.metrics.unauthenticated(who.code, incoming.socket.remoteAddress ?? '')
       return await unread(exchange, challenge(who))
     }
+    // Whoever went while that was found out gives no place back, and waits for no answer.
+    if (outgoing.destroyed) return refusal(400, 'the client is gone')
     exchange.known()
     const place = caps.take(who.key, incoming.socket, mayHold(incoming))
     if (!(Symbol.dispose in place)) {

@@ -45,6 +45,8 @@ export interface Issuer {
   >
   /** Paths asked for, in order. */
   readonly asked: string[]
+  /** What it waits for before it answers. */
+  before: Promise<unknown>
   /** Refuses connections from now on, or takes them again. */
   die(): Promise<void>
   revive(): Promise<void>
@@ -61,11 +63,14 @@ export async function openIssuer(): Promise<Issuer> {
       ['/.well-known/openid-configuration', { issuer: issuer.url, jwks_uri: `${issuer.url}/jwks` }],
       ['/jwks', { keys: issuer.keys }],
     ]).get(path)
-    answer.writeHead(other?.status ?? (usual === undefined && other === undefined ? 404 : 200), {
-      'content-type': 'application/json',
-      ...other?.headers,
-    })
-    answer.end(other?.body ?? JSON.stringify(usual ?? {}))
+    const give = (): void => {
+      answer.writeHead(other?.status ?? (usual === undefined && other === undefined ? 404 : 200), {
+        'content-type': 'application/json',
+        ...other?.headers,
+      })
+      answer.end(other?.body ?? JSON.stringify(usual ?? {}))
+    }
+    void issuer.before.then(give)
   })
   const listen = async (port: number): Promise<void> =>
     await new Promise((resolve) => server.listen(port, '127.0.0.1', resolve))
@@ -81,6 +86,7 @@ export async function openIssuer(): Promise<Issuer> {
     keys: [],
     instead: new Map(),
     asked: [],
+    before: Promise.resolve(),
     die,
     revive: async () => await listen(port),
   }
