@@ -151,5 +151,11 @@ describe('tokens in an answer', () => {
     expect(run.redactor.bytes(Buffer.from(mixed(1000, 7))).hits).toBe(1)
     const looking = await cost(() => Promise.resolve(run.redactor.bytes(Buffer.alloc(8 << 20, 'plain text '))))
     expect(learning / looking).toBeLessThan(25)
+    // A row of escaped quotes, each of which could begin a name, before what could be a value and has no end.
+    const row = `"${'\\"'.repeat(150)}token":"${'x'.repeat(10_100)}`
+    const body = row.repeat(Math.floor((8 << 20) / row.length))
+    answers([`content-length: ${body.length}`], body)
+    const searching = await cost(ask)
+    expect(searching / looking).toBeLessThan(25)
   })
 })
