@@ -22,9 +22,10 @@ export function headersOf({ rawHeaders: raw }: IncomingMessage): readonly (reado
 const archive =
   /^(?:application|binary)\/(?:octet-stream|zip|wasm|(?:x-)?(?:gzip|tar|tgz|gtar|bzip2?|xz|zstd|zip-compressed|compressed-tar))\s*(?:;|$)/i
 
-export function isArchive(response: IncomingMessage): boolean {
-  const { 'content-type': type = '', 'content-encoding': coding = 'identity' } = response.headers
-  return response.statusCode !== undefined && response.statusCode < 300 && coding === 'identity' && archive.test(type)
+export function isArchive({ statusCode = 0, headers }: IncomingMessage): boolean {
+  const { 'content-type': type = '', 'content-encoding': coding = 'identity' } = headers
+  // Of an answer that says it has no body nobody would read one, and so never come to its end.
+  return statusCode < 300 && statusCode !== 204 && coding === 'identity' && archive.test(type)
 }
 
 /** `broken` says why an answer broke off; `hold` is told whether it is the reader that is waited for. */

@@ -20,7 +20,7 @@ const server: Server = createServer((request, response) => {
   const half = Math.floor(token.length / 2)
   written = 0
   answering = response
-  response.writeHead(200, { 'content-type': asked.get('type') ?? 'application/zip' })
+  response.writeHead(Number(asked.get('status') ?? 200), { 'content-type': asked.get('type') ?? 'application/zip' })
   if (asked.has('secret')) {
     response.write(`before ${token.slice(0, half)}`)
     left.bytes -= 7 + half
@@ -135,6 +135,16 @@ describe('an archive', () => {
         expect(text.length).toBeGreaterThan(9 * mib - 200)
       },
     )
+  })
+
+  it('that says it has no content is a whole answer, so however many of them take no place of the requests after them', async () => {
+    await using({}, async (run) => {
+      for (let at = 0; at < 33; at++) {
+        const response = await get(run, 'mb=0&status=204')
+        expect([response.status, response.rest]).toEqual([204, undefined])
+      }
+      expect(run.gateway.counts()).toEqual({ allowed: 33, blocked: 0, refusals: [] })
+    })
   })
 
   it('ends with its run, whether or not anybody reads it', async () => {
