@@ -31,6 +31,8 @@ function keepCode(): void {
 /** The relay and the broker are started often and by machines, so each loads only what it is made of. */
 async function main(given: readonly string[]): Promise<number> {
   process.umask(0o077)
+  // Nobody reads progress and complaints any more: that ends neither a relay nor a command whose answer somebody reads.
+  process.stderr.on('error', () => undefined)
   keepCode()
   const argv = configLast(given)
   if (argv[0] === 'mcp' && !argv.includes('--help') && !argv.includes('-h')) return await relayMain(argv.slice(1))

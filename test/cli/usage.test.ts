@@ -1,5 +1,6 @@
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { once } from 'node:events'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Command } from 'commander'
@@ -350,5 +351,38 @@ describe('without a broker', () => {
     expect(JSON.parse(empty.out)).toMatchObject({
       error: { code: 'usage', message: expect.stringMatching(/no writ\.input\/v1: without action/) as string },
     })
+  })
+})
+
+/** The same of a command that is not waited for; nobody reads its standard error where `deaf`. */
+async function begun(cwd: string, args: readonly string[], deaf = false): Promise<Ran> {
+  const child = spawn(process.execPath, [bin, ...args], {
+    cwd,
+    env: { PATH: process.env['PATH'] ?? '', HOME: folder },
+    stdio: ['ignore', 'pipe', 'pipe'],
+    timeout: 60_000,
+    killSignal: 'SIGKILL',
+  })
+  const [out, err]: [Buffer[], Buffer[]] = [[], []]
+  child.stdout.on('data', (piece: Buffer) => out.push(piece))
+  if (deaf) child.stderr.destroy()
+  else child.stderr.on('data', (piece: Buffer) => err.push(piece))
+  const [code] = (await once(child, 'close')) as [number | null]
+  return { code, out: Buffer.concat(out).toString(), err: Buffer.concat(err).toString() }
+}
+
+describe('a command with a broker', () => {
+  const cwd = join(folder, 'e')
+  const run = ['run', 'sandbox', '--intent', 'run_script', 'a.js', '--json']
+  beforeAll(() => {
+    writ(['init', 'e'])
+    writeFileSync(join(cwd, 'a.js'), 'console.log("said"); export default { done: true }')
+  })
+  afterAll(() => void writ(['stop'], { cwd }))
+
+  it('whose notes nobody reads any more goes on, and gives its answer', async () => {
+    const { code, out } = await begun(cwd, run, true)
+    expect(JSON.parse(out)).toMatchObject({ state: 'succeeded' })
+    expect(code).toBe(0)
   })
 })
