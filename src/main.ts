@@ -160,5 +160,6 @@ try {
   process.exitCode = await main(process.argv.slice(2))
 } catch (failure) {
   complain(failure)
-  process.exitCode = failure instanceof WritError ? 2 : 1
+  // Not left to end by itself: what a broker has opened by then would keep it, and its folder locked.
+  process.exit(failure instanceof WritError ? 2 : 1)
 }

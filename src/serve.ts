@@ -183,15 +183,7 @@ export async function serve(
   const done = Promise.withResolvers<void>()
   let stopping: Promise<void> | null = null
   let clockwork: Clockwork | null = null
-  const mcp = await listenMcp({
-    path: folder.mcpSocket,
-    broker,
-    callerOf: () => localCaller(),
-    log,
-    changed: () => clockwork?.busy(),
-  })
-  listening.resolve()
-
+  // Before the socket: a broker that cannot have its address has answered nobody.
   const http =
     config.http === null
       ? null
@@ -204,6 +196,15 @@ export async function serve(
           keys,
           implied: options.httpImplied,
         })
+
+  const mcp = await listenMcp({
+    path: folder.mcpSocket,
+    broker,
+    callerOf: () => localCaller(),
+    log,
+    changed: () => clockwork?.busy(),
+  })
+  listening.resolve()
 
   const status = async (): Promise<Answered<'status'>> => {
     const problem = live.problem()

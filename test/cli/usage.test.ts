@@ -1,6 +1,7 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { once } from 'node:events'
+import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Command } from 'commander'
@@ -384,5 +385,24 @@ describe('a command with a broker', () => {
     const { code, out } = await begun(cwd, run, true)
     expect(JSON.parse(out)).toMatchObject({ state: 'succeeded' })
     expect(code).toBe(0)
+  })
+
+  it('that cannot have the address it is to serve says so and ends, and has answered nobody before', async () => {
+    writ(['stop'], { cwd })
+    const other = createServer().listen(0, '127.0.0.1')
+    await once(other, 'listening')
+    const listen = `127.0.0.1:${String((other.address() as AddressInfo).port)}`
+    const refused = `HTTP cannot listen on ${listen}: another program listens there.`
+    const served = await begun(cwd, ['serve', '--listen', listen])
+    expect(served).toMatchObject({ code: 2, err: expect.stringContaining(refused) as string })
+    // Started by a client, which waits for it.
+    const config = readFileSync(join(cwd, 'writ.yaml'), 'utf8')
+    writeFileSync(join(cwd, 'writ.yaml'), `${config}\nhttp: { listen: "${listen}" }\n`)
+    const ran = await begun(cwd, run)
+    expect(ran).toMatchObject({ code: 2, err: expect.stringContaining(refused) as string })
+    writeFileSync(join(cwd, 'writ.yaml'), config)
+    other.close()
+    // Neither of the two holds the folder.
+    expect((await begun(cwd, run)).code).toBe(0)
   })
 })
