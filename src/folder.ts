@@ -102,6 +102,16 @@ export function checkSocket(socket: string): void {
   if (!isPrivate(folder) || !known) throw notPrivate()
 }
 
+/** Makes a folder that is this user's alone, and refuses one that another user could have put there before. */
+export function makePrivate(path: string): void {
+  makeFolders(path, 0o700)
+  const found = lstatSync(path)
+  if (isPrivate(found) && isOwn(found)) return
+  throw new WritError('usage', `${path} is not a private folder of this user.`, {
+    remedy: 'Remove it, or name another temporary folder in TMPDIR.',
+  })
+}
+
 function isPrivate(found: Stats): boolean {
   return found.isDirectory() && (found.mode & 0o077) === 0
 }

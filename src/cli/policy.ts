@@ -2,7 +2,7 @@ import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from '
 import { join, relative, resolve } from 'node:path'
 import { WritError } from '../error.ts'
 import { findConfig, loadConfig } from '../config.ts'
-import { folderOf, makeFolders } from '../folder.ts'
+import { folderOf, makeFolders, makePrivate } from '../folder.ts'
 import type { Attachment } from '../policy/policy.ts'
 import { attachFolder, checkPacks, compilePacks, formatFiles, type PolicyFinding, testPacks } from '../policy/tools.ts'
 import { tmpdir } from 'node:os'
@@ -18,7 +18,9 @@ export async function attachments(
   const config = file === null || !existsSync(file) ? null : loadConfig(file)
   const cacheDir =
     config === null ? join(tmpdir(), `writ-policy-${String(process.getuid?.() ?? 0)}`) : folderOf(config.data).policy
-  makeFolders(cacheDir, 0o700)
+  // What lies there is believed to be what the compiler made.
+  if (config === null) makePrivate(cacheDir)
+  else makeFolders(cacheDir, 0o700)
   if (dirs.length === 0) {
     if (config === null)
       throw new WritError('no_config', 'There is no writ.yaml here or in a folder above.', {

@@ -1,5 +1,5 @@
 import { spawn, spawnSync } from 'node:child_process'
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { once } from 'node:events'
 import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -311,6 +311,21 @@ describe('without a broker', () => {
     expect(writ(['credentials', 'set', '../evil'], { cwd, input: 'a-very-secret-value' }).code).toBe(2)
     expect(writ(['credentials', 'remove', 'token'], { cwd }).code).toBe(0)
     expect(writ(['credentials', 'remove', 'token'], { cwd }).code).toBe(1)
+  })
+
+  it('what the compiler made is kept in no folder that another user could have put there', () => {
+    const pack = join(bin, '..', '..', 'policies', 'starter')
+    const kept = join(folder, 'tmp', `writ-policy-${String(process.getuid?.())}`)
+    mkdirSync(kept, { recursive: true, mode: 0o700 })
+    chmodSync(kept, 0o777)
+    const check = (): Ran => writ(['policy', 'check', pack], { env: { TMPDIR: join(folder, 'tmp') } })
+    expect(check()).toMatchObject({
+      code: 2,
+      out: '',
+      err: expect.stringContaining(`${kept} is not a private folder of this user.`) as string,
+    })
+    chmodSync(kept, 0o700)
+    expect(check().code).toBe(0)
   })
 
   it('policies are checked, tested, formatted and built, attached or not, with a configuration or without', () => {
