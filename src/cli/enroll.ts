@@ -1,11 +1,11 @@
-import { readFileSync, realpathSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, readFileSync, realpathSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { isNode, isSeq, parseDocument } from 'yaml'
 import { agentKeys } from '../approval/agent.ts'
 import type { Approver } from '../approval/approval.ts'
 import { checkPassphrase, keyFilePath, makeKeyFile } from '../approval/keyfile.ts'
 import { loadConfig } from '../config.ts'
-import { WritError } from '../error.ts'
+import { systemCode, WritError } from '../error.ts'
 import { generateKey } from '../jws.ts'
 import { type Context, configOf, yes } from './context.ts'
 import { show } from './print.ts'
@@ -34,7 +34,7 @@ export async function approvalsEnroll(context: Context, subject: string, options
   const entry = { subject, roles: [...roles], key }
   if (options.print !== true) {
     try {
-      writeConfig(config.path, withApprover(config.path, entry))
+      await addApprover(config.path, entry)
     } catch (failure) {
       // A key nobody is known by would only be in the way of the next try.
       if (file !== null) rmSync(file)
@@ -119,15 +119,41 @@ function tryFile(path: string): string {
   return join(dirname(path), `.${basename(path)}.${String(process.pid)}`)
 }
 
-/** Replaces the file whole, so that a broker that watches it never reads half of it. */
-function writeConfig(path: string, text: string): void {
+/**
+ * Replaces the file whole, so that a broker that watches it never reads half of it. What takes its place is made by one
+ * command at a time: else one would lose what another adds.
+ */
+async function addApprover(path: string, entry: Approver): Promise<void> {
   const real = realpathSync(path)
-  const next = tryFile(real)
+  const next = join(dirname(real), `.${basename(real)}.next`)
+  await claim(next)
   try {
-    writeFileSync(next, text, { mode: statSync(real).mode & 0o777 })
+    writeFileSync(next, withApprover(path, entry))
+    // Whatever the umask is: who could read the file still can.
+    chmodSync(next, statSync(real).mode & 0o777)
     renameSync(next, real)
-  } finally {
+  } catch (failure) {
     rmSync(next, { force: true })
+    throw failure
+  }
+}
+
+const claims = 500
+const claimMs = 20
+
+async function claim(next: string): Promise<void> {
+  for (let left = claims; ; left--) {
+    try {
+      writeFileSync(next, '', { mode: 0o600, flag: 'wx' })
+      return
+    } catch (failure) {
+      if (systemCode(failure) !== 'EEXIST') throw failure
+    }
+    if (left === 0)
+      throw new WritError('usage', `Another command is changing the configuration, or died while it did: ${next}.`, {
+        remedy: 'Where no other command runs, remove that file, and enrol again.',
+      })
+    await new Promise((resolve) => setTimeout(resolve, claimMs))
   }
 }
 

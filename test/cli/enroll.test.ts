@@ -1,5 +1,16 @@
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
@@ -7,6 +18,7 @@ import { approvalsEnroll } from '../../src/cli/enroll.ts'
 import type { Context } from '../../src/cli/context.ts'
 import { loadConfig } from '../../src/config.ts'
 import { generateKey } from '../../src/jws.ts'
+import { until } from '../wait.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'writ-enroll-'))
 const path = join(folder, 'writ.yaml')
@@ -88,6 +100,32 @@ describe('adding an approver to writ.yaml', () => {
         ssh.end()
       }
     })
+
+  it('waits for another command that does, loses nothing it added, and keeps the file as readable as it was', async () => {
+    writeFileSync(path, head)
+    chmodSync(path, 0o644)
+    const taken = join(folder, '.writ.yaml.next')
+    writeFileSync(taken, '')
+    const passphrase = join(folder, 'id-passphrase')
+    writeFileSync(passphrase, 'a passphrase for the tests')
+    const fd = openSync(passphrase, 'r')
+    const umask = process.umask(0o077)
+    try {
+      const enrolling = approvalsEnroll(context({}), 'ada', { role: [], passphraseFd: fd })
+      await until('its key is made', () => existsSync(join(folder, 'keys', 'approvers')))
+      await new Promise((resolve) => setTimeout(resolve, 100))
+      writeFileSync(path, `${head}approvers:\n  - { subject: bob, roles: [x], key: ${key} }\n`)
+      rmSync(taken)
+      await enrolling
+    } finally {
+      process.umask(umask)
+      closeSync(fd)
+    }
+    expect(loadConfig(path).approvers.map(({ subject }) => subject)).toEqual(['bob', 'ada'])
+    expect(statSync(path).mode & 0o777).toBe(0o644)
+    expect(existsSync(taken)).toBe(false)
+    rmSync(join(folder, 'keys'), { recursive: true })
+  })
 
   it('leaves all as it was where the list cannot be added to, and says so before a key is made', async () => {
     writeFileSync(path, `${head}approvers:\n`)
