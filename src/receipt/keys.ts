@@ -6,6 +6,7 @@ import {
   readFileSync,
   readdirSync,
   renameSync,
+  rmSync,
   rmdirSync,
   statSync,
   writeSync,
@@ -60,9 +61,15 @@ export function initKeys(dir: string, nowMs: number): Keys {
   writePrivate(fresh, 'log.pem', log)
   write(join(fresh, setFile), signKeySet(root, entries, Math.floor(nowMs / 1000)))
   syncFolder(fresh)
-  // An empty folder gives way; one that another process filled meanwhile does not.
-  removeEmpty(dir)
-  renameSync(fresh, dir)
+  try {
+    // An empty folder gives way; one that another process filled meanwhile does not.
+    removeEmpty(dir)
+    renameSync(fresh, dir)
+  } catch (failure) {
+    // A root key of nothing is no file to leave about.
+    rmSync(fresh, { recursive: true, force: true })
+    throw failure
+  }
   syncFolder(dirname(dir))
   return openKeys(dir)
 }

@@ -51,6 +51,19 @@ describe('the keys folder', () => {
     expect(readdirSync(dir).map((name) => readFileSync(join(dir, name), 'utf8'))).toEqual(before)
   })
 
+  it('is the one that was filled first, and no key of the other is left, where two fill it at once', () => {
+    let first = ''
+    const meanwhile = {
+      valueOf() {
+        first = initKeys(dir, startMs).fingerprint()
+        return startMs
+      },
+    }
+    expect(() => initKeys(dir, meanwhile as unknown as number)).toThrow('not empty')
+    expect(readdirSync(join(dir, '..'))).toEqual(['keys'])
+    expect(openKeys(dir).fingerprint()).toBe(first)
+  })
+
   it.each(['keys.jwt', 'log.pem', 'receipt.pem'])('is refused, and not completed, when %s is missing', (name) => {
     initKeys(dir, startMs)
     rmSync(join(dir, name))
