@@ -163,6 +163,7 @@ export async function serve(
   const transfers = openTransfers(parts, refusals, {
     place: {
       url: async () => (http === null ? await loopback.url() : (config.http?.url ?? http.url)),
+      keep: () => loopback.keep(),
       release: () => loopback.release(),
     },
     spared: (digest) => live.catalog().files.has(digest),

@@ -67,10 +67,15 @@ export function openLoopback(transfers: () => Transfers): Loopback {
     await new Promise((resolve) => server.close(resolve))
   }
 
+  function keep(): void {
+    clearTimeout(leaving)
+    leaving = undefined
+  }
+
   return {
+    keep,
     async url() {
-      clearTimeout(leaving)
-      leaving = undefined
+      keep()
       opening ??= open()
       try {
         return (await opening).url

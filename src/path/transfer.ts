@@ -16,6 +16,8 @@ import { type DownloadTicket, openTickets, servingOf, type Ticket, tokenOver, ty
 export interface Place {
   /** The URL without a slash at its end. */
   url(): Promise<string>
+  /** A ticket lives that this URL was asked for, whatever others there were meanwhile. */
+  keep(): void
   /** No ticket lives any more. */
   release(): void
 }
@@ -52,6 +54,7 @@ export function openTransfers(parts: Parts, refusals: Refusals, options: Transfe
     try {
       if (closed) throw new WritError('conflict', 'Writ is stopping.')
       const { token, expires_at_ms } = tickets.issue(make())
+      options.place.keep()
       return { url: `${base}/transfer/${token}`, expires_at: new Date(expires_at_ms).toISOString() }
     } finally {
       release()

@@ -3,6 +3,7 @@ import { request } from 'node:http'
 import { setTimeout as pause } from 'node:timers/promises'
 import * as fc from 'fast-check'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { WritError } from '../../src/error.ts'
 import { openTransferAnswers } from '../../src/http/transfer.ts'
 import { later, until } from '../wait.ts'
 import { openDesk, openTestBroker, put, send, sha256 } from './broker.ts'
@@ -276,4 +277,33 @@ it('decides any request under its path, and changes nothing for one that is not 
   expect(broker.files(task.id)).toEqual(task.files)
   expect(await answers.handle(new Request('http://127.0.0.1/'), '/transfers/x')).toBeNull()
   expect(await put(url, bytes)).toMatchObject({ status: 201 })
+})
+
+it('a URL is answered for as long as it lives, also where one that was asked for at the same time was refused', async () => {
+  const { storage } = broker.served.parts
+  const { promise: both, resolve: met } = Promise.withResolvers<void>()
+  let asking = 0
+  const full = {
+    ...storage,
+    async allowance(tenant: string) {
+      const given = await storage.allowance(tenant)
+      const at = ++asking
+      if (at === 2) met()
+      await both
+      const check = (): void => {
+        throw new WritError('quota_exceeded', 'full')
+      }
+      return at === 2 ? given : { ...given, check }
+    },
+  }
+  const { desk } = open({ parts: { storage: full } })
+  const [first, second] = [await taskOf(), await taskOf()]
+  const { caller } = broker
+  const issuing = [first, second].map(async (task) => await desk.issueUpload(caller, task, asked))
+  const given = await Promise.allSettled(issuing)
+  expect(given.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected'])
+  const url = given.flatMap((one) => (one.status === 'fulfilled' ? [one.value.url] : [])).join('')
+  // Longer than the listener stays when there is no URL any more.
+  await pause(1500)
+  expect((await put(url, bytes)).status).toBe(201)
 })
