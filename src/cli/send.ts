@@ -46,7 +46,7 @@ export async function filesOf(context: Context, names: readonly string[]): Promi
 async function localFile(context: Context, name: string): Promise<LocalFile> {
   const full = resolve(context.cwd, name)
   const within = relative(context.cwd, full)
-  const path = within.startsWith('..') ? basename(full) : within.replaceAll('\\', '/')
+  const path = /^\.\.(?:\/|$)/.test(within) ? basename(full) : within.replaceAll('\\', '/')
   try {
     const { size } = statSync(full)
     if (size > mostPerCall) return { path, full, size, sha256: await digestOfFile(full), inline: null, inlineBytes: 0 }

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it, vi } from 'vitest'
 import type { JsonObject } from '../../src/digest.ts'
@@ -213,5 +213,17 @@ describe('what keeps it from running', () => {
     renameSync(join(world.folder, 'unheard.js'), join(world.folder, 'heard.js'))
     expect(run('heard.js', '--out', 'new/deep')).toMatchObject({ code: 0 })
     expect(existsSync(join(world.folder, 'new', 'deep'))).toBe(true)
+  })
+})
+
+it('a folder whose name begins with two dots is a folder like any other, to send from and to import from', () => {
+  mkdirSync(join(world.folder, '..parts'))
+  const names = [
+    file('..parts/main.js', "import { said } from './part.js'\nconsole.log(said, ...writ.files())\n"),
+    file('..parts/part.js', "export const said = 'imported'\n"),
+  ]
+  expect(ended(run(...names, '--json').out)).toMatchObject({
+    state: 'succeeded',
+    tail: 'imported ..parts/main.js ..parts/part.js\n',
   })
 })

@@ -31,7 +31,7 @@ export function resolvePath(files: Files, from: string, specifier: string): stri
   const path = specifier.startsWith('/')
     ? posix.normalize(specifier).slice(1)
     : posix.join(posix.dirname(from), specifier)
-  if (path.startsWith('..')) return null
+  if (/^\.\.(?:\/|$)/.test(path)) return null
   for (const ending of tried) if (files.has(path + ending)) return path + ending
   const source = path.replace(/\.([mc]?)js$/, '.$1ts')
   return files.has(source) ? source : null
