@@ -103,10 +103,13 @@ export async function policyFormat(context: Context, dirs: readonly string[], ch
   return checkOnly && changed.length > 0 ? no : yes
 }
 
+/** What a pack may be made of: nothing hidden, and no link, which could lead out of it or around in it. */
 function regoFiles(folder: string): string[] {
-  return readdirSync(folder).flatMap((name) => {
-    const path = join(folder, name)
-    return statSync(path).isDirectory() ? regoFiles(path) : name.endsWith('.rego') ? [path] : []
+  return readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
+    if (entry.name.startsWith('.')) return []
+    const path = join(folder, entry.name)
+    if (entry.isDirectory()) return regoFiles(path)
+    return entry.isFile() && entry.name.endsWith('.rego') ? [path] : []
   })
 }
 

@@ -1,5 +1,15 @@
 import { spawn, spawnSync } from 'node:child_process'
-import { chmodSync, cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { once } from 'node:events'
 import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -345,6 +355,13 @@ describe('without a broker', () => {
     expect(writ(['policy', 'fmt', pack, '--check']).code).toBe(1)
     expect(writ(['policy', 'fmt', pack]).code).toBe(0)
     expect(writ(['policy', 'fmt', pack, '--check']).code).toBe(0)
+    // What no pack takes is not formatted either: nothing outside is written to, and no way leads around.
+    const outside = join(folder, 'outside.rego')
+    writeFileSync(outside, 'package writ.pack.starter\nx   :=   1\n')
+    symlinkSync(outside, join(pack, 'linked.rego'))
+    for (const name of ['around', 'again']) symlinkSync('.', join(pack, name))
+    expect(writ(['policy', 'fmt', pack, '--check'])).toMatchObject({ code: 0 })
+    for (const name of ['linked.rego', 'around', 'again']) rmSync(join(pack, name))
     writeFileSync(join(pack, 'more.rego'), 'package writ.pack.starter\n\nx := \n')
     const broken = writ(['policy', 'check', pack])
     expect(broken.code).toBe(1)
