@@ -79,7 +79,7 @@ type line struct {
 // Lets no process of the container, the agent included, signal the agent, have the kernel signal it, or change its limits
 // and its turn at the processor: a kernel in user space lets a process of the same user kill and stop the first one, and
 // every kernel lets it lower the first one's limits. The agent's threads have the lowest numbers, because they were there
-// first; a negative number is a group of processes. What a pidfd is of and what stands behind a pointer no filter can
+// first, or no process of an earlier step is left; a negative number is a group of processes. What a pidfd is of and what stands behind a pointer no filter can
 // see: such calls are refused whole, and so is every call of another architecture's table.
 func guardFilter(of calls, highest uint32) []instruction {
 	lines := []line{
@@ -149,10 +149,19 @@ func assembled(lines []line) []instruction {
 	return filter
 }
 
-// Called once, when all threads that are to be are there.
+// The highest number of a thread that a filter knows.
+var guarded uint32
+
+// Called when all threads that are to be are there, and right before each fork: on a busy machine the runtime may have
+// started one more since, by whose number a step would reach the agent. A filter comes to those before and takes nothing
+// from them.
 func guard() error {
+	highest := highestThread()
+	if highest <= guarded {
+		return nil
+	}
 	of := systemCalls()
-	filter := guardFilter(of, highestThread())
+	filter := guardFilter(of, highest)
 	program := struct {
 		length uint16
 		filter *instruction
@@ -162,6 +171,7 @@ func guard() error {
 	if err != 0 {
 		return err
 	}
+	guarded = highest
 	return nil
 }
 

@@ -131,9 +131,12 @@ func readOomScore() {
 	oomOwn = []byte(strings.TrimSpace(string(text[:count])))
 }
 
-// Forks with the score of the first process to be killed when memory is short, which the child inherits, and takes the
-// agent's own back: no process of a step ever outlives the agent for want of memory.
+// Forks behind the guard and with the score of the first process to be killed when memory is short, which the child
+// inherits, and takes the agent's own back: no process of a step ever outlives the agent for want of memory.
 func forkFirstToDie(path string, argv []string, attributes *syscall.ProcAttr) (int, error) {
+	if err := guard(); err != nil {
+		return 0, err
+	}
 	if oomScore >= 0 {
 		_, _ = syscall.Pwrite(oomScore, []byte("1000"), 0)
 		defer func() { _, _ = syscall.Pwrite(oomScore, oomOwn, 0) }()
