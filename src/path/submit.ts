@@ -20,7 +20,7 @@ import { missingViews, nextForTask } from './next.ts'
 import { type Parts, unknownTarget } from './parts.ts'
 import type { Allowance } from './storage.ts'
 import type { UploadTicket } from './ticket.ts'
-import type { TransferDesk } from './desk.ts'
+import type { Given, TransferDesk } from './desk.ts'
 import { inTurn, inTurnOfKey } from './turn.ts'
 
 export async function submitTask(
@@ -98,11 +98,14 @@ export async function uploadArtifact(
       bytesOf(parts),
       putBytes(parts, allowance),
     )
+    // First, because a call that is refused a URL leaves the task as it was.
+    const given =
+      args.upload === undefined ? null : await transfers.issueUpload(caller, { ...task, files }, args.upload)
     const revised = await revise(parts, task, files, changed)
     const described = { ...(await describe(parts, caller, revised)), changed }
-    return args.upload === undefined
+    return args.upload === undefined || given === null
       ? described
-      : await withUpload(parts, transfers, caller, revised, args.upload, described)
+      : withUpload(parts, revised, args.upload, given, described)
   })
 }
 
@@ -119,15 +122,13 @@ async function revise(
   return revised
 }
 
-async function withUpload(
+function withUpload(
   parts: Parts,
-  transfers: TransferDesk,
-  caller: Caller,
   task: Task,
   upload: UploadIn,
+  { url, expires_at }: Given,
   described: Results['upload_artifact'],
-): Promise<Results['upload_artifact']> {
-  const { url, expires_at } = await transfers.issueUpload(caller, task, upload)
+): Results['upload_artifact'] {
   // Better now than after a gigabyte: what the run could not take anyway.
   const target = parts.catalog().targets.get(task.target_ref)
   const whole = [...task.files, { path: upload.path, size: upload.size }]

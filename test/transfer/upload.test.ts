@@ -43,6 +43,19 @@ async function tarOf(...names: readonly string[]): Promise<Buffer> {
   return Buffer.concat(pieces)
 }
 
+describe('a call that asks for an upload', () => {
+  it('and is refused one leaves the files of the task as they were', async () => {
+    const task = await broker.task()
+    const before = broker.files(task)
+    const upload = { path: '../data.bin', size: 3, sha256: '0'.repeat(64) }
+    const files = [{ path: 'main.js', content: 'console.log(1)' }]
+    expect(await broker.call('upload_artifact', { task_id: task, files, upload })).toMatchObject({
+      error: { code: 'invalid_file' },
+    })
+    expect(broker.files(task)).toEqual(before)
+  })
+})
+
 describe('an upload', () => {
   it('makes of bytes sent by PUT a file of the task, once [G-upload-once]', async () => {
     const task = await broker.task()
