@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises'
+import { readFile, stat } from 'node:fs/promises'
 import type { Logger } from 'pino'
 import type { ArtifactStore } from './artifact/artifact.ts'
 import { type Config, loadConfig } from './config.ts'
@@ -22,7 +22,7 @@ export interface Live {
   close(): Promise<void>
 }
 
-/** Follows `writ.yaml` and the catalog. `changed` is called with each configuration before it takes effect, `applied` after. */
+/** Follows `writ.yaml`, the catalog and the files it names. `changed` is called with each configuration before it takes effect, `applied` after. */
 export async function openLive(
   first: Config,
   parts: {
@@ -35,11 +35,17 @@ export async function openLive(
 ): Promise<Live> {
   const { ledger, artifacts, log } = parts
   let config = first
-  const files = (): readonly string[] => [config.path, config.catalog]
+  /** What the catalog was read from, and what an edit that was refused names. */
+  let sources: ReadonlySet<string> = new Set()
+  const beside = (): readonly string[] => [...sources].filter((path) => path !== config.catalog)
   // Before the catalog is read, so that no edit falls between the two.
   const follower = await follow({
-    paths: files,
-    state: async () => JSON.stringify(await Promise.all(files().map(contents))),
+    paths: () => [config.path, config.catalog, ...beside()],
+    state: async () =>
+      JSON.stringify([
+        await Promise.all([config.path, config.catalog].map(contents)),
+        await Promise.all(beside().map(async (path) => [path, await mark(path)])),
+      ]),
     changed: async () =>
       await reload().catch((failure: unknown) =>
         log.error({ err: failure }, 'the configuration could not be read again'),
@@ -48,43 +54,39 @@ export async function openLive(
   let catalog: Catalog
   try {
     catalog = loadCatalog(first.catalog, first.limits)
+    sources = new Set(catalog.sources)
   } catch (failure) {
     await follower.close()
     throw failure
   }
   let problem: string | null = null
-  await storeCatalogFiles(catalog, artifacts)
-  await noteApprovers(ledger, config)
 
   /** One after the other: a slow one must not put an older file in the place of a newer. */
   const reload = async (): Promise<void> => await inTurn('reload', reloadNow)
   const reloadNow = async (): Promise<void> => {
+    const read = new Set<string>()
     try {
       const next = loadConfig(first.path)
-      const nextCatalog = loadCatalog(next.catalog, next.limits)
+      const nextCatalog = loadCatalog(next.catalog, next.limits, read)
       await storeCatalogFiles(nextCatalog, artifacts)
       parts.changed(next)
-      // Where keys, data and sockets lie is fixed for the life of a broker; the rest follows the file.
-      config = {
-        ...next,
-        data: first.data,
-        keys: first.keys,
-        credentials: first.credentials,
-        issuer: first.issuer,
-        http: first.http,
-      }
+      config = inPlaceOf(first, next)
       catalog = nextCatalog
+      sources = read
       problem = null
       parts.applied()
     } catch (failure) {
       if (!(failure instanceof WritError)) throw failure
       problem = failure.message
+      sources = new Set([...catalog.sources, ...read])
       log.error({ err: failure }, 'an edit of the configuration was refused; the earlier one stays in force')
       return
     }
     // Who may approve no more is out at once; that it could not be written now is owed, and the clockwork asks again.
     await noteApprovers(ledger, config)
   }
+  await storeCatalogFiles(catalog, artifacts)
+  await noteApprovers(ledger, config)
   return {
     config: () => config,
     catalog: () => catalog,
@@ -93,6 +95,11 @@ export async function openLive(
     settle: async () => await inTurn('reload', async () => await noteApprovers(ledger, config)),
     close: async () => await follower.close(),
   }
+}
+
+/** Where keys, data and sockets lie is fixed for the life of a broker; the rest follows the file. */
+function inPlaceOf({ data, keys, credentials, issuer, http }: Config, next: Config): Config {
+  return { ...next, data, keys, credentials, issuer, http }
 }
 
 /** Files that the operator's own intents bring along run like any artifact: by digest, hashed again when handed over. */
@@ -128,5 +135,17 @@ async function contents(file: string): Promise<string | { readonly unreadable: s
     const unreadable = systemCode(error)
     if (unreadable === null) throw error
     return { unreadable }
+  }
+}
+
+/** Another text where a file may hold something else: those beside the catalog are too large to be read all the time. */
+async function mark(file: string): Promise<string> {
+  try {
+    const { mode, size, mtimeMs, ctimeMs, ino } = await stat(file)
+    return [mode, size, mtimeMs, ctimeMs, ino].join(' ')
+  } catch (error) {
+    const code = systemCode(error)
+    if (code === null) throw error
+    return code
   }
 }

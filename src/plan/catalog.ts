@@ -34,13 +34,18 @@ export interface Catalog {
  * Reads `catalog.yaml` and the files it names.
  * @param path the file
  * @param limits defaults and maxima of `writ.yaml`
+ * @param sources filled with `sources` of the catalog, as far as it came where it is refused
  * @throws WritError `invalid_catalog`, its message `FILE:LINE:COLUMN: …`
  */
-export function loadCatalog(path: string, limits: LimitSettings = limitSettings()): Catalog {
+export function loadCatalog(
+  path: string,
+  limits: LimitSettings = limitSettings(),
+  sources: Set<string> = new Set(),
+): Catalog {
   const absolute = resolve(path)
+  sources.add(absolute)
   const file = basename(absolute)
   const located = locateYaml(readText(absolute, file), file, catalogSchema, 'invalid_catalog')
-  const sources = new Set([absolute])
   const files = new Map<Digest, Uint8Array>()
   const readBeside = (name: string, at: Path): Buffer => {
     const problem = pathProblem(name)

@@ -1,7 +1,8 @@
 import { spawnSync } from 'node:child_process'
-import { mkdirSync, renameSync, symlinkSync } from 'node:fs'
+import { mkdirSync, renameSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
+import { digestOf } from '../../src/digest.ts'
 import type { JsonObject } from '../../src/digest.ts'
 import { WritError } from '../../src/error.ts'
 import type { Ledger } from '../../src/ledger/ledger.ts'
@@ -54,6 +55,37 @@ describe('an edit of writ.yaml', () => {
     } finally {
       await broker.stop()
     }
+  })
+})
+
+describe('a file that the catalog names', () => {
+  const intent = (file: string): string => `intents:
+  report:
+    about: The daily report
+    code_origin: operator
+    files: [${file}]
+    steps:
+      - { title: Make the report, argv: [${file}] }
+`
+  const digest = (): string => digestOf(Buffer.from('console.log(2)'))
+  const named = (): string | undefined => world.parts.catalog().intents.get('report')?.files[0]?.sha256
+
+  it('is read again when it was edited, as the catalog itself is', async () => {
+    writeFileSync(join(folder, 'main.js'), 'console.log(1)')
+    edit(join(folder, 'catalog.yaml'), (text) => `${text}${intent('main.js')}`)
+    await until('the intent is there', () => named() !== undefined)
+    expect(named()).not.toBe(digest())
+    writeFileSync(join(folder, 'main.js'), 'console.log(2)')
+    await until('the new file is what would run', () => named() === digest())
+  })
+
+  it('puts a refused catalog in force when it comes after it', async () => {
+    edit(join(folder, 'catalog.yaml'), (text) => text.replaceAll('main.js', 'later.js'))
+    const configuration = async (): Promise<string> => JSON.stringify((await served.status())['configuration'])
+    await until('the edit was refused', async () => (await configuration()).includes('later.js'))
+    writeFileSync(join(folder, 'later.js'), 'console.log(3)')
+    await until('the catalog is in force', async () => (await configuration()) === '{"ok":true}')
+    expect(world.parts.catalog().intents.get('report')?.files[0]?.path).toBe('later.js')
   })
 })
 
