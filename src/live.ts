@@ -1,4 +1,5 @@
 import { readFile, stat } from 'node:fs/promises'
+import { isDeepStrictEqual } from 'node:util'
 import type { Logger } from 'pino'
 import type { ArtifactStore } from './artifact/artifact.ts'
 import { type Config, loadConfig } from './config.ts'
@@ -86,6 +87,8 @@ export async function openLive(
     await noteApprovers(ledger, config)
   }
   await storeCatalogFiles(catalog, artifacts)
+  // What was edited after `first` was read, and before anything was followed.
+  if (!isStill(first)) await reload()
   await noteApprovers(ledger, config)
   return {
     config: () => config,
@@ -100,6 +103,15 @@ export async function openLive(
 /** Where keys, data and sockets lie is fixed for the life of a broker; the rest follows the file. */
 function inPlaceOf({ data, keys, credentials, issuer, http }: Config, next: Config): Config {
   return { ...next, data, keys, credentials, issuer, http }
+}
+
+function isStill(first: Config): boolean {
+  try {
+    return isDeepStrictEqual(inPlaceOf(first, loadConfig(first.path)), first)
+  } catch (failure) {
+    if (!(failure instanceof WritError)) throw failure
+    return false
+  }
 }
 
 /** Files that the operator's own intents bring along run like any artifact: by digest, hashed again when handed over. */

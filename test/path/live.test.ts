@@ -1,11 +1,14 @@
 import { spawnSync } from 'node:child_process'
 import { mkdirSync, renameSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { pino } from 'pino'
 import { afterAll, describe, expect, it } from 'vitest'
+import { loadConfig } from '../../src/config.ts'
 import { digestOf } from '../../src/digest.ts'
 import type { JsonObject } from '../../src/digest.ts'
 import { WritError } from '../../src/error.ts'
 import type { Ledger } from '../../src/ledger/ledger.ts'
+import { serve } from '../../src/serve.ts'
 import { initialised, openTestBroker } from '../transfer/broker.ts'
 import { until } from '../wait.ts'
 import { edit, openWorld } from './world.ts'
@@ -54,6 +57,26 @@ describe('an edit of writ.yaml', () => {
       )
     } finally {
       await broker.stop()
+    }
+  })
+})
+
+describe('an edit of writ.yaml while a broker starts', () => {
+  it('is in force when the broker answers', async () => {
+    const starting = initialised()
+    const read = loadConfig(join(starting, 'writ.yaml'))
+    edit(join(starting, 'writ.yaml'), (text) => text.replace('roles: [developer, operator]', 'roles: [auditor]'))
+    const started = await serve(read, {
+      log: pino({ level: 'silent' }),
+      env: new Map(),
+      version: '0.0.0',
+      idle: false,
+      httpImplied: false,
+    })
+    try {
+      expect(started.parts.rolesOf('default', read.local.subject, read.local.agent)).toEqual(['auditor'])
+    } finally {
+      await started.stop()
     }
   })
 })
