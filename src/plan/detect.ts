@@ -23,7 +23,29 @@ export interface Detected {
 
 export const maxManifestBytes = 256 * 1024
 
-const manifests = new Set(['package.json', 'pyproject.toml', 'Cargo.toml', 'go.mod', 'Makefile', 'requirements.txt'])
+/** What a Python project may ask for beside `requirements.txt`, to be tested. */
+export const testRequirements = [
+  'requirements-test.txt',
+  'requirements-tests.txt',
+  'requirements-dev.txt',
+  'requirements_test.txt',
+  'requirements_dev.txt',
+  'test-requirements.txt',
+  'dev-requirements.txt',
+  'requirements/test.txt',
+  'requirements/tests.txt',
+  'requirements/dev.txt',
+]
+
+const manifests = new Set([
+  'package.json',
+  'pyproject.toml',
+  'Cargo.toml',
+  'go.mod',
+  'Makefile',
+  'requirements.txt',
+  ...testRequirements,
+])
 
 const byExtension: ReadonlyMap<string, Runtime> = new Map([
   ['js', 'javascript'],
@@ -42,15 +64,16 @@ const byExtension: ReadonlyMap<string, Runtime> = new Map([
   ['rs', 'rust'],
 ])
 
-/** The files whose text `detect` and `resolve` want to see: manifests, and scripts without a telling name. */
+/**
+ * The files whose text `detect` and `resolve` want to see: manifests, and scripts without a telling name. By whole names, so
+ * that no task has more of them than a few: the broker holds the text of all at once.
+ */
 export function manifestPaths(files: readonly TaskFile[], inputs: JsonObject): readonly string[] {
   const wanted: string[] = []
   for (const file of files) {
     if (file.size > maxManifestBytes) continue
     const root = !file.path.includes('/')
-    if (root && manifests.has(file.path)) wanted.push(file.path)
-    else if (/^(?:requirements\/|[a-z]+[-_])?(?:requirements|tests?|dev)(?:[-_][a-z]+)?\.txt$/.test(file.path))
-      wanted.push(file.path)
+    if (manifests.has(file.path)) wanted.push(file.path)
     else if (
       (root || file.path === inputs['script']) &&
       [null, 'sh', 'bash'].includes(extension(file.path)) &&

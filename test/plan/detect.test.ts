@@ -7,6 +7,13 @@ function one(files: Readonly<Record<string, string>>) {
   return detect(Object.keys(files), new Map(Object.entries(files)))[0]
 }
 
+const file = (path: string, size = 10) => ({
+  path,
+  size,
+  sha256: `sha256:${'0'.repeat(64)}` as Digest,
+  executable: false,
+})
+
 describe('detection', () => {
   test.each([
     [
@@ -177,12 +184,6 @@ describe('detection', () => {
   })
 
   test('only manifests and scripts without a telling name are read, none that is large', () => {
-    const file = (path: string, size = 10) => ({
-      path,
-      size,
-      sha256: `sha256:${'0'.repeat(64)}` as Digest,
-      executable: false,
-    })
     expect(
       manifestPaths(
         [
@@ -203,6 +204,15 @@ describe('detection', () => {
         {},
       ).length,
     ).toBeLessThanOrEqual(40)
+  })
+
+  test('wants to see the requirements that a recipe reads, and not whatever is named like some', () => {
+    const like = Array.from({ length: 26 * 26 }, (_, i) => {
+      const word = String.fromCharCode(97 + (i % 26), 97 + Math.floor(i / 26))
+      return file(`${word}-requirements.txt`)
+    })
+    const files = [file('requirements.txt'), file('requirements/test.txt'), file('dev-requirements.txt'), ...like]
+    expect(manifestPaths(files, {})).toEqual(['requirements.txt', 'requirements/test.txt', 'dev-requirements.txt'])
   })
 
   test('never throws and always answers the same, whatever the files hold', () => {

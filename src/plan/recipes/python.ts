@@ -1,4 +1,5 @@
 import type { Json, JsonObject } from '../../digest.ts'
+import { testRequirements } from '../detect.ts'
 import { member, readToml } from '../manifest.ts'
 import type { PlanStep } from '../plan.ts'
 import type { Project, Recipe } from './recipe.ts'
@@ -6,18 +7,6 @@ import { asPath, folderWith, inRoot, noBuild, noTests, step } from './recipe.ts'
 
 const venv = '/work/venv'
 const inVenv = `${venv}/bin/python`
-const testRequirements = [
-  'requirements-test.txt',
-  'requirements-tests.txt',
-  'requirements-dev.txt',
-  'requirements_test.txt',
-  'requirements_dev.txt',
-  'test-requirements.txt',
-  'dev-requirements.txt',
-  'requirements/test.txt',
-  'requirements/tests.txt',
-  'requirements/dev.txt',
-]
 const testGroups = ['test', 'tests', 'testing', 'dev']
 
 /** Without uv or poetry: their lock files name each version, which is all that pip needs to take the same. */
