@@ -2,7 +2,7 @@ import type { Json, JsonObject } from '../digest.ts'
 import { type MissingView, type Next, sentences } from '../execution/result.ts'
 import type { Missing } from '../plan/plan.ts'
 import type { Reason } from '../policy/policy.ts'
-import { toolNames } from '../request/call.ts'
+import { type ToolName, toolNames } from '../request/call.ts'
 import type { Task } from '../request/task.ts'
 
 /** What every result says last: small models follow this and nothing else, so it never leads where the fix does not lie. */
@@ -51,8 +51,9 @@ export function nextForTask(task: Task, missing: readonly Missing[]): Next {
     case 'task': {
       const target_ref = elsewhere.target_ref ?? task.target_ref
       const { project_name, goal, intent, inputs } = task
-      // For another target as it is; for its own there is something in it to correct.
-      const kept = elsewhere.target_ref === undefined ? {} : { inputs }
+      // For another target as it is, where that is short; for its own there is something in it to correct.
+      const fits = elsewhere.target_ref !== undefined && JSON.stringify(inputs).length <= longestCall
+      const kept = fits ? { inputs } : {}
       return { tool: 'submit_task', arguments: { project_name, goal, target_ref, execution_intent: intent, ...kept } }
     }
     case 'catalog': {
@@ -78,19 +79,32 @@ function told(error: Reason): Next {
 }
 
 /** What names the things a call is about: the rest of it is what has to be corrected, or too long to say again. */
-const names = ['task_id', 'execution_id', 'approval_id', 'project_name', 'target_ref', 'execution_intent']
+const names: { readonly [T in ToolName]: readonly string[] } = {
+  list_targets: ['target_ref'],
+  submit_task: ['project_name', 'target_ref', 'execution_intent'],
+  upload_artifact: ['task_id'],
+  start_execution: ['task_id'],
+  get_status: ['execution_id', 'task_id', 'approval_id'],
+  get_result: ['execution_id'],
+  respond_to_approval: ['approval_id'],
+  cancel_execution: ['execution_id'],
+}
 const longestName = 128
+const longestId = 64
 const longestCall = 1024
 
 function named(call: Call | null, wanted: readonly string[]): JsonObject {
-  const short = (value: Json): boolean => typeof value === 'string' && value.length <= longestName
-  const entries = Object.entries(call?.arguments ?? {}).filter(([name, value]) => wanted.includes(name) && short(value))
-  return Object.fromEntries(entries)
+  const short = (name: string, value: Json): boolean =>
+    typeof value === 'string' && value.length <= (name.endsWith('_id') ? longestId : longestName)
+  const given = Object.entries(call?.arguments ?? {})
+  const entries = given.filter(([name, value]) => wanted.includes(name) && short(name, value))
+  // A status is asked of one thing at a time.
+  return Object.fromEntries(wanted === names.get_status ? entries.slice(0, 1) : entries)
 }
 
 function corrected(call: Call | null): Next | null {
   const tool = toolNames.find((name) => name === call?.name)
-  return tool === undefined ? null : { tool, arguments: named(call, names) }
+  return tool === undefined ? null : { tool, arguments: named(call, names[tool]) }
 }
 
 /** The same call again, where it is short enough to be said again. */
@@ -98,5 +112,5 @@ function repeated(call: Call | null, after_ms: number): Next | null {
   const tool = toolNames.find((name) => name === call?.name)
   if (tool === undefined || call === null) return null
   const whole = JSON.stringify(call.arguments).length <= longestCall
-  return { tool, arguments: whole ? call.arguments : named(call, names), after_ms }
+  return { tool, arguments: whole ? call.arguments : named(call, names[tool]), after_ms }
 }

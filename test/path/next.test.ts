@@ -4,6 +4,7 @@ import { type Execution, finalStates, isFinal, liveStates } from '../../src/exec
 import type { ExecutionView } from '../../src/execution/result.ts'
 import { newId, parseId } from '../../src/id.ts'
 import { present } from '../../src/mcp/present.ts'
+import { toolListing } from '../../src/mcp/tools.ts'
 import { nextAfter } from '../../src/path/next.ts'
 import { nextOf } from '../../src/path/view.ts'
 import { toolNames } from '../../src/request/call.ts'
@@ -21,6 +22,11 @@ afterAll(async () => await world.broker.stop())
 const executionStates = [...liveStates, ...finalStates]
 const me = world.broker.caller
 const script = { project_name: 'p', goal: 'g', target_ref: 'sandbox', execution_intent: 'run_script' }
+/** Of the arguments, those that are not among the tool's. */
+const refusedFields = (name: string, args: JsonObject): readonly string[] => {
+  const known = toolListing.find((tool) => tool.name === name)?.inputSchema['properties'] as JsonObject
+  return Object.keys(args).filter((field) => !Object.hasOwn(known, field))
+}
 const file = (path: string, content = ''): { readonly path: string; readonly content: string } => ({ path, content })
 
 describe('what is next', () => {
@@ -98,6 +104,15 @@ describe('what is next', () => {
     })
   })
 
+  it('stands whole in the text too, however long the inputs are', async () => {
+    const inputs = { args: ['x'.repeat(4000), 'y'.repeat(4000)] }
+    const far = await world.ask(me, 'submit_task', { ...script, inputs, target_ref: 'far', files: [file('a.js')] })
+    expect(far.next).toEqual({ tool: 'submit_task', arguments: { ...script, target_ref: 'chat' } })
+    const [content] = present(far).content
+    const said = content?.type === 'text' ? /^next: call submit_task (.*)$/m.exec(content.text) : null
+    expect(JSON.parse(said?.[1] ?? '')).toEqual({ ...script, target_ref: 'chat' })
+  })
+
   it('of a piece of a file is the next piece, and of the last one none', async () => {
     const task_id = await world.task(me, 'sandbox', "writ.writeFile('/out/f.txt', 'x'.repeat(10))")
     const { execution_id = '' } = await world.ask(me, 'start_execution', { task_id, wait_ms: 20_000 })
@@ -134,11 +149,25 @@ describe('what is next', () => {
     const after = (code: string, name: string, args: JsonObject): unknown =>
       nextAfter({ code, message: 'm', remedy: 'r', ref: 'dec_a' }, { name, arguments: args })
     const long = 'x'.repeat(2000)
-    for (const name of toolNames)
-      expect(after('invalid_arguments', name, { task_id: 't', cursor: 'c', target_ref: long })).toEqual({
-        tool: name,
-        arguments: { task_id: 't' },
-      })
+    for (const name of toolNames) {
+      const args = { execution_id: 'e', approval_id: 'a', cursor: 'c', target_ref: long, goal: long }
+      const next = after('invalid_arguments', name, args) as { readonly arguments: JsonObject }
+      expect(next).toMatchObject({ tool: name, arguments: expect.any(Object) as JsonObject })
+      // What is said again is nothing that the tool refuses.
+      expect(refusedFields(name, next.arguments)).toEqual([])
+    }
+    expect(after('invalid_arguments', 'start_execution', { task_id: 't', cursor: 'c' })).toEqual({
+      tool: 'start_execution',
+      arguments: { task_id: 't' },
+    })
+    expect(after('invalid_arguments', 'get_status', { task_id: 't', execution_id: 'e' })).toEqual({
+      tool: 'get_status',
+      arguments: { task_id: 't' },
+    })
+    expect(after('invalid_arguments', 'get_result', { execution_id: 'e'.repeat(65) })).toEqual({
+      tool: 'get_result',
+      arguments: {},
+    })
     expect(after('unknown_intent', 'submit_task', { target_ref: 'sandbox', goal: 'g' })).toEqual({
       tool: 'list_targets',
       arguments: { target_ref: 'sandbox' },
