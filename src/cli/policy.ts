@@ -4,7 +4,17 @@ import { WritError } from '../error.ts'
 import { findConfig, loadConfig } from '../config.ts'
 import { folderOf, makeFolders, makePrivate } from '../folder.ts'
 import type { Attachment } from '../policy/policy.ts'
-import { attachFolder, checkPacks, compilePacks, formatFiles, type PolicyFinding, testPacks } from '../policy/tools.ts'
+import {
+  attachFolder,
+  checkPacks,
+  compilePacks,
+  formatFiles,
+  notText,
+  type PackFile,
+  type PolicyFinding,
+  testPacks,
+  textOf,
+} from '../policy/tools.ts'
 import { tmpdir } from 'node:os'
 import { type Context, no, yes } from './context.ts'
 import { counted, show, table } from './print.ts'
@@ -84,9 +94,18 @@ export async function policyTest(
 
 export async function policyFormat(context: Context, dirs: readonly string[], checkOnly: boolean): Promise<number> {
   const { packs, cacheDir } = await attachments(context, dirs)
-  const files = packs
-    .flatMap((pack) => regoFiles(pack.path))
-    .map((path) => ({ path, text: readFileSync(path, 'utf8') }))
+  const files: PackFile[] = []
+  const findings: PolicyFinding[] = []
+  for (const path of packs.flatMap((pack) => regoFiles(pack.path))) {
+    const text = textOf(readFileSync(path))
+    if (text !== null) files.push({ path, text })
+    else findings.push({ file: path, line: 0, column: 0, level: 'error', code: 'not_text', message: notText })
+  }
+  // What is written back has to be what was read.
+  if (findings.length > 0) {
+    show(context, { findings }, () => findingLines(context, findings).join('\n'))
+    return no
+  }
   const formatted = await formatFiles(files, { cacheDir })
   if (!formatted.ok) {
     show(context, { findings: formatted.findings }, () => findingLines(context, formatted.findings).join('\n'))

@@ -127,8 +127,8 @@ export async function readPack(attachment: Attachment): Promise<Read> {
       return refuse(path, 'too_large', `the file has ${size} bytes; at most ${maxFileBytes} are read`)
     if (total > maxPackBytes) return refuse(path, 'too_large', `the pack has more than ${maxPackBytes} bytes`)
     if (files.length >= maxPackFiles) return refuse(path, 'too_large', `the pack has more than ${maxPackFiles} files`)
-    const text = decode(await readFile(path))
-    if (text === null) return refuse(path, 'not_text', 'the file is not UTF-8 text')
+    const text = textOf(await readFile(path))
+    if (text === null) return refuse(path, 'not_text', notText)
     if (isTestFile(virtual)) {
       for (const { line, set } of setsIn(text)) {
         const message = `a rule of "${set}" in a test file is never in force; move it to a file not named *_test.rego`
@@ -230,7 +230,10 @@ function setsIn(text: string): readonly { readonly line: number; readonly set: s
   })
 }
 
-function decode(bytes: Uint8Array): string | null {
+export const notText = 'the file is not UTF-8 text'
+
+/** The text of a file of policies, or null where it is none. */
+export function textOf(bytes: Uint8Array): string | null {
   try {
     const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
     return text.includes('\0') ? null : text

@@ -8,7 +8,7 @@ import { ask, tools } from './tools-process.ts'
 import type { Answer, Reply, ToolsOptions } from './tools-process.ts'
 import { wrapper } from './wrapper.ts'
 
-export { attachFolder } from './pack.ts'
+export { attachFolder, notText, textOf } from './pack.ts'
 export type { PackFile, PolicyFinding } from './pack.ts'
 export type { ToolsOptions } from './tools-process.ts'
 
