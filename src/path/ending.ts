@@ -74,7 +74,8 @@ export function endingOf(
   }
 }
 
-function isSuccess(step: StepExit, planned: Plan['steps'][number] | undefined): boolean {
+/** Whether a step ended as its plan says that one may. */
+export function isSuccess(step: StepExit, planned: Plan['steps'][number] | undefined): boolean {
   return step.exit !== null && planned !== undefined && planned.success.includes(step.exit)
 }
 

@@ -4,6 +4,7 @@ import { type Next, type Results, sentences } from '../execution/result.ts'
 import type { Arguments } from '../request/call.ts'
 import type { Caller } from '../request/caller.ts'
 import type { TransferDesk } from './desk.ts'
+import { isSuccess } from './ending.ts'
 import { type Parts, reasonOf } from './parts.ts'
 import { executionOf } from './read.ts'
 import { artifactUri } from './resource.ts'
@@ -28,7 +29,8 @@ export async function getResult(
     parts.ledger.views.receiptsOf(execution.id).findLast((row) => row.kind === 'outcome' || row.kind === 'decision') ??
     null
   if (receipt === null) throw new WritError('internal', 'a final execution without a receipt')
-  const failing = report?.steps.findIndex((step) => step.exit !== 0) ?? -1
+  const planned = parts.ledger.views.plan(execution.plan)?.steps
+  const failing = report?.steps.findIndex((step, at) => !isSuccess(step, planned?.[at])) ?? -1
   const files = []
   let room = maxInlineBytes
   for (const file of report?.files ?? []) {
