@@ -2,6 +2,11 @@ import { isUtf8 } from 'node:buffer'
 import type { Json, JsonObject } from './digest.ts'
 import { WritError } from './error.ts'
 
+/** Whether a string may stand in an I-JSON text as it is. */
+export function isIJsonString(text: string): boolean {
+  return text.isWellFormed() && !noncharacter.test(text)
+}
+
 export interface JsonLimits {
   /** Bytes of UTF-8; 4 MiB unless told. */
   readonly maxBytes?: number

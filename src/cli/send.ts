@@ -5,6 +5,7 @@ import { visibleLine } from '../approval/visible.ts'
 import { digestJson, digestOf, type JsonObject } from '../digest.ts'
 import { systemCode, WritError } from '../error.ts'
 import type { Results } from '../execution/result.ts'
+import { isIJsonString } from '../json.ts'
 import type { Reason } from '../policy/policy.ts'
 import type { ToolClient } from './client.ts'
 import { type Context, faultOf } from './context.ts'
@@ -52,9 +53,10 @@ async function localFile(context: Context, name: string): Promise<LocalFile> {
     if (size > mostPerCall) return { path, full, size, sha256: await digestOfFile(full), inline: null, inlineBytes: 0 }
     const bytes = readFileSync(full)
     const text = bytes.toString('utf8')
-    const spelt = Buffer.from(text, 'utf8').equals(bytes)
-      ? { content: text }
-      : { content_base64: bytes.toString('base64') }
+    const spelt =
+      Buffer.from(text, 'utf8').equals(bytes) && isIJsonString(text)
+        ? { content: text }
+        : { content_base64: bytes.toString('base64') }
     const inlineBytes = Buffer.byteLength(JSON.stringify(spelt))
     return {
       path,

@@ -76,6 +76,12 @@ describe('a file too large for a message', () => {
     })
   })
 
+  it('of any UTF-8 arrives as it is, also where no message can hold its characters', () => {
+    file('odd.txt', 'a\ufffeb\u{1ffff}\u0000\n')
+    const odd = run(file('odd.js', "console.log([...writ.readText('odd.txt')].length)"), 'odd.txt', '--json')
+    expect(ended(odd.out)).toMatchObject({ state: 'succeeded', tail: '6\n' })
+  })
+
   it('that cannot be read is told before anything is sent', () => {
     expect(run('big.js', 'no-such.bin')).toMatchObject({
       code: 2,
