@@ -3,6 +3,7 @@ import { visible, visibleLine } from '../approval/visible.ts'
 import type { Json, JsonObject } from '../digest.ts'
 import { WritError } from '../error.ts'
 import type { ExecutionView, Results } from '../execution/result.ts'
+import { parseIJson } from '../json.ts'
 import type { Reason } from '../policy/policy.ts'
 import { openClient, type ToolClient } from './client.ts'
 import { type Context, exitOf, no, yes } from './context.ts'
@@ -158,15 +159,25 @@ function inputsOf(options: RunOptions, paths: readonly string[]): JsonObject {
   for (const pair of options.input) {
     const at = pair.indexOf('=')
     if (at < 1) throw new WritError('usage', `--input takes K=V, not "${pair}".`)
-    inputs.set(pair.slice(0, at), jsonOrText(pair.slice(at + 1)))
+    inputs.set(pair.slice(0, at), jsonOrText(pair.slice(0, at), pair.slice(at + 1)))
   }
   return Object.fromEntries(inputs)
 }
 
-function jsonOrText(text: string): Json {
+function jsonOrText(name: string, text: string): Json {
   try {
-    return JSON.parse(text) as Json
+    JSON.parse(text)
   } catch {
     return text
+  }
+  try {
+    // What no message can hold, such as a number that would be rounded, is refused in words about the message there.
+    return parseIJson(text)
+  } catch (cause) {
+    if (!(cause instanceof WritError)) throw cause
+    throw new WritError('usage', `--input ${name} cannot be sent as the JSON it is: ${cause.message}.`, {
+      remedy: `Quote it to give it as text: --input '${name}="…"'.`,
+      cause,
+    })
   }
 }

@@ -48,6 +48,10 @@ describe('writ run', () => {
       err: expect.stringContaining('missing.js cannot be read') as string,
     })
     expect(run('good.js', '--input', 'novalue')).toMatchObject({ code: 2 })
+    expect(run('good.js', '--input', 'stdin=12345678901234567890')).toMatchObject({
+      code: 2,
+      err: expect.stringMatching(/--input stdin cannot be sent .*\n +Quote it to give it as text/) as string,
+    })
     expect(world.writ(['run', 'production', '--intent', 'run_script', 'good.js'])).toMatchObject({
       code: 1,
       out: expect.stringContaining('no_eligible_approver') as string,
