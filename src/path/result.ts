@@ -1,6 +1,7 @@
 import { WritError } from '../error.ts'
 import { type Execution, isFinal, type OutputFile } from '../execution/execution.ts'
 import { type Next, type Results, sentences } from '../execution/result.ts'
+import { unfinished } from '../execution/visible.ts'
 import type { Arguments } from '../request/call.ts'
 import type { Caller } from '../request/caller.ts'
 import type { TransferDesk } from './desk.ts'
@@ -71,9 +72,14 @@ async function smallText(
   file: { readonly sha256: Parameters<Parts['artifacts']['read']>[0]; readonly size: number },
 ): Promise<{ text?: string }> {
   if (file.size > 4096) return {}
-  const bytes = await parts.artifacts.read(file.sha256, 4096)
+  const text = textOf(await parts.artifacts.read(file.sha256, 4096))
+  return text === null ? {} : { text }
+}
+
+/** Null where the bytes are no text. */
+function textOf(bytes: Buffer): string | null {
   const text = bytes.toString('utf8')
-  return Buffer.from(text, 'utf8').equals(bytes) && !text.includes('\u0000') ? { text } : {}
+  return Buffer.from(text, 'utf8').equals(bytes) && !text.includes('\u0000') ? text : null
 }
 
 /** A piece of a file, and where the next one begins; with the first of several, a URL for the whole. */
@@ -137,10 +143,12 @@ async function filePart(
     have += Math.min(bytes.length, size - have)
     if (have >= size) break
   }
-  const bytes = Buffer.concat(pieces)
-  const text = bytes.toString('utf8')
-  const plain = Buffer.from(text, 'utf8').equals(bytes) && !text.includes('\u0000')
+  const read = Buffer.concat(pieces)
+  // The beginning of a character is left to the next piece, so that a text stays one.
+  const held = from + read.length < file.size ? unfinished(read) : 0
+  const whole = textOf(held < read.length ? read.subarray(0, read.length - held) : read)
+  const bytes = whole === null ? read : read.subarray(0, Buffer.byteLength(whole))
   const to = from + bytes.length
-  const content = plain ? { text } : { base64: bytes.toString('base64') }
+  const content = whole === null ? { base64: bytes.toString('base64') } : { text: whole }
   return { part: { path: file.path, offset: from, size: file.size, more: to < file.size, ...content }, to }
 }

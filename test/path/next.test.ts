@@ -1,7 +1,7 @@
 import { afterAll, describe, expect, it } from 'vitest'
 import type { JsonObject } from '../../src/digest.ts'
 import { type Execution, finalStates, isFinal, liveStates } from '../../src/execution/execution.ts'
-import type { ExecutionView } from '../../src/execution/result.ts'
+import type { ExecutionView, Results } from '../../src/execution/result.ts'
 import { newId, parseId } from '../../src/id.ts'
 import { present } from '../../src/mcp/present.ts'
 import { toolListing } from '../../src/mcp/tools.ts'
@@ -127,6 +127,24 @@ describe('what is next', () => {
       tool: 'get_result',
       arguments: { execution_id },
     })
+  })
+
+  it('of a piece of a text is text, wherever its characters end', async () => {
+    const text = 'aüü€€\u{1f600}b'
+    const task_id = await world.task(me, 'sandbox', `writ.writeFile('/out/f.txt', ${JSON.stringify(text)})`)
+    const { execution_id = '' } = await world.ask(me, 'start_execution', { task_id, wait_ms: 20_000 })
+    for (const max_bytes of [4, 5, 6, 7]) {
+      let read = ''
+      for (let args: JsonObject | null = { execution_id, file: 'f.txt', max_bytes }; args !== null;) {
+        const { file: piece, next }: Results['get_result'] = await world.ask(me, 'get_result', args as never)
+        read += piece?.text ?? '?'
+        args = next !== undefined && 'tool' in next ? next.arguments : null
+      }
+      expect([max_bytes, read]).toEqual([max_bytes, text])
+    }
+    // Less than a character is no text.
+    const half = await world.ask(me, 'get_result', { execution_id, file: 'f.txt', offset: 1, max_bytes: 1 })
+    expect(half.file).toMatchObject({ base64: Buffer.from('ü').subarray(0, 1).toString('base64') })
   })
 
   it('goes on from the output that was given, and leads somewhere from every state', () => {
