@@ -168,8 +168,8 @@ function readParams(method: RequestMethod, params: JsonObject): Params {
     }
     case 'resources/read': {
       const uri = params['uri']
-      if (typeof uri !== 'string' || uri === '' || uri.length > 2048) {
-        return { wrong: '"params.uri" must be a URI of at most 2048 characters' }
+      if (typeof uri !== 'string' || uri === '' || uri.length > 4096) {
+        return { wrong: '"params.uri" must be a URI of at most 4096 characters' }
       }
       return { message: { name: method, arguments: { uri } }, kept: { uri } }
     }

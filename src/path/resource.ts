@@ -73,7 +73,7 @@ export function approvalResource(views: Views, tenant: string, text: string): Po
   return owned('approval', text, execution, execution === null ? {} : (views.plan(execution.plan)?.target.labels ?? {}))
 }
 
-/** `writ://receipts/<receipt id>` and `writ://artifacts/<execution id>/<path>`. */
+/** `writ://receipts/<receipt id>` and `writ://artifacts/<execution id>/<path>`, each of the 1024 bytes of a path escaped at most. */
 export function parseUri(
   uri: string,
 ):
@@ -82,7 +82,7 @@ export function parseUri(
   | null {
   const receipt = /^writ:\/\/receipts\/(rcpt_[a-z2-7]{10})$/.exec(uri)
   if (receipt?.[1] !== undefined) return { kind: 'receipt', id: receipt[1] }
-  const artifact = /^writ:\/\/artifacts\/(exec_[a-z2-7]{10})\/(.{1,1024})$/.exec(uri)
+  const artifact = /^writ:\/\/artifacts\/(exec_[a-z2-7]{10})\/(.{1,3072})$/.exec(uri)
   if (artifact?.[1] === undefined || artifact[2] === undefined) return null
   try {
     return { kind: 'artifact', execution: artifact[1], path: decodeURIComponent(artifact[2]) }
