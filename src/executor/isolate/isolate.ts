@@ -9,6 +9,7 @@ import { findCage } from './cage.ts'
 import type { CageMaker } from './cage.ts'
 import { openPool, workerShareMb } from './pool.ts'
 import type { Worker } from './pool.ts'
+import { fetchLimits } from './wire.ts'
 import type { FromWorker, WorkerEnd, WorkerJob } from './wire.ts'
 
 export interface IsolateOptions {
@@ -22,7 +23,6 @@ export interface IsolateOptions {
 }
 
 const watchMs = 50
-const maxFetches = 64
 /** Bytes of files on their way to a worker beyond which it is waited for. */
 const sentAhead = 1024 * 1024
 
@@ -111,7 +111,7 @@ export function createIsolateExecutor(options: IsolateOptions): Executor & { rea
           if (io.output.full && plan.engine['stop_on_output'] === true) stop('output')
           return
         case 'fetch':
-          if (fetches.size >= maxFetches || fetches.has(header.id))
+          if (fetches.size >= fetchLimits.together || fetches.has(header.id))
             void worker.pipe.send({ t: 'answer', id: header.id, status: 0, headers: [] })
           else void fetchFor(header, payload)
           return

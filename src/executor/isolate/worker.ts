@@ -4,6 +4,7 @@ import { openPipe } from '../../execution/pipe.ts'
 import { parentStream } from '../../execution/child.ts'
 import { openGuest, openRehearsedGuest } from './guest.ts'
 import type { Guest, GuestEnd } from './guest.ts'
+import { openRequests } from './requests.ts'
 import { maxHeader, maxPayload } from './wire.ts'
 import type { FromWorker, ToWorker, WorkerJob } from './wire.ts'
 
@@ -16,7 +17,6 @@ const highWater = 1024 * 1024
 const files = new Map<string, Buffer>()
 const outputs = new Map<string, Buffer>()
 let taken = false
-let answer: ((id: number, header: string, body: Uint8Array) => void) | null = null
 let cpuAtStart = process.cpuUsage()
 
 const pipe = openPipe<ToWorker, FromWorker>(parentStream(), {
@@ -31,7 +31,7 @@ const pipe = openPipe<ToWorker, FromWorker>(parentStream(), {
         files.set(header.path, Buffer.from(payload))
         return
       case 'answer':
-        answer?.(
+        requests.answered(
           header.id,
           header.status === 0 ? '' : JSON.stringify({ status: header.status, headers: header.headers }),
           payload,
@@ -45,6 +45,7 @@ const pipe = openPipe<ToWorker, FromWorker>(parentStream(), {
     }
   },
 })
+const requests = openRequests((frame, body) => void pipe.send(frame, body))
 void pipe.closed.then(() => process.kill(process.pid, 'SIGKILL'))
 
 /** V8 gave up on an isolate. The process cannot be used any more; a handler that returned would leave it asleep. */
@@ -90,13 +91,11 @@ async function run(job: WorkerJob): Promise<void> {
         get congested() {
           return pipe.backlog > highWater
         },
-        fetch: (id, method, url, headers, body) => void pipe.send({ t: 'fetch', id, method, url, headers }, body),
-        unfetch: (id) => void pipe.send({ t: 'unfetch', id }),
+        fetch: requests.fetch,
+        unfetch: requests.unfetch,
       },
       room,
-      answers(deliver) {
-        answer = deliver
-      },
+      answers: requests.begin,
     })
     if (end.why !== 'exited') {
       await pipe.send({ t: 'end', why: end.why })

@@ -283,6 +283,52 @@ console.log(own(globalThis), own(writ), own(Object.prototype), own(Array.prototy
     }
   })
 
+  test('sends more requests than may be under way together, each in its turn', async () => {
+    const prepared = prepare({
+      files: {
+        'a.js': `const all = Array.from({ length: 150 }, async (_, at) => await (await fetch('http://127.0.0.1:3128/x/' + at)).text())\nconst got = await Promise.all(all)\nconsole.log(got.every((text, at) => text.endsWith('/' + at)))`,
+      },
+      argv: [['a.js']],
+    })
+    let under = 0
+    let most = 0
+    const seen = listen(prepared, {
+      async fetch({ url }) {
+        most = Math.max(most, ++under)
+        await new Promise((resolve) => setTimeout(resolve, 50))
+        under--
+        return { status: 200, headers: [], body: Buffer.from(url) }
+      },
+    })
+    expect(await executor.run(prepared.job, seen.io)).toMatchObject(passed)
+    expect(seen.text()).toBe('true\n')
+    expect(most).toBeLessThanOrEqual(64)
+  })
+
+  test('gives no step the answer to what another asked for', async () => {
+    const prepared = prepare({
+      files: {
+        'one.js': `fetch('http://127.0.0.1:3128/x/one')\nsetTimeout(() => writ.exit(0), 50)`,
+        'two.js': `console.log(await (await fetch('http://127.0.0.1:3128/x/two')).text())`,
+      },
+      argv: [['one.js'], ['two.js']],
+    })
+    const ended: string[] = []
+    const seen = listen(prepared, {
+      async fetch({ url }, signal) {
+        signal.addEventListener('abort', () => ended.push(url))
+        await new Promise((resolve) => setTimeout(resolve, url.endsWith('one') ? 400 : 800))
+        return { status: 200, headers: [], body: Buffer.from(url) }
+      },
+    })
+    expect(await executor.run(prepared.job, seen.io)).toMatchObject({
+      end: 'exited',
+      steps: [{ exit: 0 }, { exit: 0 }],
+    })
+    expect(seen.text()).toBe('http://127.0.0.1:3128/x/two\n')
+    expect(ended).toEqual(['http://127.0.0.1:3128/x/one'])
+  })
+
   test('reads a script of empty lines in time to its length, not to its square', async () => {
     const { outcome, seen } = await run({ 'a.js': `${'\n'.repeat(300_000)}@@@` }, { limits: { cpu_s: 3 } })
     expect(outcome).toMatchObject({ end: 'exited', reason: 'guest_error' })
