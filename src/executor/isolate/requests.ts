@@ -35,6 +35,10 @@ export function openRequests(send: (frame: FromWorker, body?: Uint8Array) => voi
   }
 
   return {
+    /** Whether the run host has still something to answer. */
+    get pending(): boolean {
+      return sent.size > 0
+    },
     /** A step begins, and is told what it asks for; what one before it asked for is nobody's now. */
     begin(to: Deliver): void {
       waiting.clear()

@@ -113,8 +113,9 @@ async function run(job: WorkerJob): Promise<void> {
   }
   for (const [path, bytes] of outputs) await pipe.send({ t: 'artifact', path }, bytes)
   await pipe.send({ t: 'end', why: 'exited' })
-  // The run host ends it anyway; the time until it hears the frame need not be waited for.
-  process.kill(process.pid, 'SIGKILL')
+  // The run host ends it anyway; the time until it hears the frame need not be waited for. An answer it sends to nobody
+  // would end the pipe, with all in it that it has not read yet.
+  if (!requests.pending) process.kill(process.pid, 'SIGKILL')
 }
 
 async function room(): Promise<void> {

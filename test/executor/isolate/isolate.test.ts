@@ -329,6 +329,30 @@ console.log(own(globalThis), own(writ), own(Object.prototype), own(Array.prototy
     expect(ended).toEqual(['http://127.0.0.1:3128/x/one'])
   })
 
+  test('calls a run what it was though an answer comes when it has ended [G-whole-success]', async () => {
+    const prepared = prepare({
+      files: {
+        'a.js': `fetch('http://127.0.0.1:3128/x/')\nfor (const n of [1, 2, 3, 4, 5]) writ.writeFile('/out/' + n, 'x'.repeat(30_000))\nwrit.exit(0)`,
+      },
+      argv: [['a.js']],
+    })
+    const seen = listen(prepared, {
+      async fetch() {
+        await new Promise((resolve) => setTimeout(resolve, 50))
+        return { status: 200, headers: [], body: Buffer.from('late') }
+      },
+    })
+    const kept: string[] = []
+    const artifacts = {
+      async put(path: string) {
+        await new Promise((resolve) => setTimeout(resolve, 100))
+        kept.push(path)
+      },
+    }
+    expect(await executor.run(prepared.job, { ...seen.io, artifacts })).toMatchObject(passed)
+    expect(kept).toEqual(['1', '2', '3', '4', '5'])
+  })
+
   test('reads a script of empty lines in time to its length, not to its square', async () => {
     const { outcome, seen } = await run({ 'a.js': `${'\n'.repeat(300_000)}@@@` }, { limits: { cpu_s: 3 } })
     expect(outcome).toMatchObject({ end: 'exited', reason: 'guest_error' })
