@@ -53,6 +53,8 @@ export function openBridge(around: Surroundings, outputs: Map<string, Buffer>, l
   let bytes: Buffer[] = []
   let held = 0
   const timers = new Map<number, NodeJS.Timeout>()
+  /** Those that nobody waits for. */
+  const idle = new Set<number>()
   const maxHeld = Math.max(limits.outputs, 8 * 1024 * 1024)
 
   function takeBytes(): Buffer | null {
@@ -99,13 +101,15 @@ export function openBridge(around: Surroundings, outputs: Map<string, Buffer>, l
       case 'url':
         return parseUrl(object(text))
       case 'timer': {
-        const { id, ms } = object(text)
+        const { id, ms, idle: isIdle } = object(text)
         if (typeof id !== 'number' || typeof ms !== 'number') return 'a timer needs a number'
         if (timers.size >= maxTimers) return `a step may have ${maxTimers} timers`
+        if (isIdle === true) idle.add(id)
         timers.set(
           id,
           timer(() => {
             timers.delete(id)
+            idle.delete(id)
             around.wake(id)
           }, ms),
         )
@@ -116,6 +120,7 @@ export function openBridge(around: Surroundings, outputs: Map<string, Buffer>, l
         if (typeof id === 'number') {
           clearTimeout(timers.get(id))
           timers.delete(id)
+          idle.delete(id)
         }
         return ''
       }
@@ -166,15 +171,16 @@ export function openBridge(around: Surroundings, outputs: Map<string, Buffer>, l
         return 'refused'
       }
     },
-    /** Timers that have not run: while there are some, a step whose entry has ended is not over. */
+    /** Timers that have not run, but for idle ones: while there are some, a step whose entry has ended is not over. */
     get pending(): number {
-      return timers.size
+      return timers.size - idle.size
     },
     /** Nothing of the step wakes after this. */
     close(): void {
       closed = true
       for (const pending of timers.values()) clearTimeout(pending)
       timers.clear()
+      idle.clear()
     },
   }
 }

@@ -173,6 +173,15 @@ console.log(own(globalThis), own(writ), own(Object.prototype), own(Array.prototy
     ])
   })
 
+  test('ends when all is done, whatever time a signal was given to abort', async () => {
+    const { outcome, seen } = await run({
+      'a.js': `const signal = AbortSignal.timeout(15_000)\nconsole.log((await fetch('http://127.0.0.1:3128/x/', { signal })).status)\nconst soon = AbortSignal.timeout(30)\nawait new Promise((resolve) => soon.addEventListener('abort', resolve))\nconsole.log('aborted')`,
+    })
+    expect(seen.text()).toBe('403\naborted\n')
+    expect(outcome).toMatchObject(passed)
+    expect((outcome as Outcome & { end: 'exited' }).steps[0]?.ms).toBeLessThan(10_000)
+  })
+
   test('calls the death of a worker by a signal what it is, and retries nothing', async () => {
     const before = new Set([await waitingWorker()])
     const { outcome, seen } = await run({ 'a.js': `console.log('here'); for (;;);` }, {}, (listening) => {

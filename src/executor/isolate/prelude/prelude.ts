@@ -115,12 +115,12 @@ export function prelude(
   let last = 0
   const waiting = new MapOf<number, (kind: string, text: string, bytes: ArrayBuffer | undefined) => void>()
   const setTimer =
-    (repeat: boolean) =>
+    (repeat: boolean, idle = false) =>
     (run: unknown, ms: unknown = 0, ...args: unknown[]) => {
       if (typeof run !== 'function') throw new TypeError('a timer needs a function')
       const id = ++last
       const delay = Math.min(Math.max(Number(ms) || 0, 0), 2_147_483_647)
-      const start = (): void => ok(call('timer', stringify({ id, ms: delay })))
+      const start = (): void => ok(call('timer', stringify({ id, ms: delay, idle })))
       waiting.set(id, () => {
         if (repeat) start()
         else waiting.delete(id)
@@ -249,10 +249,8 @@ export function prelude(
     #heard: (() => void)[] = []
     static timeout(ms: number): AbortSignal {
       const signal = new AbortSignal()
-      ;(scope['setTimeout'] as (run: () => void, ms: number) => void)(
-        () => signal.abort(new Error('the operation timed out')),
-        ms,
-      )
+      // As everywhere, it keeps no program going that has nothing else to wait for.
+      setTimer(false, true)(() => signal.abort(new Error('the operation timed out')), ms)
       return signal
     }
     abort(reason: unknown): void {
