@@ -21,7 +21,7 @@ export function describeFailure(error: unknown): string {
   // Frames of the worker follow the boundary; a stack without one is not shown at all.
   const cut = stack.indexOf(boundary)
   const own = cut < 0 ? `${name}: ${message}` : stack.slice(0, cut).slice(0, 16_384)
-  const lines = own.split('\n').filter((line) => !line.includes('writ:') && !/^\s*at\s*$/.test(line))
+  const lines = own.split('\n').filter((line) => !/^\s*at\s*$|^\s+at .*writ:/.test(line))
   const hint = hints.find(([pattern]) => pattern.test(message))?.[1]
   return [`Uncaught ${lines.join('\n').trimEnd()}`, ...(hint === undefined ? [] : [hint])].join('\n')
 }

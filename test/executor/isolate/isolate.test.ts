@@ -182,6 +182,14 @@ console.log(own(globalThis), own(writ), own(Object.prototype), own(Array.prototy
     expect((outcome as Outcome & { end: 'exited' }).steps[0]?.ms).toBeLessThan(10_000)
   })
 
+  test('prints the message of an error whole, whatever words are in it', async () => {
+    const { seen } = await run({
+      'a.js': `console.log(new Error('writ: one\\nwrit: two'))\nthrow new Error('cannot read\\nattend writ:x')`,
+    })
+    expect(seen.text('stdout')).toBe('Error: writ: one\nwrit: two\n    at a.js:1:13\n')
+    expect(seen.text('stderr')).toBe('Uncaught Error: cannot read\nattend writ:x\n    at a.js:2:7\n')
+  })
+
   test('calls the death of a worker by a signal what it is, and retries nothing', async () => {
     const before = new Set([await waitingWorker()])
     const { outcome, seen } = await run({ 'a.js': `console.log('here'); for (;;);` }, {}, (listening) => {

@@ -31,7 +31,7 @@ export function makeInspect(): (values: readonly unknown[]) => string {
 
   function errorText(error: Error): string {
     const stack = typeof error.stack === 'string' ? error.stack : ''
-    const lines = stack.split('\n').filter((line) => !line.includes('writ:'))
+    const lines = stack.split('\n').filter((line) => !/^\s+at .*writ:/.test(line))
     return lines.join('\n') || `${error.name}: ${error.message}`
   }
 
