@@ -190,6 +190,19 @@ console.log(own(globalThis), own(writ), own(Object.prototype), own(Array.prototy
     expect(seen.text('stderr')).toBe('Uncaught Error: cannot read\nattend writ:x\n    at a.js:2:7\n')
   })
 
+  test('has the parameters of a URL follow it, and names and values of any kind', async () => {
+    const { seen } = await run({
+      'a.js': `const url = new URL('http://a.test/?x=1')\nconst params = url.searchParams\nurl.search = '?x=2'\nparams.append('y', 1)\nconsole.log(url.href, params.get('x'))\nurl.href = 'http://b.test/?z=1'\nconsole.log(params === url.searchParams, String(params))\nconst many = new URLSearchParams('a=1&a=2&1=x')\nmany.delete('a', '1')\nconsole.log(String(many), many.get(1), many.has('a', 9), many.has('a', 2))\nmany.delete('a')\nconsole.log(String(many), many.get('a'))`,
+    })
+    expect(seen.text().split('\n')).toEqual([
+      'http://a.test/?x=2&y=1 2',
+      'true z=1',
+      'a=2&1=x x false true',
+      '1=x null',
+      '',
+    ])
+  })
+
   test('calls the death of a worker by a signal what it is, and retries nothing', async () => {
     const before = new Set([await waitingWorker()])
     const { outcome, seen } = await run({ 'a.js': `console.log('here'); for (;;);` }, {}, (listening) => {

@@ -192,7 +192,14 @@ export function makeWeb(ask: Ask): Readonly<Record<string, unknown>> {
     return copy
   }
 
+  /** Has the parameters of a URL follow it. */
+  let renew: (params: URLSearchParams, search: string) => void
   class URLSearchParams {
+    static {
+      renew = (params, search) => {
+        params.#pairs = new URLSearchParams(search).#pairs
+      }
+    }
     #pairs: [string, string][] = []
     #changed: (() => void) | null = null
     constructor(init: unknown = '', changed: (() => void) | null = null) {
@@ -223,14 +230,16 @@ export function makeWeb(ask: Ask): Readonly<Record<string, unknown>> {
     get size(): number {
       return this.#pairs.length
     }
-    get(name: string): string | null {
-      return this.#pairs.find(([key]) => key === name)?.[1] ?? null
+    get(name: unknown): string | null {
+      return this.getAll(name)[0] ?? null
     }
-    getAll(name: string): string[] {
-      return this.#pairs.filter(([key]) => key === name).map(([, value]) => value)
+    getAll(name: unknown): string[] {
+      const wanted = text(name)
+      return this.#pairs.filter(([key]) => key === wanted).map(([, value]) => value)
     }
-    has(name: string): boolean {
-      return this.#pairs.some(([key]) => key === name)
+    has(name: unknown, value?: unknown): boolean {
+      const found = this.getAll(name)
+      return value === undefined ? found.length > 0 : found.includes(text(value))
     }
     append(name: unknown, value: unknown): void {
       this.#pairs.push([String(name), String(value)])
@@ -243,8 +252,9 @@ export function makeWeb(ask: Ask): Readonly<Record<string, unknown>> {
       this.#pairs[at] = [String(name), String(value)]
       this.#changed?.()
     }
-    delete(name: string): void {
-      this.#pairs = this.#pairs.filter(([key]) => key !== name)
+    delete(name: unknown, value?: unknown): void {
+      const [wanted, only] = [text(name), value === undefined ? null : text(value)]
+      this.#pairs = this.#pairs.filter(([key, one]) => key !== wanted || (only !== null && one !== only))
       this.#changed?.()
     }
     sort(): void {
@@ -295,6 +305,7 @@ export function makeWeb(ask: Ask): Readonly<Record<string, unknown>> {
     string
   >
   let change: (url: URL, part: string, value: string) => void
+  let changed: (url: URL) => void
   let partOf: (url: URL, part: keyof Parts) => string
   class URL {
     #parts: Parts
@@ -317,6 +328,9 @@ export function makeWeb(ask: Ask): Readonly<Record<string, unknown>> {
     static {
       change = (url, part, value) => {
         url.#parts = URL.#ask({ input: url.#parts.href, part, value })
+      }
+      changed = (url) => {
+        if (url.#params !== null) renew(url.#params, url.#parts.search)
       }
       partOf = (url, part) => url.#parts[part]
     }
@@ -349,6 +363,7 @@ export function makeWeb(ask: Ask): Readonly<Record<string, unknown>> {
     }
     const set = function (this: URL, value: unknown): void {
       change(this, part, String(value))
+      changed(this)
     }
     Object.defineProperty(URL.prototype, part, {
       get,
