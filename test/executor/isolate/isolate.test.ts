@@ -203,6 +203,20 @@ console.log(own(globalThis), own(writ), own(Object.prototype), own(Array.prototy
     ])
   })
 
+  test('decodes text that comes in pieces, and takes a byte order mark for none of it', async () => {
+    const prepared = prepare({
+      files: {
+        'a.js': `const bytes = new TextEncoder().encode('\\ufeffa\\ufeffé€😀')\nconst decoder = new TextDecoder()\nlet text = ''\nfor (const byte of bytes) text += decoder.decode(new Uint8Array([byte]), { stream: true })\nconsole.log(text + decoder.decode() === 'a\\ufeffé€😀')\nconsole.log(decoder.decode(bytes.subarray(0, 8), { stream: true }).length, JSON.stringify(decoder.decode()), decoder.decode(bytes).length)\nconst bad = new TextDecoder('utf-8', { fatal: true })\nbad.decode(bytes.subarray(0, 8), { stream: true })\ntry { bad.decode() } catch (error) { console.log(error.name, bad.decode(bytes.subarray(0, 4))) }\nconsole.log((await (await fetch('http://127.0.0.1:3128/x/')).json()).n)`,
+      },
+      argv: [['a.js']],
+    })
+    const seen = listen(prepared, {
+      fetch: () => Promise.resolve({ status: 200, headers: [], body: Buffer.from('\ufeff{"n": 1}') }),
+    })
+    expect(await executor.run(prepared.job, seen.io)).toMatchObject(passed)
+    expect(seen.text().split('\n')).toEqual(['true', '2 "\ufffd" 6', 'TypeError a', '1', ''])
+  })
+
   test('calls the death of a worker by a signal what it is, and retries nothing', async () => {
     const before = new Set([await waitingWorker()])
     const { outcome, seen } = await run({ 'a.js': `console.log('here'); for (;;);` }, {}, (listening) => {

@@ -234,7 +234,8 @@ export function prelude(
       return new Uint8Array(await this.arrayBuffer())
     }
     async text(): Promise<string> {
-      return decodeUtf8(await this.arrayBuffer(), false)
+      const whole = decodeUtf8(await this.arrayBuffer(), false)
+      return whole.charCodeAt(0) === 0xfeff ? whole.slice(1) : whole
     }
     async json(): Promise<unknown> {
       return parse(await this.text()) as unknown

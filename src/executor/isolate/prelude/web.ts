@@ -102,7 +102,21 @@ export function makeWeb(ask: Ask): Readonly<Record<string, unknown>> {
     }
   }
 
+  /** How many bytes at the end begin a character that is not whole yet: 0 to 3. */
+  function unfinished(bytes: Uint8Array): number {
+    for (let back = 1; back <= 3 && back <= bytes.length; back++) {
+      const byte = bytes[bytes.length - back] ?? 0
+      if ((byte & 0xc0) === 0x80) continue
+      const length = byte < 0xc2 || byte > 0xf4 ? 1 : byte < 0xe0 ? 2 : byte < 0xf0 ? 3 : 4
+      return length > back ? back : 0
+    }
+    return 0
+  }
+
   class TextDecoder {
+    /** Of a stream: the bytes that begin a character, and whether some of its text was given already. */
+    #rest = new Uint8Array(0)
+    #begun = false
     readonly encoding = 'utf-8'
     readonly fatal: boolean
     readonly ignoreBOM: boolean
@@ -112,9 +126,18 @@ export function makeWeb(ask: Ask): Readonly<Record<string, unknown>> {
       this.fatal = options.fatal === true
       this.ignoreBOM = options.ignoreBOM === true
     }
-    decode(data: unknown = new Uint8Array(0)): string {
-      const text = decodeUtf8(data, this.fatal)
-      return !this.ignoreBOM && text.charCodeAt(0) === 0xfeff ? text.slice(1) : text
+    decode(data: unknown = new Uint8Array(0), { stream = false }: { stream?: boolean } = {}): string {
+      const given = viewOf(data)
+      const bytes = new Uint8Array(this.#rest.length + given.length)
+      bytes.set(this.#rest)
+      bytes.set(given, this.#rest.length)
+      const [whole, begun] = [bytes.length - (stream ? unfinished(bytes) : 0), this.#begun]
+      this.#rest = new Uint8Array(0)
+      this.#begun = false
+      const text = decodeUtf8(bytes.subarray(0, whole), this.fatal)
+      this.#rest = bytes.slice(whole)
+      this.#begun = stream && (begun || text !== '')
+      return !begun && !this.ignoreBOM && text.charCodeAt(0) === 0xfeff ? text.slice(1) : text
     }
   }
 
