@@ -217,6 +217,13 @@ console.log(own(globalThis), own(writ), own(Object.prototype), own(Array.prototy
     expect(seen.text().split('\n')).toEqual(['true', '2 "\ufffd" 6', 'TypeError a', '1', ''])
   })
 
+  test('prints a text that stands alone as it is, and of `console.dir` the value only', async () => {
+    const { seen } = await run({
+      'a.js': `console.log('for %%f in (*) 100%% %s')\nconsole.log('%s is %d%%', 'x', 5, 'more')\nconsole.dir({ a: 1 }, { depth: null })`,
+    })
+    expect(seen.text().split('\n')).toEqual(['for %%f in (*) 100%% %s', 'x is 5% more', '{ a: 1 }', ''])
+  })
+
   test('calls the death of a worker by a signal what it is, and retries nothing', async () => {
     const before = new Set([await waitingWorker()])
     const { outcome, seen } = await run({ 'a.js': `console.log('here'); for (;;);` }, {}, (listening) => {

@@ -139,7 +139,7 @@ export function makeInspect(): (values: readonly unknown[]) => string {
 
   function format(values: readonly unknown[]): string {
     const [first, ...rest] = values
-    if (typeof first !== 'string' || !first.includes('%'))
+    if (typeof first !== 'string' || rest.length === 0 || !first.includes('%'))
       return values.map((value) => show(value, 0, [], '')).join(' ')
     let at = 0
     const text = first.replace(/%[sdifjoOc%]/g, (mark) => {

@@ -94,7 +94,7 @@ export function prelude(
     log: out,
     info: out,
     debug: out,
-    dir: out,
+    dir: (value: unknown) => out(value),
     table: out,
     group: (...values: unknown[]) => (values.length > 0 ? out(...values) : undefined),
     groupEnd: silent,
