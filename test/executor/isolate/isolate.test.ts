@@ -224,6 +224,19 @@ console.log(own(globalThis), own(writ), own(Object.prototype), own(Array.prototy
     expect(seen.text().split('\n')).toEqual(['for %%f in (*) 100%% %s', 'x is 5% more', '{ a: 1 }', ''])
   })
 
+  test('names what an abort throws as everywhere, and lets none end a run by a request that was refused', async () => {
+    const { outcome, seen } = await run({
+      'a.js': `const aborting = new AbortController()\nconst { signal } = aborting\ntry { await fetch('http://127.0.0.1:3128/' + 'a'.repeat(20_000), { signal }) } catch (error) { console.log(error.message) }\naborting.abort()\nawait new Promise((resolve) => setTimeout(resolve, 20))\nfor (const one of [signal, AbortSignal.timeout(0)]) {\n  await new Promise((resolve) => setTimeout(resolve, 20))\n  try { await fetch('http://127.0.0.1:3128/x/', { signal: one }) } catch (error) { console.log(error.name, error instanceof Error) }\n}`,
+    })
+    expect(outcome).toMatchObject(passed)
+    expect(seen.text().split('\n')).toEqual([
+      'the URL is longer than 16384 characters',
+      'AbortError true',
+      'TimeoutError true',
+      '',
+    ])
+  })
+
   test('calls the death of a worker by a signal what it is, and retries nothing', async () => {
     const before = new Set([await waitingWorker()])
     const { outcome, seen } = await run({ 'a.js': `console.log('here'); for (;;);` }, {}, (listening) => {

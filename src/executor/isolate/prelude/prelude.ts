@@ -244,6 +244,12 @@ export function prelude(
   add('Headers', Headers)
   add('Response', Response)
 
+  /** Told from others by its name, as everywhere. */
+  const abortError = (name: string, message: string): Error => {
+    const error = new Error(message)
+    defineProperty(error, 'name', { value: name, writable: true, enumerable: false, configurable: true })
+    return error
+  }
   class AbortSignal {
     aborted = false
     reason: unknown = undefined
@@ -251,7 +257,7 @@ export function prelude(
     static timeout(ms: number): AbortSignal {
       const signal = new AbortSignal()
       // As everywhere, it keeps no program going that has nothing else to wait for.
-      setTimer(false, true)(() => signal.abort(new Error('the operation timed out')), ms)
+      setTimer(false, true)(() => signal.abort(abortError('TimeoutError', 'the operation timed out')), ms)
       return signal
     }
     abort(reason: unknown): void {
@@ -269,7 +275,7 @@ export function prelude(
   }
   class AbortController {
     readonly signal = new AbortSignal()
-    abort(reason: unknown = new Error('the operation was aborted')): void {
+    abort(reason: unknown = abortError('AbortError', 'the operation was aborted')): void {
       this.signal.abort(reason)
     }
   }
@@ -292,7 +298,9 @@ export function prelude(
           headers.set('content-type', 'text/plain;charset=UTF-8')
         sendBytes(form ? text(init.body) : init.body)
       }
-      const settled = new PromiseOf<Response>((resolve, reject) => {
+      // First: of one that is refused here nothing is to come later, its abort neither.
+      ok(call('fetch', stringify({ id, url, method: text(init.method ?? 'GET').toUpperCase(), headers: [...headers] })))
+      return await new PromiseOf<Response>((resolve, reject) => {
         waiting.set(id, (kind, answer, bytes) => {
           waiting.delete(id)
           if (kind !== 'answer') reject(new TypeError(answer))
@@ -306,8 +314,6 @@ export function prelude(
           reject(signal.reason)
         })
       })
-      ok(call('fetch', stringify({ id, url, method: text(init.method ?? 'GET').toUpperCase(), headers: [...headers] })))
-      return await settled
     },
   )
 
