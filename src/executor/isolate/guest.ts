@@ -1,6 +1,6 @@
 import { posix } from 'node:path'
 import ivm from 'isolated-vm'
-import { openBridge } from './bridge.ts'
+import { openBridge, outputName } from './bridge.ts'
 import type { BridgeLimits, Surroundings } from './bridge.ts'
 import { describeFailure } from './failure.ts'
 import { makeInspect } from './prelude/inspect.ts'
@@ -209,7 +209,7 @@ function startRun(
     read(path) {
       if (over || typeof path !== 'string' || path.length > 4096) return undefined
       const bytes = path.startsWith('/out/')
-        ? step.outputs.get(path.slice('/out/'.length))
+        ? step.outputs.get(outputName(path) ?? '')
         : step.files.get(posix.normalize(`/${path}`).slice(1))
       return bytes === undefined ? undefined : copyIn(bytes)
     },

@@ -237,6 +237,14 @@ console.log(own(globalThis), own(writ), own(Object.prototype), own(Array.prototy
     ])
   })
 
+  test('reads an output back by the name it was written with', async () => {
+    const { outcome, seen } = await run({
+      'a.js': `const name = '/out/cafe\\u0301.txt'\nwrit.writeFile(name, 'x')\nconsole.log(writ.readText(name), writ.readText('/out/caf\\u00e9.txt'))`,
+    })
+    expect(outcome).toMatchObject(passed)
+    expect(seen.text()).toBe('x x\n')
+  })
+
   test('calls the death of a worker by a signal what it is, and retries nothing', async () => {
     const before = new Set([await waitingWorker()])
     const { outcome, seen } = await run({ 'a.js': `console.log('here'); for (;;);` }, {}, (listening) => {
