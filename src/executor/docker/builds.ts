@@ -105,7 +105,10 @@ export async function openImages(settings: DockerSettings, env: Readonly<Record<
         const image = await client.image(name)
         const { Size } = inspected.parse(await docker.getImage(name).inspect())
         const hold = { name: `writ-look-${randomBytes(6).toString('hex')}`, release: () => undefined }
-        const agent = await readAgent(client, 'by-hand', () => hold, image.Id)
+        const agent = await readAgent(client, 'by-hand', () => hold, image.Id).catch((error: unknown) => {
+          if (error instanceof EngineError && error.kind === 'refused') return null
+          throw error
+        })
         const arch = architectureOf(image)
         return {
           name,

@@ -231,7 +231,8 @@ export async function openClient(
         let size = 0
         for await (const chunk of stream) {
           size += chunk.length
-          if (size > limit) throw new EngineError('refused')
+          // What is larger is not what was looked for.
+          if (size > limit) throw new EngineError('missing')
           chunks.push(chunk)
         }
         return Buffer.concat(chunks)

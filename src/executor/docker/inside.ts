@@ -25,7 +25,7 @@ interface Inside {
 }
 
 export interface Images {
-  /** Null where the engine has none of this name that can be run. Nothing is pulled. Rejects `EngineError`. */
+  /** Null where the engine has none of this name that can be run, or refuses to show it. Nothing is pulled. Rejects `EngineError`. */
   named(client: EngineClient, info: EngineInfo, name: string): Promise<PlanImage | null>
   /** What is inside of an image, or null where it cannot be run. Rejects `EngineError`. */
   inside(client: EngineClient, id: string): Promise<Inside | null>
@@ -66,7 +66,7 @@ export function lookInside(owner: string, hold: Hold): Images {
         if (arch === null || found === null) return null
         return { name, id: image.Id, store: storeOf(info), digest: manifestOf(image, name), arch, agent: found.agent }
       } catch (error) {
-        if (error instanceof EngineError && error.kind === 'missing') return null
+        if (error instanceof EngineError && error.kind !== 'silent') return null
         throw error
       }
     },
@@ -109,7 +109,8 @@ export async function readAgent(client: EngineClient, owner: string, hold: Hold,
     const roots = rootsOf(await client.info())
     return await fileDigest(await client.archive(container, agentPath, mostAgent), roots)
   } catch (error) {
-    if (error instanceof EngineError && error.kind !== 'silent' && container !== null) return null
+    // An engine that refuses, as a full one does, has said nothing of the image.
+    if (error instanceof EngineError && error.kind === 'missing' && container !== null) return null
     throw error
   } finally {
     if (container !== null) await client.remove(container).catch(() => undefined)

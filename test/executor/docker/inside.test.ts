@@ -153,6 +153,25 @@ test("where the engine's containers have users of their own, the agent is a file
   }
 })
 
+test('an engine that could not show what is in an image for once is asked again', async (ctx) => {
+  const here = real(ctx)
+  const between = await openBetween(here.engine.host)
+  const own = here.open({ owner, set: { host: between.host } })
+  try {
+    for (const failing of [/\/archive$/, /\/info$/]) {
+      const name = await image(here, `once-${made.length}`, [good], [`LABEL once=${made.length}`])
+      await own.facts([])
+      between.rule = (_method, path) => (failing.test(path) ? 'fail' : 'pass')
+      expect([...(await own.facts([name])).images.keys()]).toEqual([])
+      between.rule = () => 'pass'
+      expect([...(await own.facts([name, here.image.name])).images.keys()]).toEqual([name, here.image.name])
+    }
+  } finally {
+    await own.close()
+    await between.close()
+  }
+})
+
 test('a run of an image that is not there any more, or never could be run, has not started', async (ctx) => {
   const here = real(ctx)
   const name = await image(here, 'going', [good], ['LABEL going=1'])
