@@ -1,4 +1,5 @@
 import type { RedactionStream, Redactor } from '../credential/redact.ts'
+import { maxPayload } from '../execution/host-wire.ts'
 import { pathProblem } from '../request/files.ts'
 import type { ArtifactSink, OutputSink } from './executor.ts'
 
@@ -70,7 +71,7 @@ export function openOutput(
   }
 }
 
-/** `limit` in bytes of all files together. Text is redacted; what is no text and holds a secret is withheld whole. */
+/** `limit` in bytes of all files together, and a frame to the broker of each. Text is redacted; what is no text and holds a secret is withheld whole. */
 export function openArtifacts(
   redactor: Redactor | null,
   limit: number,
@@ -91,7 +92,7 @@ export function openArtifacts(
       const named = redactor?.bytes(Buffer.from(name)).hits ?? 0
       const clean = redactor?.bytes(bytes) ?? { bytes, hits: 0 }
       const kept = clean.hits === 0 ? bytes : clean.bytes
-      if (named > 0 || (clean.hits > 0 && !isText(bytes)) || kept.length > left) {
+      if (named > 0 || (clean.hits > 0 && !isText(bytes)) || kept.length > Math.min(left, maxPayload)) {
         withheld++
         return
       }

@@ -5,6 +5,8 @@ import type { Dispatch, RunEnd } from '../../src/execution/job.ts'
 import type { Executor } from '../../src/executor/executor.ts'
 import { createIsolateExecutor } from '../../src/executor/isolate/isolate.ts'
 import { runJob } from '../../src/executor/run.ts'
+import { openArtifacts } from '../../src/executor/sinks.ts'
+import { maxPayload } from '../../src/execution/host-wire.ts'
 import { checkInput } from '../../src/policy/input.ts'
 import type { Decision, PolicyInput } from '../../src/policy/policy.ts'
 import { input, plan as policyPlan } from '../policy/fixtures/input.ts'
@@ -107,6 +109,18 @@ test.each([
     }
   },
 )
+test('a file that no frame to the broker holds is withheld, and ends nothing', async () => {
+  const sent: string[] = []
+  const artifacts = openArtifacts(null, maxPayload * 2, (path) => {
+    sent.push(path)
+    return Promise.resolve()
+  })
+  await artifacts.put('large', Buffer.alloc(maxPayload + 1))
+  await artifacts.put('largest', Buffer.alloc(maxPayload))
+  expect(sent).toEqual(['largest'])
+  expect(artifacts.withheld).toBe(1)
+})
+
 test('[G-egress-policy] each request of a run is decided at the time it is made', async () => {
   const { job } = prepare({ files: {}, argv: [['a.js']] })
   const plan = { ...job.plan, services: policyPlan.services, credentials: [] }

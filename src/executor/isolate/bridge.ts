@@ -72,6 +72,7 @@ export function openBridge(around: Surroundings, outputs: Map<string, Buffer>, l
     for (const [other, known] of outputs) if (other !== name) total += known.length
     if (data === null || total > limits.outputs)
       return `the outputs of a run may hold ${limits.outputs / 1024} KB together`
+    if (data.length > maxPayload) return `an output may hold ${maxPayload / 1024} KB`
     if (!outputs.has(name) && outputs.size >= maxOutputs) return `a run may have ${maxOutputs} outputs`
     outputs.set(name, data)
     return ''

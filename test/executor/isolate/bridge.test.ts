@@ -1,10 +1,10 @@
 import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { openBridge, outputName } from '../../../src/executor/isolate/bridge.ts'
-import { callBytes, callQuota } from '../../../src/executor/isolate/wire.ts'
+import { callBytes, callQuota, maxPayload } from '../../../src/executor/isolate/wire.ts'
 import { safePath } from '../../../src/executor/sinks.ts'
 
-function open() {
+function open(limit = 1024) {
   const events: string[] = []
   const note =
     (name: string) =>
@@ -23,7 +23,7 @@ function open() {
       exhausted: note('exhausted'),
     },
     outputs,
-    { outputs: 1024 },
+    { outputs: limit },
   )
   return { bridge, events, outputs }
 }
@@ -87,6 +87,15 @@ describe('the bridge', () => {
       }),
       { numRuns: 500 },
     )
+  })
+
+  test('an output is no larger than a frame that carries it', () => {
+    const { bridge, outputs } = open(maxPayload * 2)
+    const part = 'x'.repeat(callBytes)
+    for (let size = 0; size < maxPayload; size += callBytes) bridge.call('bytes', part)
+    bridge.call('bytes', 'x')
+    expect(bridge.call('write', '/out/a')).toBe('an output may hold 65536 KB')
+    expect(outputs.size).toBe(0)
   })
 
   test('an output stays under /out, whatever its path', () => {
