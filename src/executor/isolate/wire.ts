@@ -54,5 +54,5 @@ export const maxPayload = 64 * 1024 * 1024
 export const callBytes = 65_536
 /** Calls a step may make; a program that only prints is past any output limit long before. */
 export const callQuota = 250_000
-/** What a request of the guest may have, in characters and headers, and how many there may be together; the gateway has narrower limits of its own. */
-export const fetchLimits = { together: 64, method: 32, url: 16_384, headers: 100, name: 256, value: 16_384 } as const
+/** What a request of the guest may have, in characters and headers, and how many there may be together: as many as the gateway takes, which has narrower limits of its own else. */
+export const fetchLimits = { together: 32, method: 32, url: 16_384, headers: 100, name: 256, value: 16_384 } as const

@@ -374,7 +374,8 @@ console.log(own(globalThis), own(writ), own(Object.prototype), own(Array.prototy
     })
     expect(await executor.run(prepared.job, seen.io)).toMatchObject(passed)
     expect(seen.text()).toBe('true\n')
-    expect(most).toBeLessThanOrEqual(64)
+    // The gateway refuses more.
+    expect(most).toBeLessThanOrEqual(32)
   })
 
   test('gives no step the answer to what another asked for', async () => {
