@@ -58,7 +58,7 @@ const limits = 'ulimit -c 0; ulimit -n 64; ulimit -f 0'
 export function openPool(options: PoolOptions): Pool {
   let open = true
   let count = 0
-  let memoryMb = 256
+  let lastMb = 256
   // Where it was raised once it stays so: a run that needs more than the worker that waits has to wait for another.
   let cpuS = 60
   const spares: Promise<Worker>[] = []
@@ -66,7 +66,7 @@ export function openPool(options: PoolOptions): Pool {
   const busy = new Set<Worker>()
   const removals = new Set<Promise<void>>()
 
-  async function start(): Promise<Worker> {
+  async function start(memoryMb: number): Promise<Worker> {
     const cage = options.cages.make(`${options.prefix}${process.pid}-${count++}`)
     cage.limit(memoryMb + workerShareMb)
     const shift = cage.joins.map((_, at) => `echo $$ > "$${at + 1}" || exit 97`).join('; ')
@@ -139,7 +139,7 @@ export function openPool(options: PoolOptions): Pool {
 
   function fill(): void {
     for (let missing = open ? options.size - spares.length : 0; missing > 0; missing--) {
-      const spare = start()
+      const spare = start(lastMb)
       // A spare that dies while it waits is forgotten; the next run starts its own and hears why that fails.
       spare
         .then((worker) => worker.child.exited)
@@ -160,14 +160,14 @@ export function openPool(options: PoolOptions): Pool {
   return {
     async take(wanted, wantedCpuS) {
       if (!open) throw new WritError('target_unavailable', 'the sandbox is shutting down')
-      memoryMb = wanted
+      lastMb = wanted
       cpuS = Math.max(cpuS, wantedCpuS)
       const spare = spares.shift()
       setTimeout(fill, refillMs).unref()
-      let worker = await (spare ?? start()).catch(start)
+      let worker = await (spare ?? start(wanted)).catch(async () => await start(wanted))
       const tooSmall = worker.cpuS < wantedCpuS || (worker.cage.kind === 'rlimit' && worker.memoryMb < wanted)
       if (tooSmall) worker.child.kill()
-      if (tooSmall || !live.has(worker)) worker = await start()
+      if (tooSmall || !live.has(worker)) worker = await start(wanted)
       busy.add(worker)
       if (worker.memoryMb !== wanted) worker.cage.limit(wanted + workerShareMb)
       return worker

@@ -2,9 +2,9 @@ import { readFileSync, readdirSync, readlinkSync } from 'node:fs'
 import { afterAll, describe, expect, test } from 'vitest'
 import type { Outcome } from '../../../src/execution/job.ts'
 import { checkFromWorker } from '../../../src/executor/isolate/check.ts'
-import { findCage } from '../../../src/executor/isolate/cage.ts'
+import { addressSpaceKb, findCage } from '../../../src/executor/isolate/cage.ts'
 import { createIsolateExecutor } from '../../../src/executor/isolate/isolate.ts'
-import { workerShareMb } from '../../../src/executor/isolate/pool.ts'
+import { openPool, workerShareMb } from '../../../src/executor/isolate/pool.ts'
 import { until } from '../../wait.ts'
 import { listen, prepare } from '../fixture.ts'
 import type { Project, Seen } from '../fixture.ts'
@@ -463,6 +463,17 @@ console.log(own(globalThis), own(writ), own(Object.prototype), own(Array.prototy
     await measured.close()
     expect(peaks[0]).toBeGreaterThan(64 * 1024 * 1024)
     expect(peaks[0]).toBeLessThanOrEqual((64 + workerShareMb) * 1024 * 1024)
+  })
+
+  test('without control groups a run has the room it asked for, whatever one that begins at the same time does [G-limits-hold]', async () => {
+    const pool = openPool({ size: 1, env, cages: findCage({ root: '/nonexistent' }), prefix: `room${process.pid}-` })
+    const taken = await Promise.all([pool.take(600, 10), pool.take(16, 10)])
+    const rooms = taken.map(({ child }) =>
+      Number(/^Max address space +(\d+)/m.exec(readFileSync(`/proc/${child.pid}/limits`, 'utf8'))?.[1]),
+    )
+    await pool.close()
+    for (const [at, wanted] of [600, 16].entries())
+      expect(rooms[at]).toBeGreaterThanOrEqual((addressSpaceKb + wanted * 1024) * 1024)
   })
 
   test('without control groups a memory bomb still ends as one, by resource limits and watching [G-limits-hold]', async () => {
