@@ -245,6 +245,22 @@ console.log(own(globalThis), own(writ), own(Object.prototype), own(Array.prototy
     expect(seen.text()).toBe('x x\n')
   })
 
+  test('has what ordinary code calls of its globals', async () => {
+    const { outcome, seen } = await run({
+      'a.js': `const aborting = new AbortController()\nconst heard = () => console.log('heard')\naborting.signal.addEventListener('abort', heard)\naborting.signal.removeEventListener('abort', heard)\naborting.abort()\nconst headers = new Headers({ A: '1', B: '2' })\nconsole.log([...headers.keys()], [...headers.values()])\nconsole.groupCollapsed('group')\nconsole.count()\nconsole.countReset()\nconsole.count()\nconsole.groupEnd()\nconsole.time('t')\nconsole.timeLog('t', 'on')\nconsole.timeEnd('t')`,
+    })
+    expect(outcome).toMatchObject(passed)
+    expect(seen.text().replaceAll(/\d+ms/g, 'ms').split('\n')).toEqual([
+      "[ 'a', 'b' ] [ '1', '2' ]",
+      'group',
+      'default: 1',
+      'default: 1',
+      't: ms on',
+      't: ms',
+      '',
+    ])
+  })
+
   test('calls the death of a worker by a signal what it is, and retries nothing', async () => {
     const before = new Set([await waitingWorker()])
     const { outcome, seen } = await run({ 'a.js': `console.log('here'); for (;;);` }, {}, (listening) => {

@@ -90,13 +90,17 @@ export function prelude(
   const out = print('stdout')
   const err = print('stderr')
   const silent = (): void => undefined
+  const group = (...values: unknown[]): void => (values.length > 0 ? out(...values) : undefined)
+  const sinceOf = (label: unknown): string =>
+    `${text(label)}: ${Date.now() - (timers.get(text(label)) ?? Date.now())}ms`
   add('console', {
     log: out,
     info: out,
     debug: out,
     dir: (value: unknown) => out(value),
     table: out,
-    group: (...values: unknown[]) => (values.length > 0 ? out(...values) : undefined),
+    group,
+    groupCollapsed: group,
     groupEnd: silent,
     warn: err,
     error: err,
@@ -108,8 +112,9 @@ export function prelude(
       out(`${text(label)}: ${next}`)
     },
     time: (label: unknown = 'default') => void timers.set(text(label), Date.now()),
-    timeEnd: (label: unknown = 'default') =>
-      out(`${text(label)}: ${Date.now() - (timers.get(text(label)) ?? Date.now())}ms`),
+    countReset: (label: unknown = 'default') => void counts.delete(text(label)),
+    timeLog: (label: unknown = 'default', ...values: unknown[]) => out(sinceOf(label), ...values),
+    timeEnd: (label: unknown = 'default') => out(sinceOf(label)),
   })
 
   let last = 0
@@ -199,6 +204,12 @@ export function prelude(
     forEach(each: (value: string, name: string) => void): void {
       for (const [name, value] of this.#pairs) each(value, name)
     }
+    keys(): IterableIterator<string> {
+      return this.#pairs.map(([name]) => name).values()
+    }
+    values(): IterableIterator<string> {
+      return this.#pairs.map(([, value]) => value).values()
+    }
     entries(): IterableIterator<[string, string]> {
       return this.#pairs.map(([name, value]): [string, string] => [name, value]).values()
     }
@@ -268,6 +279,9 @@ export function prelude(
     }
     addEventListener(_name: string, heard: () => void): void {
       this.#heard.push(heard)
+    }
+    removeEventListener(_name: string, heard: () => void): void {
+      this.#heard = this.#heard.filter((one) => one !== heard)
     }
     throwIfAborted(): void {
       if (this.aborted) throw this.reason
