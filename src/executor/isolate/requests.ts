@@ -40,20 +40,20 @@ export function openRequests(send: (frame: FromWorker, body?: Uint8Array) => voi
       return sent.size > 0
     },
     /** A step begins, and is told what it asks for; what one before it asked for is nobody's now. */
-    begin(to: Deliver): void {
+    begin: (to: Deliver): void => {
       waiting.clear()
       for (const [id, of] of sent) if (of !== null) forget(id)
       deliver = to
     },
-    fetch(of: number, method: string, url: string, headers: readonly Pair[], body: Uint8Array): void {
+    fetch: (of: number, method: string, url: string, headers: readonly Pair[], body: Uint8Array): void => {
       waiting.set(of, { method, url, headers, body })
       next()
     },
-    unfetch(of: number): void {
+    unfetch: (of: number): void => {
       if (waiting.delete(of)) return
       for (const [id, known] of sent) if (known === of) forget(id)
     },
-    answered(id: number, header: string, body: Uint8Array): void {
+    answered: (id: number, header: string, body: Uint8Array): void => {
       const of = sent.get(id) ?? null
       sent.delete(id)
       next()
