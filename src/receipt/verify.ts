@@ -1,7 +1,9 @@
+import { digestJson } from '../digest.ts'
 import { checkReceipt } from './check.ts'
 import type { Checked } from './check.ts'
 import { approverKeys, checkDisclosures, checkStatement, checkTwin } from './evidence.ts'
 import { checkPair, checkUse, isApproval, isDecision, isOutcome } from './meaning.ts'
+import type { CheckedApproval, CheckedDecision } from './meaning.ts'
 import type { Trust } from './trust.ts'
 import { Finding, classOf } from './verdict.ts'
 import type { Report } from './verdict.ts'
@@ -69,18 +71,17 @@ function checkRelated(receipt: Checked, trust: Trust, evidence: Evidence, checke
       given.add(decision.digest)
       checked.push('DECISION')
     }
-  if (isDecision(receipt))
-    for (const approval of related.filter(isApproval)) {
-      const { approvals } = receipt.claims.predicate
-      if (
-        Array.isArray(approvals) &&
-        !approvals.some(({ digest, index }) => digest === approval.digest && index === approval.index)
-      )
-        throw new Finding('APPROVAL_BIND', 'the decision does not use this approval', receipt.index)
-      checkUse(receipt, approval)
-      given.add(approval.digest)
+  if (isDecision(receipt)) {
+    const approvals = related.filter(isApproval)
+    for (const approval of approvals) checkUse(receipt, approval)
+    const used = usedOf(receipt, approvals)
+    for (const { digest } of used) {
+      given.add(digest)
       checked.push('APPROVAL')
     }
+    const { approvals: named } = receipt.claims.predicate
+    if (!Array.isArray(named) && used.length > 0) given.add(named.digest)
+  }
   if (isApproval(receipt)) {
     const approvers = approverKeys(evidence.approvers ?? [])
     for (const statement of evidence.statements ?? []) {
@@ -90,6 +91,25 @@ function checkRelated(receipt: Checked, trust: Trust, evidence: Evidence, checke
     }
   }
   return given
+}
+
+/**
+ * Those of the approvals given that the decision names. More than a receipt has room for it names by one digest over all of
+ * them: then all are, or, where some are missing, nobody can say that any of them is.
+ */
+function usedOf(decision: CheckedDecision, approvals: readonly CheckedApproval[]): readonly CheckedApproval[] {
+  const { approvals: named } = decision.claims.predicate
+  const fail = (): never => {
+    throw new Finding('APPROVAL_BIND', 'the decision does not use this approval', decision.index)
+  }
+  if (Array.isArray(named)) {
+    const uses = ({ digest, index }: CheckedApproval): boolean =>
+      named.some((one) => one.digest === digest && one.index === index)
+    return approvals.every(uses) ? approvals : fail()
+  }
+  const all = [...new Map(approvals.map((one) => [one.index, one])).values()].sort((a, b) => a.index - b.index)
+  if (digestJson(all.map(({ digest, index }) => ({ digest, index }))) === named.digest) return all
+  return all.length < named.count ? [] : fail()
 }
 
 /** A URL says nothing by itself about whose keys sign under it. */

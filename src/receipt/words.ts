@@ -140,6 +140,7 @@ export function referencesOf(receipt: Checked, given: ReadonlySet<string>): read
       )
       if (Array.isArray(predicate.approvals))
         for (const { digest, index } of predicate.approvals) named.push([`the approval at index ${index}`, digest])
+      else named.push([`its ${predicate.approvals.count} approvals, all together`, predicate.approvals.digest])
       break
     case 'approval':
       named.push(

@@ -406,6 +406,30 @@ describe('a receipt', () => {
     expect([asks.clear['approvals'], plainly.clear['approvals']]).toEqual([used, []])
   })
 
+  it('[G-approval-bound] is verified with approvals too many to stand in it where all of them are given, and claims none where some are missing', () => {
+    const fork = log.fork(5)
+    const answers = Array.from({ length: 10 }, (_, at) => {
+      const made = sampleVerdict(asked.run, parts.approver, log.origin, log.nowMs)
+      const statement = { ...made.statement, nonce: String(at).padStart(32, '0') }
+      return fork.add(approvalAccount(asked.run, { ...made, jws: null, statement }))
+    })
+    const used = answers.slice(0, 9)
+    const asks = sampleDecision('allow', fork.nowMs, true)
+    const { jws } = fork.add(decisionAccount(asked.run, asks, generation.digest, used.map(ref)))
+    const verified = (given: typeof answers) => verifyReceipt(jws, trust, { related: given.map((one) => one.jws) })
+    const together = expect.stringContaining('its 9 approvals, all together')
+    const whole = verified(used.toReversed())
+    expect(whole).toMatchObject({ verdict: 'VALID:SIGNED', checked: used.map(() => 'APPROVAL') })
+    expect(whole.refersTo).not.toContainEqual(together)
+    for (const some of [used.slice(1), answers.slice(9)]) {
+      const part = verified(some)
+      expect(part).toMatchObject({ verdict: 'VALID:SIGNED', checked: [] })
+      expect(part.refersTo).toContainEqual(together)
+    }
+    for (const wrong of [answers, answers.slice(1)])
+      expect(verified(wrong)).toMatchObject({ verdict: 'INVALID', code: 'APPROVAL_BIND' })
+  })
+
   it('counts codes together that a policy spelled as no code is, so that none of them stops the receipt', () => {
     const counts = { denied: 1, 'Not A Code': 2, '': 3, ['__proto__']: 4, ['x'.repeat(99)]: 5 }
     const account = denialsAccount({ from_ms: 0, until_ms: 1, counts, inputs: [digestOf('a')], callers: ['ada'] })
