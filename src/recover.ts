@@ -1,7 +1,9 @@
+import type { Execution } from './execution/execution.ts'
 import { nothingCounted } from './execution/job.ts'
 import { closeWithoutRun, outcomeOf } from './path/close.ts'
 import { nowOf, type Parts } from './path/parts.ts'
-import type { Runner } from './path/run.ts'
+import { isOver, type Runner } from './path/run.ts'
+import { inTurn } from './path/turn.ts'
 import { newId } from './id.ts'
 import type { Entry } from './ledger/ledger.ts'
 
@@ -69,18 +71,36 @@ export async function recover(parts: Parts, runner: Runner): Promise<Recovered> 
   return { unknown: lost.length, queued: waiting.length, leases }
 }
 
-/** Ends what nobody approved in time. Expiries compare with the newer of the wall clock and the newest ledger time. */
+/**
+ * Ends what nobody approved in time, and what was approved and did not begin in time. Expiries compare with the newer of
+ * the wall clock and the newest ledger time.
+ */
 export async function expire(parts: Parts): Promise<void> {
   const now = nowOf(parts)
-  for (const approval of parts.ledger.views.approvals({ state: 'open' }, 100_000)) {
+  const { views } = parts.ledger
+  for (const approval of views.approvals({ state: 'open' }, 100_000)) {
     if (approval.expires_at_ms > now) continue
-    const execution = parts.ledger.views.execution(approval.execution)
+    const execution = views.execution(approval.execution)
     if (execution === null || execution.state !== 'awaiting_approval') continue
-    try {
-      await closeWithoutRun(parts, execution, 'expired', 'request_expired')
-    } catch (failure) {
-      // Answered or cancelled meanwhile, or no room: it is looked at again, and holds up no other.
-      parts.log.warn({ err: failure, execution: execution.id }, 'an approval that ran out could not be closed yet')
-    }
+    await closed(parts, execution, async () => await closeWithoutRun(parts, execution, 'expired', 'request_expired'))
+  }
+  for (const execution of views.executions({ state: ['queued'] }, 100_000)) {
+    if (!isOver(parts, execution)) continue
+    await closed(parts, execution, async () => {
+      // Its turn may have come meanwhile.
+      await inTurn(`execution ${execution.id}`, async () => {
+        if (views.execution(execution.id)?.state === 'queued')
+          await closeWithoutRun(parts, execution, 'expired', 'expired_before_use')
+      })
+    })
+  }
+}
+
+async function closed(parts: Parts, execution: Execution, close: () => Promise<void>): Promise<void> {
+  try {
+    await close()
+  } catch (failure) {
+    // Answered or cancelled meanwhile, or no room: it is looked at again, and holds up no other.
+    parts.log.warn({ err: failure, execution: execution.id }, 'an approval that ran out could not be closed yet')
   }
 }

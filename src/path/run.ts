@@ -142,8 +142,7 @@ export function openRunner(parts: Parts): Runner {
       if (usedEntriesChanged(plan, parts.catalog()))
         return await closeWithoutRun(parts, execution, 'superseded', 'catalog_changed')
       const approval = parts.ledger.views.approvals({ execution: id, state: 'satisfied' }, 1)[0] ?? null
-      const isOver = (): boolean => approval !== null && (approval.execute_by_ms ?? 0) < nowOf(parts)
-      if (isOver()) return await closeWithoutRun(parts, execution, 'expired', 'expired_before_use')
+      if (isOver(parts, execution)) return await closeWithoutRun(parts, execution, 'expired', 'expired_before_use')
       const task = parts.ledger.views.task(execution.task)
       if (task === null) throw new WritError('ledger_corrupt', 'an execution without its task')
       const caller = callerOf(parts, execution)
@@ -157,7 +156,7 @@ export function openRunner(parts: Parts): Runner {
       }
       late.delete(id)
       // Policy took its time, which may have been the rest of it.
-      if (isOver()) return await closeWithoutRun(parts, execution, 'expired', 'expired_before_use')
+      if (isOver(parts, execution)) return await closeWithoutRun(parts, execution, 'expired', 'expired_before_use')
       const { decision, entries } = settled(parts, caller, run, answer, by)
       if (decision.effect === 'allow') {
         const permit = settle(id, plan, run.digest, decision, parts.clock.monotonic())
@@ -197,6 +196,14 @@ export function openRunner(parts: Parts): Runner {
       return queue.length
     },
   }
+}
+
+/** Whether what was approved has had its time to begin. */
+export function isOver(parts: Parts, { id, approval }: Execution): boolean {
+  // Most of what waits was never asked about.
+  if (approval === null) return false
+  const [given] = parts.ledger.views.approvals({ execution: id, state: 'satisfied' }, 1)
+  return given !== undefined && (given.execute_by_ms ?? 0) < nowOf(parts)
 }
 
 /**

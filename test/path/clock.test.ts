@@ -7,6 +7,7 @@ import { closeWithoutRun } from '../../src/path/close.ts'
 import { openRefusals } from '../../src/path/refusals.ts'
 import { openRunner } from '../../src/path/run.ts'
 import type { Decision } from '../../src/policy/policy.ts'
+import { expire } from '../../src/recover.ts'
 import { readKeySet } from '../../src/receipt/keys.ts'
 import { openTrust } from '../../src/receipt/trust.ts'
 import type { Report } from '../../src/receipt/verdict.ts'
@@ -81,4 +82,21 @@ it('[G-approval-time] counts no verdict and begins no run whose time ran out whi
   runner.enqueue(id)
   await until('it is at its end', () => views.execution(id)?.state !== 'queued')
   expect(views.execution(id)).toMatchObject({ state: 'expired', ran: false })
+})
+
+it('[G-approval-time] ends what was approved when its time to begin is over, whenever its turn would come', async () => {
+  const { execution_id = '', approval } = await world.ask(alice, 'start_execution', {
+    task_id: await world.task(alice, 'signed'),
+  })
+  const id = parseId('exec', execution_id) ?? newId('exec')
+  const set = settable()
+  const busy = { ...openRunner(parts), enqueue: () => undefined }
+  const yes = await world.yes(approval?.approval_id ?? '')
+  expect(await answerWithKey(parts, busy, yes)).toMatchObject({ state: 'satisfied' })
+  await expire(set.parts)
+  expect(views.execution(id)).toMatchObject({ state: 'queued' })
+  set.back = -601_000
+  await Promise.all([expire(set.parts), expire(set.parts)])
+  expect(views.execution(id)).toMatchObject({ state: 'expired', ran: false, reasons: [{ code: 'expired_before_use' }] })
+  expect(views.receiptsOf(id).filter(({ kind }) => kind === 'outcome')).toHaveLength(1)
 })
