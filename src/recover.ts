@@ -82,7 +82,8 @@ export async function expire(parts: Parts): Promise<void> {
     if (approval.expires_at_ms > now) continue
     const execution = views.execution(approval.execution)
     if (execution === null || execution.state !== 'awaiting_approval') continue
-    await closed(parts, execution, async () => await closeWithoutRun(parts, execution, 'expired', 'request_expired'))
+    const code = approval.expires_at_ms > parts.clock.now() ? 'clock_behind' : 'request_expired'
+    await closed(parts, execution, async () => await closeWithoutRun(parts, execution, 'expired', code))
   }
   for (const execution of views.executions({ state: ['queued'] }, 100_000)) {
     if (!isOver(parts, execution)) continue

@@ -26,7 +26,7 @@ import { openAvailability } from './path/availability.ts'
 import { openPace } from './path/pace.ts'
 import { openChanges } from './path/changes.ts'
 import { openBroker } from './path/open.ts'
-import type { Parts } from './path/parts.ts'
+import { aheadS, type Parts } from './path/parts.ts'
 import { openRefusals } from './path/refusals.ts'
 import { openRunner } from './path/run.ts'
 import { openStorage } from './path/storage.ts'
@@ -209,6 +209,7 @@ export async function serve(
 
   const status = async (): Promise<Answered<'status'>> => {
     const problem = live.problem()
+    const ahead_s = aheadS(ledger.views, Date.now())
     return await Promise.resolve({
       version: options.version,
       pid: process.pid,
@@ -220,6 +221,7 @@ export async function serve(
       ...(http === null ? {} : { http: http.url }),
       receipts: ledger.views.logHead().size,
       room: ledger.room(),
+      ...(ahead_s === null ? {} : { ahead_s }),
       recovered,
       policy: generations.status(),
       configuration: problem === null ? { ok: true } : { ok: false, problem },

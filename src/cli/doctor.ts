@@ -5,12 +5,13 @@ import type { CheckFinding } from '../credential/credential.ts'
 import { openSources } from '../credential/sources.ts'
 import { WritError } from '../error.ts'
 import { type Folder, folderOf } from '../folder.ts'
+import { aheadS } from '../path/parts.ts'
 import { type Catalog, loadCatalog } from '../plan/catalog.ts'
 import { checkPacks } from '../policy/tools.ts'
 import { openKeys } from '../receipt/keys.ts'
 import { findConfig, loadConfig, type Config } from '../config.ts'
 import { type Context, no, withViews, yes } from './context.ts'
-import { counted, show } from './print.ts'
+import { aheadText, counted, show } from './print.ts'
 import { probe } from './probe.ts'
 
 interface Area {
@@ -160,7 +161,7 @@ async function configured(file: string): Promise<Area[]> {
   }
   areas.push({ area: 'data folder', findings: dataFindings(config.data) })
   if (existsSync(folder.ledger))
-    areas.push({ area: 'ledger', findings: [attempt('ledger', () => ledgerState(folder))] })
+    areas.push({ area: 'ledger', findings: [attempt('ledger', () => ledgerState(folder)), ...clockFindings(folder)] })
   areas.push({ area: 'broker', findings: [await brokerFinding(folder.controlSocket)] })
   return areas
 }
@@ -219,6 +220,29 @@ function ledgerState(folder: Folder): string {
     return views.logHead().size
   })
   return `${counted(receipts, 'receipt')}, and the file is sound; "writ verify" checks each of them`
+}
+
+/** A clock that was ahead for a moment leaves times that are not reached yet, and what ends compares with the newest of them. */
+function clockFindings(folder: Folder): CheckFinding[] {
+  const ahead = readAhead(folder)
+  if (ahead === null) return []
+  return [
+    {
+      level: 'warning',
+      what: `${aheadText(ahead)}: approvals that have less time than that expire at once`,
+      fix: 'Set the clock right. Where it is right and was ahead before, it passes by itself when the clock gets there.',
+    },
+  ]
+}
+
+function readAhead(folder: Folder): number | null {
+  try {
+    return withViews(folder, null, (views) => aheadS(views, Date.now()))
+  } catch (failure) {
+    // What cannot be read is told of above.
+    if (failure instanceof WritError) return null
+    throw failure
+  }
 }
 
 function attempt(what: string, check: () => string): CheckFinding {

@@ -52,6 +52,11 @@ export function testLines(
   ]
 }
 
+/** How far the newest record is ahead of the clock. */
+export function aheadText(seconds: number): string {
+  return `the newest record is ${counted(Math.ceil(seconds / 60), 'minute')} ahead of this machine's clock`
+}
+
 export function ago(thenMs: number, nowMs: number): string {
   const seconds = Math.max(0, Math.round((nowMs - thenMs) / 1000))
   if (seconds < 60) return `${String(seconds)} s ago`

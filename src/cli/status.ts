@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { askBroker } from '../control/control.ts'
 import { systemCode, WritError } from '../error.ts'
 import { type Context, folderFor, no, yes } from './context.ts'
-import { show } from './print.ts'
+import { aheadText, show } from './print.ts'
 
 export async function status(context: Context): Promise<number> {
   const { folder, config } = folderFor(context)
@@ -31,6 +31,9 @@ export async function status(context: Context): Promise<number> {
         (finding) => `               REFUSED ${finding.file}:${String(finding.line)} ${finding.message}`,
       ),
       ...(configuration.ok ? [] : [`  configuration REFUSED ${configuration.problem}`]),
+      ...(answer.ahead_s === undefined
+        ? []
+        : [`  CLOCK        ${aheadText(answer.ahead_s)}: what has a time may be over at once`]),
       ...(answer.room === 'ok' ? [] : ['  DISK         low: no new execution begins until there is room']),
     ].join('\n'),
   )

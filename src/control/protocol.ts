@@ -88,6 +88,8 @@ const status = z.object({
   http: z.string().optional(),
   receipts: z.number(),
   room: z.enum(['ok', 'low']),
+  /** Seconds by which the newest record is ahead of the clock, where that is more than clocks differ by. */
+  ahead_s: z.number().optional(),
   recovered: z.object({ unknown: z.number(), queued: z.number(), leases: z.number() }),
   policy: z.object({
     generation: z.object({ number: z.number(), digest }).nullable(),

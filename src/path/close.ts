@@ -18,6 +18,10 @@ const sentences = {
   ],
   request_expired: ['Nobody approved in time.', 'Start again when an approver is there.'],
   expired_before_use: ['It was approved, and the time to begin ran out.', 'Start again and have it approved anew.'],
+  clock_behind: [
+    'The clock of Writ is behind what it has recorded, and by its records the time is over.',
+    'Ask the operator of this Writ, whom "writ doctor" tells by how much.',
+  ],
   rejected: ['An approver rejected this run.', 'Ask the approver why, change the task, and start again.'],
   cancelled: ['It was cancelled before it began.', 'Start again when you want it to run.'],
 } as const satisfies Record<string, readonly [string, string]>

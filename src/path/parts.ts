@@ -8,7 +8,7 @@ import type { CredentialSource } from '../credential/credential.ts'
 import { WritError } from '../error.ts'
 import type { RunHost } from '../execution/job.ts'
 import type { OutputStore } from '../execution/output.ts'
-import type { Ledger } from '../ledger/ledger.ts'
+import type { Ledger, Views } from '../ledger/ledger.ts'
 import type { Catalog } from '../plan/catalog.ts'
 import type { Policy, Reason } from '../policy/policy.ts'
 import type { Caller } from '../request/caller.ts'
@@ -45,6 +45,15 @@ export interface Parts {
 /** What ends compares with the newer of the wall clock and the newest ledger time: a clock set back revives nothing. */
 export function nowOf({ clock, ledger }: Pick<Parts, 'clock' | 'ledger'>): number {
   return Math.max(clock.now(), ledger.views.newestTimeMs())
+}
+
+/** What clocks of machines differ by without anything being wrong. */
+const usualMs = 60_000
+
+/** Seconds by which the newest record is ahead of the wall clock, as one leaves that was ahead itself; null where it is not. */
+export function aheadS(views: Pick<Views, 'newestTimeMs'>, nowMs: number): number | null {
+  const ahead = views.newestTimeMs() - nowMs
+  return ahead > usualMs ? Math.round(ahead / 1000) : null
 }
 
 /** Ids a caller may only guess look the same whether unknown or forbidden. */

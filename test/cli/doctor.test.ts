@@ -1,6 +1,10 @@
 import { closeSync, openSync, readFileSync, statSync, truncateSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, it, vi } from 'vitest'
+import { digestJson } from '../../src/digest.ts'
+import { openSqliteLedger } from '../../src/ledger/sqlite/sqlite.ts'
+import { openKeys } from '../../src/receipt/keys.ts'
+import { openSigner } from '../../src/receipt/sign.ts'
 import { useWorld } from '../e2e/world.ts'
 
 vi.setConfig({ testTimeout: 240_000 })
@@ -53,4 +57,22 @@ it('a ledger that is damaged is found by doctor, which says what to do', () => {
   expect(ledgerArea()).toMatchObject(damaged)
   writeFileSync(ledger, sound)
   expect(ledgerArea().code).toBe(0)
+})
+
+it('a clock that was ahead for a moment is told of by doctor and status until it is reached', async () => {
+  const keys = openKeys(join(world.folder, 'keys'))
+  const ahead = openSqliteLedger({
+    path: join(world.folder, '.writ', 'ledger.db'),
+    signer: openSigner(keys, { issuer: null }),
+    clock: { now: () => Date.now() + 3_600_000, monotonic: () => performance.now() },
+  })
+  await ahead.append({ kind: 'approver_set', digest: digestJson([]), approvers: [] })
+  ahead.close()
+  const told = expect.stringMatching(/^the newest record is (60|61) minutes ahead of this machine's clock/) as string
+  expect(ledgerArea()).toMatchObject({
+    code: 0,
+    found: { findings: [{ level: 'ok' }, { level: 'warning', what: told }] },
+  })
+  expect(world.writ(['run', 'sandbox', '--intent', 'run_script', 'a.js']).code).toBe(0)
+  expect(world.writ(['status']).out).toMatch(/ {2}CLOCK {8}the newest record is (60|61) minutes ahead/)
 })

@@ -4,8 +4,10 @@ import { digestOf } from '../../src/digest.ts'
 import { newId, parseId } from '../../src/id.ts'
 import { answerWithKey } from '../../src/path/answer.ts'
 import { closeWithoutRun } from '../../src/path/close.ts'
+import { aheadS } from '../../src/path/parts.ts'
 import { openRefusals } from '../../src/path/refusals.ts'
 import { openRunner } from '../../src/path/run.ts'
+import { startExecution } from '../../src/path/start.ts'
 import type { Decision } from '../../src/policy/policy.ts'
 import { expire } from '../../src/recover.ts'
 import { readKeySet } from '../../src/receipt/keys.ts'
@@ -99,4 +101,16 @@ it('[G-approval-time] ends what was approved when its time to begin is over, whe
   await Promise.all([expire(set.parts), expire(set.parts)])
   expect(views.execution(id)).toMatchObject({ state: 'expired', ran: false, reasons: [{ code: 'expired_before_use' }] })
   expect(views.receiptsOf(id).filter(({ kind }) => kind === 'outcome')).toHaveLength(1)
+})
+
+it('says that the clock is behind the records where that is why the time of an approval is over', async () => {
+  const set = settable()
+  set.back = 3_600_000
+  const args = { task_id: await world.task(alice, 'signed') }
+  const started = await startExecution(set.parts, openRunner(set.parts), alice, args)
+  const id = started.kind === 'execution' ? started.id : newId('exec')
+  expect(aheadS(views, set.parts.clock.now())).toBeGreaterThan(3500)
+  expect(aheadS(views, Date.now())).toBeNull()
+  await expire(set.parts)
+  expect(views.execution(id)).toMatchObject({ state: 'expired', reasons: [{ code: 'clock_behind' }] })
 })
