@@ -207,7 +207,7 @@ async function take(
     then.push({ kind: 'approval_closed', approval: approval.id, state: 'satisfied', execute_by_ms: executeBy })
     then.push({ kind: 'state', execution: execution.id, state: 'queued', ran: false, reasons: [] })
   }
-  await parts.ledger.append(
+  const written = parts.ledger.append(
     { kind: 'decided', execution: execution.id, decision, input: canonical(input) },
     { kind: 'verdict', approval: approval.id, verdict },
     {
@@ -220,6 +220,10 @@ async function take(
     },
     ...then,
   )
+  await written.catch((unwritten: unknown) => {
+    if (stands.outcome === 'satisfied') runner.doubt(execution.id)
+    throw unwritten
+  })
   if (stands.outcome === 'satisfied') runner.enqueue(execution.id)
   parts.changes.wake(execution.id)
   return parts.ledger.views.approval(approval.id) ?? after

@@ -1,11 +1,12 @@
 import { WritError } from '../error.ts'
 import type { Execution, FinalState, RunReport } from '../execution/execution.ts'
+import { nothingCounted } from '../execution/job.ts'
 import { newId } from '../id.ts'
 import type { Entry } from '../ledger/ledger.ts'
 import type { Reason } from '../policy/policy.ts'
 import { outcomeAccount } from '../receipt/account.ts'
 import type { Account } from '../receipt/receipt.ts'
-import { nowOf, type Parts } from './parts.ts'
+import { nowOf, type Parts, reasonOf } from './parts.ts'
 
 const sentences = {
   task_changed: [
@@ -72,6 +73,31 @@ export function closingEntries(
     account: outcomeOf(parts, execution, { status: state, ran: false, report: null, revocation: 'done' }),
   })
   return entries
+}
+
+/** Ends what stands as running and was handed to no sandbox, because the commit of its start was told to have failed. */
+export async function closeUnbegun(parts: Parts, execution: Execution): Promise<void> {
+  const { egress, isolation_applied, withheld_files } = nothingCounted
+  const { bytes, dropped_bytes, sha256 } = await parts.outputs.summary(execution.id)
+  const output = { bytes, dropped_bytes, redactions: 0, sha256 }
+  const reason = 'ledger_unavailable'
+  const report: RunReport = { steps: [], files: [], output, egress, isolation_applied, reason, withheld_files }
+  await parts.ledger.append(
+    { kind: 'outcome', execution: execution.id, report },
+    {
+      kind: 'state',
+      execution: execution.id,
+      state: 'failed',
+      ran: false,
+      reasons: [reasonOf(parts, new WritError(reason, 'the start of a run was recorded by a commit that failed'))],
+    },
+    {
+      kind: 'sign',
+      execution: execution.id,
+      account: outcomeOf(parts, execution, { status: 'failed', ran: false, report, revocation: 'done' }),
+    },
+  )
+  parts.changes.wake(execution.id)
 }
 
 /** The account of how an execution ended, which is not before it was decided, whatever the clock does. `report` is null where nothing ran. */

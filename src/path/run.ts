@@ -9,7 +9,7 @@ import { pinned } from '../policy/decision.ts'
 import type { Generation, PolicyInput } from '../policy/policy.ts'
 import type { Caller } from '../request/caller.ts'
 import { settled } from './ask.ts'
-import { closeWithoutRun } from './close.ts'
+import { closeUnbegun, closeWithoutRun } from './close.ts'
 import { execute } from './execute.ts'
 import { executionInput, type ExecutionInput } from './input.ts'
 import { nowOf, type Parts } from './parts.ts'
@@ -21,6 +21,8 @@ export interface Runner {
   /** True where this run could begin now without waiting, on what it was decided on. */
   free(permit: Permit, by: ExecutionInput): boolean
   enqueue(execution: ExecutionId): void
+  /** A commit failed that would have queued it, or started it, and may have reached the disk all the same. */
+  doubt(execution: ExecutionId): void
   /** Commits `opening` with the spent permit and the state `running`, then runs; resolves when committed. */
   start(permit: Permit, by: ExecutionInput, opening: readonly Entry[]): Promise<void>
   /** @param said why, in the words of whoever cancels it */
@@ -41,6 +43,9 @@ export function openRunner(parts: Parts): Runner {
   const live = new Map<ExecutionId, AbortController>()
   /** The tenant of each execution that runs or is being taken. */
   const places = new Map<ExecutionId, string>()
+  /** What waits for its turn, or for another try. */
+  const waiting = new Set<ExecutionId>()
+  const doubted = new Set<ExecutionId>()
   const late = new Map<ExecutionId, number>()
   let starting = 0
   let stopped = false
@@ -60,6 +65,7 @@ export function openRunner(parts: Parts): Runner {
 
   /** It stands in the ledger as queued, so it is owed another try: a full disk may have room by then. */
   const again = (id: ExecutionId): void => {
+    waiting.add(id)
     setTimeout(() => {
       if (stopped) return
       try {
@@ -69,6 +75,27 @@ export function openRunner(parts: Parts): Runner {
         again(id)
       }
     }, retryMs).unref()
+  }
+
+  /** Looked at when the ledger answers again: whoever asked for it was told that it had failed. */
+  const doubt = (id: ExecutionId): void => {
+    doubted.add(id)
+    setTimeout(() => {
+      if (stopped || !doubted.has(id)) return
+      settleDoubt(id).catch((failure: unknown) => {
+        parts.log.error(
+          { err: failure, execution: id },
+          'what a failed commit left cannot be settled; it is tried again',
+        )
+        doubt(id)
+      })
+    }, retryMs).unref()
+  }
+  const settleDoubt = async (id: ExecutionId): Promise<void> => {
+    const execution = parts.ledger.views.execution(id)
+    if (execution?.state === 'queued' && !waiting.has(id) && !places.has(id)) enqueue(id)
+    if (execution?.state === 'running' && !places.has(id)) await closeUnbegun(parts, execution)
+    doubted.delete(id)
   }
 
   /** True as long as a machine that has no time for policy may explain that it did not answer. */
@@ -84,6 +111,7 @@ export function openRunner(parts: Parts): Runner {
       if (found === null) return
       const next = found.execution
       places.set(next, found.tenant)
+      waiting.delete(next)
       starting++
       take(next)
         .catch((failure: unknown) => {
@@ -115,8 +143,10 @@ export function openRunner(parts: Parts): Runner {
     } catch (unwritten) {
       live.delete(permit.execution)
       places.delete(permit.execution)
+      doubt(permit.execution)
       throw unwritten
     }
+    doubted.delete(permit.execution)
     void execute(parts, permit, { input: by.input, generation }, cancelled.signal)
       .catch((failure: unknown) =>
         parts.log.error(
@@ -170,6 +200,7 @@ export function openRunner(parts: Parts): Runner {
 
   const enqueue = (execution: ExecutionId): void => {
     queue.push(execution, parts.ledger.views.execution(execution)?.tenant ?? '')
+    waiting.add(execution)
     pump()
   }
 
@@ -183,6 +214,7 @@ export function openRunner(parts: Parts): Runner {
     free,
     start,
     enqueue,
+    doubt,
     cancel,
     async stop() {
       stopped = true

@@ -129,7 +129,10 @@ async function begin(
         return execution
       }
       refuseCrowd(parts, caller)
-      await parts.ledger.append(...opening, queued)
+      await parts.ledger.append(...opening, queued).catch((unwritten: unknown) => {
+        runner.doubt(execution)
+        throw unwritten
+      })
       runner.enqueue(execution)
       break
     }

@@ -1,7 +1,11 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, expect, it, onTestFinished } from 'vitest'
+import { WritError } from '../../src/error.ts'
+import type { Execution } from '../../src/execution/execution.ts'
+import { newId, parseId } from '../../src/id.ts'
 import { generateKey } from '../../src/jws.ts'
+import type { Entry, Ledger } from '../../src/ledger/ledger.ts'
 import type { Parts } from '../../src/path/parts.ts'
 import { openRunner } from '../../src/path/run.ts'
 import { startExecution } from '../../src/path/start.ts'
@@ -164,4 +168,47 @@ it('takes one of several calls that come with the same key at once, and says of 
     'idempotency_conflict',
     'taken',
   ])
+})
+
+/** Parts whose ledger says of these batches that they failed, after it has written them. */
+function unsure(of: (entries: readonly Entry[]) => boolean): Parts {
+  const { ledger } = world.parts
+  const append: Ledger['append'] = async (...entries) => {
+    const appended = await ledger.append(...entries)
+    if (of(entries)) throw new WritError('ledger_unavailable', 'the disk failed after the commit')
+    return appended
+  }
+  return { ...world.parts, ledger: { ...ledger, append } }
+}
+
+function newest(task: string): Execution | undefined {
+  return views.executions({ task: parseId('task', task) ?? newId('task') }, 1)[0]
+}
+
+it('ends a run whose start failed and had reached the disk, as one that did not begin, while the broker goes on', async () => {
+  const task_id = await world.task(caller, 'sandbox')
+  const parts = unsure((entries) => entries.some(({ kind }) => kind === 'permit_spent'))
+  await expect(startExecution(parts, openRunner(parts), caller, { task_id })).rejects.toThrow('the disk failed')
+  expect(newest(task_id)).toMatchObject({ state: 'running' })
+  await until('it is at its end', () => newest(task_id)?.state !== 'running')
+  expect(newest(task_id)).toMatchObject({ state: 'failed', ran: false, reasons: [{ code: 'ledger_unavailable' }] })
+  const { execution_id = '', existing } = await world.ask(caller, 'start_execution', { task_id })
+  expect(existing).toBeUndefined()
+  await until('it has run', () => views.execution(execution_id as never)?.state === 'succeeded')
+})
+
+it('runs what was approved, or waits, where the commit of that failed and had reached the disk', async () => {
+  const { approval, execution_id = '' } = await world.ask(caller, 'start_execution', {
+    task_id: await world.task(caller, 'signed'),
+  })
+  const unsureOfQueue = unsure((entries) => entries.some((one) => one.kind === 'state' && one.state === 'queued'))
+  const yes = await world.yes(approval?.approval_id ?? '')
+  await expect(answerWithKey(unsureOfQueue, openRunner(unsureOfQueue), yes)).rejects.toThrow('the disk failed')
+  await until('the approved one has run', () => views.execution(execution_id as never)?.state === 'succeeded')
+
+  const runner = openRunner(unsureOfQueue)
+  const task_id = await world.task(caller, 'sandbox')
+  const crowded = { ...runner, free: () => false }
+  await expect(startExecution(unsureOfQueue, crowded, caller, { task_id })).rejects.toThrow('the disk failed')
+  await until('the one that waits has run', () => newest(task_id)?.state === 'succeeded')
 })
