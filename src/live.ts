@@ -1,6 +1,7 @@
 import { readFile, stat } from 'node:fs/promises'
 import { isDeepStrictEqual } from 'node:util'
 import type { Logger } from 'pino'
+import type { Approver } from './approval/approval.ts'
 import type { ArtifactStore } from './artifact/artifact.ts'
 import { type Config, loadConfig } from './config.ts'
 import { digestJson } from './digest.ts'
@@ -15,6 +16,11 @@ import { follow } from './watch.ts'
 export interface Live {
   config(): Config
   catalog(): Catalog
+  /**
+   * Who may approve: of those in the configuration what the ledger has recorded. Who was taken out, or lost a role, is out at
+   * once; who is new begins with the receipt of it, so that no verdict is signed by somebody of whom nothing is known.
+   */
+  approvers(): readonly Approver[]
   /** Why the files as they are now are not what is in force; null where they are. */
   problem(): string | null
   reload(): Promise<void>
@@ -61,6 +67,7 @@ export async function openLive(
     throw failure
   }
   let problem: string | null = null
+  let recorded: readonly Approver[] = []
 
   /** One after the other: a slow one must not put an older file in the place of a newer. */
   const reload = async (): Promise<void> => await inTurn('reload', reloadNow)
@@ -84,18 +91,22 @@ export async function openLive(
       return
     }
     // Who may approve no more is out at once; that it could not be written now is owed, and the clockwork asks again.
-    await noteApprovers(ledger, config)
+    recorded = await noteApprovers(ledger, config)
   }
   await storeCatalogFiles(catalog, artifacts)
   // What was edited after `first` was read, and before anything was followed.
   if (!isStill(first)) await reload()
-  await noteApprovers(ledger, config)
+  recorded = await noteApprovers(ledger, config)
   return {
     config: () => config,
     catalog: () => catalog,
+    approvers: () => config.approvers.flatMap((approver) => known(approver, recorded)),
     problem: () => problem,
     reload,
-    settle: async () => await inTurn('reload', async () => await noteApprovers(ledger, config)),
+    settle: async () =>
+      await inTurn('reload', async () => {
+        recorded = await noteApprovers(ledger, config)
+      }),
     close: async () => await follower.close(),
   }
 }
@@ -128,15 +139,23 @@ async function storeCatalogFiles(catalog: Catalog, artifacts: ArtifactStore): Pr
   }
 }
 
-/** Each change of who may approve is a receipt. */
-async function noteApprovers(ledger: Ledger, config: Config): Promise<void> {
-  const approvers = config.approvers.map(({ subject, roles, key }) => ({ subject, roles: [...roles], key }))
+/** What of an approver is on record: none of it where the key is another, and of the roles those that were there. */
+function known(approver: Approver, recorded: readonly Approver[]): readonly Approver[] {
+  const before = recorded.find(({ subject, key }) => subject === approver.subject && key === approver.key)
+  const roles = approver.roles.filter((role) => before?.roles.includes(role))
+  return roles.length === 0 ? [] : [{ ...approver, roles }]
+}
+
+/** Each change of who may approve is a receipt. Returns the set that is on record then. */
+async function noteApprovers(ledger: Ledger, { approvers: set }: Config): Promise<readonly Approver[]> {
+  const approvers = set.map(({ subject, roles, key }) => ({ subject, roles: [...roles], key }))
   const digest = digestJson(approvers)
-  if (ledger.views.approverSet() === digest) return
+  if (ledger.views.approverSet() === digest) return set
   await ledger.append(
     { kind: 'approver_set', digest, approvers },
     { kind: 'sign', execution: null, account: approversAccount({ digest, approvers }, Date.now()) },
   )
+  return set
 }
 
 /** The text of a file, or why there is none. */

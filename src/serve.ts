@@ -135,7 +135,7 @@ export async function serve(
     host,
     sources,
     catalog: () => live.catalog(),
-    approvers: () => live.config().approvers,
+    approvers: () => live.approvers(),
     rolesOf: (tenant, subject, agent) => {
       const { local } = live.config()
       const here = tenant === localTenant && subject === local.subject && (agent ?? local.agent) === local.agent

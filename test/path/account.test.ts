@@ -2,6 +2,7 @@ import { join } from 'node:path'
 import { afterAll, expect, it, onTestFinished } from 'vitest'
 import { digestJson } from '../../src/digest.ts'
 import { WritError } from '../../src/error.ts'
+import { generateKey } from '../../src/jws.ts'
 import type { Entry, Ledger } from '../../src/ledger/ledger.ts'
 import { expire } from '../../src/recover.ts'
 import { until } from '../wait.ts'
@@ -25,16 +26,31 @@ function refuse(of: (entry: Entry) => boolean): () => void {
   return allow
 }
 
-it('accounts later for a change of approvers that found no room, and lets nobody approve who was taken out', async () => {
-  const allow = refuse((entry) => entry.kind === 'approver_set')
-  edit(join(world.broker.folder, 'writ.yaml'), (text) =>
-    text.replace(/ {2}- \{ subject: ada.*\n/, '  - { subject: bob, roles: [approver], key: ' + world.ada.x + ' }\n'),
+it('[G-approver-receipt] accounts later for a change of approvers that found no room: who was taken out is out at once, who is new waits for it', async () => {
+  const { approvers } = world.parts
+  const config = join(world.broker.folder, 'writ.yaml')
+  const bob = generateKey().x
+  const entry = (subject: string, roles: string, key: string): string =>
+    `  - { subject: ${subject}, roles: [${roles}], key: ${key} }\n`
+  const set = digestJson([
+    { subject: 'ada', roles: ['approver', 'security'], key: world.ada.x },
+    { subject: 'bob', roles: ['approver'], key: bob },
+  ])
+  const allow = refuse(({ kind }) => kind === 'approver_set')
+  edit(config, (text) => text.replace(/ {2}- \{ subject: ada.*\n/, entry('bob', 'approver', bob)))
+  await until('ada is out', () => approvers().length === 0)
+  edit(config, (text) =>
+    text.replace(
+      / {2}- \{ subject: bob.*\n/,
+      entry('ada', 'approver, security', world.ada.x) + entry('bob', 'approver', bob),
+    ),
   )
-  await until('the edit is in force', () => world.parts.approvers()[0]?.subject === 'bob')
-  const set = digestJson(world.parts.approvers().map(({ subject, roles, key }) => ({ subject, roles, key })))
+  await until('ada is back as she was', () => approvers().length === 1)
+  expect(approvers()).toEqual([{ subject: 'ada', roles: ['approver'], key: world.ada.x }])
   expect(views.approverSet()).not.toBe(set)
   allow()
   await until('it is accounted for', () => views.approverSet() === set)
+  await until('it is in force', () => digestJson(approvers().map((one) => ({ ...one }))) === set)
 })
 
 it('closes the approvals that ran out, though one of them cannot be closed', async () => {
