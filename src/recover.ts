@@ -18,9 +18,9 @@ export interface Recovered {
 /**
  * What a restart closes, before anything new begins and only under the lock of the data folder: a run that may have
  * started ends `unknown` with its receipt and is never run again; its lease is given back; what had not started goes on
- * waiting, and is decided anew before it runs.
+ * waiting (`resume`), and is decided anew before it runs.
  */
-export async function recover(parts: Parts, runner: Runner): Promise<Recovered> {
+export async function recover(parts: Parts): Promise<Recovered> {
   const { views } = parts.ledger
   const lost = views.executions({ state: ['running'] }, 100_000)
   let leases = 0
@@ -66,9 +66,16 @@ export async function recover(parts: Parts, runner: Runner): Promise<Recovered> 
     await parts.ledger.append({ kind: 'lease_ended', lease: lease.id, revocation: 'done' })
     leases++
   }
-  const waiting = views.executions({ state: ['queued'] }, 100_000).toReversed()
-  for (const execution of waiting) runner.enqueue(execution.id)
-  return { unknown: lost.length, queued: waiting.length, leases }
+  return { unknown: lost.length, queued: waitingIn(parts).length, leases }
+}
+
+/** What waited goes on waiting for its turn. Only a broker that is up may: one that ends instead would leave it begun, and lost. */
+export function resume(parts: Parts, runner: Runner): void {
+  for (const execution of waitingIn(parts)) runner.enqueue(execution.id)
+}
+
+function waitingIn({ ledger }: Parts): readonly Execution[] {
+  return ledger.views.executions({ state: ['queued'] }, 100_000).toReversed()
 }
 
 /**

@@ -39,7 +39,7 @@ import { compilePacks } from './policy/tools.ts'
 import { policyAccount } from './receipt/account.ts'
 import { type Keys, openKeys } from './receipt/keys.ts'
 import { dueAccount, openSigner } from './receipt/sign.ts'
-import { recover } from './recover.ts'
+import { recover, resume } from './recover.ts'
 import type { Caller } from './request/caller.ts'
 import { openWeb } from './web.ts'
 
@@ -170,7 +170,7 @@ export async function serve(
   })
   const transferAnswers = openTransferAnswers(transfers, parts)
   const broker = openBroker(parts, runner, refusals, transfers)
-  const recovered = await recover(parts, runner)
+  const recovered = await recover(parts)
   log.info(recovered, 'recovered')
 
   const localCaller = (tenant: string = localTenant): Caller => ({
@@ -268,6 +268,7 @@ export async function serve(
     ...operatorMethods({ parts, runner, broker, caller: localCaller }),
   })
 
+  resume(parts, runner)
   clockwork = startClockwork({
     parts,
     folder,
