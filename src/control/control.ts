@@ -7,6 +7,8 @@ import { parseIJson } from '../json.ts'
 import { type Answered, type Asked, type ControlMethods, isMethod, type Method, protocol } from './protocol.ts'
 
 const maxLine = 4 * 1024 * 1024
+/** Time the other end has to read the last answer of a connection that is being closed. */
+const lingerMs = 1000
 
 /** Serves the control socket, mode 0600: who can open it is the local operator. */
 export async function serveControl(path: string, methods: ControlMethods): Promise<{ close(): Promise<void> }> {
@@ -26,7 +28,12 @@ export async function serveControl(path: string, methods: ControlMethods): Promi
   return {
     async close() {
       for (const socket of open) socket.destroySoon()
+      // Whoever does not read its answer, as a command that was suspended, keeps no broker from stopping.
+      const forced = setTimeout(() => {
+        for (const socket of open) socket.destroy()
+      }, lingerMs)
       await new Promise<void>((resolve) => server.close(() => resolve()))
+      clearTimeout(forced)
       await rm(path, { force: true })
     },
   }

@@ -160,6 +160,22 @@ describe('the control socket', () => {
     await close()
   })
 
+  it('stops beside a client that does not read its answer', async () => {
+    const path = socketPath()
+    const bytes = 'A'.repeat(1_400_000)
+    const { close } = await serveControl(path, {
+      ...methods,
+      approval_file: async () => await Promise.resolve({ size: 0, sha256: digestOf(''), bytes }),
+    })
+    const socket = connect(path)
+    socket.pause()
+    const asked = { method: 'approval_file', arguments: { approval_id: 'a', path: 'p', from: 0 } }
+    await new Promise<void>((resolve) => socket.write(`${JSON.stringify(asked)}\n`, () => resolve()))
+    await new Promise((resolve) => setTimeout(resolve, 200))
+    await close()
+    socket.destroy()
+  })
+
   it('that closes before it answered, or answers as another version of Writ does, is told as such', async () => {
     const path = socketPath()
     const answers = new Map([
