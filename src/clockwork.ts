@@ -32,9 +32,11 @@ export function startClockwork(options: {
   readonly idle: (() => Promise<void>) | null
 }): Clockwork {
   const { parts, folder, live, transfers, refusals } = options
-  const { log, ledger, storage } = parts
+  const { clock, log, ledger, storage } = parts
   let stopped = false
-  let [busyAt, flushedAt, sweptAt] = [Date.now(), Date.now(), Date.now()]
+  // Not by the wall clock: one that is set back by a day must not put off for a day what is done every minute.
+  const now = (): number => clock.monotonic()
+  let [busyAt, flushedAt, sweptAt] = [now(), now(), now()]
 
   async function keepHoldings(): Promise<void> {
     try {
@@ -60,16 +62,16 @@ export function startClockwork(options: {
     await expire(parts)
     await live.settle()
     await transfers.tick()
-    if (Date.now() - sweptAt >= sweepMs) {
-      sweptAt = Date.now()
+    if (now() - sweptAt >= sweepMs) {
+      sweptAt = now()
       await sweep()
     }
-    if (Date.now() - flushedAt >= flushMs) {
-      flushedAt = Date.now()
+    if (now() - flushedAt >= flushMs) {
+      flushedAt = now()
       await refusals.flush()
     }
-    if (options.work() > 0 || ledger.views.approvals({ state: 'open' }, 1).length > 0) busyAt = Date.now()
-    if (options.idle !== null && Date.now() - busyAt > live.config().idle_stop_s * 1000) {
+    if (options.work() > 0 || ledger.views.approvals({ state: 'open' }, 1).length > 0) busyAt = now()
+    if (options.idle !== null && now() - busyAt > live.config().idle_stop_s * 1000) {
       log.info('idle with nothing pending: stopping')
       await options.idle()
     }
@@ -82,7 +84,7 @@ export function startClockwork(options: {
   void sweep(options.started)
 
   return {
-    busy: () => void (busyAt = Date.now()),
+    busy: () => void (busyAt = now()),
     keepHoldings,
     stop() {
       stopped = true
