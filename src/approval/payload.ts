@@ -4,7 +4,7 @@ import type { Approval } from './approval.ts'
 import { quoted, showFiles } from './files.ts'
 import type { BytesOf } from './files.ts'
 import { visibleLine } from './visible.ts'
-import { marked, wrapped } from './wrap.ts'
+import { inOrder, marked, wrapped } from './wrap.ts'
 
 /**
  * What an approver is shown, as text: everything that would run. The digest of this very text stands in the signed
@@ -40,8 +40,12 @@ export async function payloadOf(options: {
     ...hiddenLines(approval, shown.hidden),
     '',
   ]
-  return lines.flatMap(wrapped).join('\n')
+  const once = lines.flatMap(wrapped)
+  const text = inOrder(once)
+  return (text.length === once.length ? once : text.toSpliced(2, 0, orderNote)).join('\n')
 }
+
+const orderNote = 'Lines with "|=" are the one above in its order, right to left as \\u{…}.'
 
 /** What a plan says beside its files: a label of ours, and what stands behind it or in the lines below it. */
 function facts(plan: Plan): readonly (readonly [label: string, said: string | readonly string[]])[] {

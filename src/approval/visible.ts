@@ -23,7 +23,8 @@ export function isUnseen(code: number): boolean {
   return visible(String.fromCodePoint(code)) !== String.fromCodePoint(code)
 }
 
-function escaped(character: string): string {
+/** A character as `visible` writes it out. */
+export function escaped(character: string): string {
   return `\\u{${(character.codePointAt(0) ?? 0).toString(16)}}`
 }
 

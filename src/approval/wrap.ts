@@ -1,4 +1,4 @@
-import { visible } from './visible.ts'
+import { escaped, visible } from './visible.ts'
 
 /** Cells a line may fill. A terminal of 80 columns, and any wider one, shows such a line as one. */
 const width = 76
@@ -48,4 +48,21 @@ export function marked(text: string): readonly string[] {
   return visible(text)
     .split('\n')
     .flatMap((line) => wrapped(mark + line))
+}
+
+/** Before a line once more, with its right-to-left letters written out. */
+const again = '  |= '
+
+// Letters and digits of scripts written from right to left, and what Unicode keeps for more of them.
+const rightToLeft = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff\u{10800}-\u{10fff}\u{1e800}-\u{1efff}]/gu
+
+/**
+ * The same lines, and below each that holds letters written from right to left that line once more, in the order it has: a
+ * terminal that knows of such scripts shows them, and whatever stands between them, in another.
+ */
+export function inOrder(lines: readonly string[]): readonly string[] {
+  return lines.flatMap((line) => {
+    const written = line.replace(rightToLeft, escaped)
+    return written === line ? [line] : [line, ...wrapped(again + written.trimStart())]
+  })
 }

@@ -2,7 +2,7 @@ import { isUtf8 } from 'node:buffer'
 import { quoted } from '../approval/files.ts'
 import { standing } from '../approval/requirement.ts'
 import { visible } from '../approval/visible.ts'
-import { marked, wrapped } from '../approval/wrap.ts'
+import { inOrder, marked, wrapped } from '../approval/wrap.ts'
 import { digestOf } from '../digest.ts'
 import { WritError } from '../error.ts'
 import type { Answered } from '../control/protocol.ts'
@@ -81,9 +81,9 @@ export async function approvalsFile(context: Context, id: string, path: string):
     throw new WritError('ledger_corrupt', 'a file of the plan is not what its digest says')
   show(context, { path, size, sha256, content_base64: bytes.toString('base64') }, () =>
     [
-      ...wrapped(`${quoted(path)}: ${String(size)} bytes`),
+      ...inOrder(wrapped(`${quoted(path)}: ${String(size)} bytes`)),
       `  ${digestOf(bytes)}`,
-      ...(isText(bytes) ? marked(bytes.toString('utf8')) : dumped(bytes)),
+      ...(isText(bytes) ? inOrder(marked(bytes.toString('utf8'))) : dumped(bytes)),
     ].join('\n'),
   )
   return yes

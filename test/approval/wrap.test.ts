@@ -2,7 +2,7 @@ import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { payloadOf } from '../../src/approval/payload.ts'
 import { visible } from '../../src/approval/visible.ts'
-import { marked, wrapped } from '../../src/approval/wrap.ts'
+import { inOrder, marked, wrapped } from '../../src/approval/wrap.ts'
 import { approvalOf, planWith, store } from './sample.ts'
 
 const columns = 80
@@ -38,7 +38,7 @@ function onTerminal(text: string, ambiguous: 1 | 2): readonly string[] {
 
 /** Writ's own lines as an approver sees them: those that stand behind no mark. */
 function own(rows: readonly string[]): readonly string[] {
-  return rows.filter((row) => !/^ {2}\|[ >]/.test(row))
+  return rows.filter((row) => !/^ {2}\|[ >=]/.test(row))
 }
 
 const files = store()
@@ -116,5 +116,48 @@ describe('a wrapped line', () => {
   it('is told from a line of its own', () => {
     expect(marked(`${'a'.repeat(72)}b`)).not.toEqual(marked(`${'a'.repeat(72)}\nb`))
     expect(marked('>x')).toEqual(['  | >x'])
+  })
+})
+
+describe('letters written from right to left', () => {
+  const [alef, bet] = ['\u{5d0}', '\u{5d1}']
+
+  it('[G-approval-shown] are shown, and the line once more in its own order, as a terminal may show what stands between them in another', async () => {
+    const plan = planWith({
+      steps: [{ title: 'Copy', argv: ['cp', alef, bet], success: [0] }],
+      files: [files.add('a.js', `move("${alef}", 1, 2, "${bet}")\nrest()`)],
+    })
+    const lines = (await payloadOf({ approval: approvalOf(plan), plan, before: null, bytesOf: files.bytesOf })).split(
+      '\n',
+    )
+    const at = lines.indexOf(`  1. "Copy": "cp" "${alef}" "${bet}"`)
+    expect(lines[at + 1]).toBe('  |= 1. "Copy": "cp" "\\u{5d0}" "\\u{5d1}"')
+    const moved = lines.indexOf(`  | move("${alef}", 1, 2, "${bet}")`)
+    expect(lines.slice(moved + 1, moved + 3)).toEqual(['  |= | move("\\u{5d0}", 1, 2, "\\u{5d1}")', '  | rest()'])
+    expect(lines[2]).toMatch(/^Lines with "\|=" are the one above in its order/)
+    expect(lines.every((line) => line.length <= 80)).toBe(true)
+    expect(visible(lines.join('\n'))).toBe(lines.join('\n'))
+  })
+
+  it('are written out whatever their script, and nothing else is', () => {
+    const scripts = [
+      '\u{5d0}',
+      '\u{627}',
+      '\u{710}',
+      '\u{780}',
+      '\u{7ca}',
+      '\u{fb2a}',
+      '\u{fefb}',
+      '\u{10800}',
+      '\u{1e900}',
+    ]
+    for (const letter of scripts) expect(inOrder([`  | ${letter}`])).toHaveLength(2)
+    const others = ['plain', '語', 'é', '\u{418}', '\u{3b1}', '\u{905}', '\u{1f600}', '\t']
+    expect(inOrder(others)).toEqual(others)
+    expect(
+      inOrder([`  | ${'\u{5d0}'.repeat(35)}`])
+        .slice(1)
+        .every((line) => /^ {2}\|[=>]/.test(line)),
+    ).toBe(true)
   })
 })
