@@ -12,7 +12,7 @@ import {
   publicKey,
   verifyEd25519,
 } from '../jws.ts'
-import type { Approval, Approver, Statement, VerdictWord } from './approval.ts'
+import type { Approval, Approver, Statement, Verdict, VerdictWord } from './approval.ts'
 import { eligible } from './requirement.ts'
 
 const digest = z.string().transform((text, context) => parseDigest(text) ?? refuse(context))
@@ -161,9 +161,16 @@ function keyOf(approver: Approver): PublicKey | null {
   }
 }
 
-/** Whether a statement that was believed when it came is one by the key this approver has now. */
-export function signedBy(jws: string, approver: Approver): boolean {
-  return keyOf(approver)?.kid === open(jws).parsed.header.kid
+/**
+ * Whether what was believed when it came is a statement by the key this approver has now: read and verified again, so that
+ * nobody who can write to the ledger, and has no key, can put a verdict there.
+ */
+export function signedBy({ jws, statement }: Pick<Verdict, 'jws' | 'statement'>, approver: Approver): boolean {
+  if (jws === null) return false
+  const { parsed, statement: signed } = open(jws)
+  const key = keyOf(approver)
+  if (key === null || key.kid !== parsed.header.kid || canonical(signed) !== canonical(statement)) return false
+  return verifyEd25519(key, parsed.signingInput, parsed.signature)
 }
 
 /** 128 random bits in hex. */

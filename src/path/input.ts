@@ -66,8 +66,9 @@ function counted(parts: Parts, { tenant, subject }: Caller, nowMs: number): Poli
 }
 
 /** A verdict by key counts as long as that very key is enrolled: one that was replaced may have been stolen before. */
-function approverRoles(parts: Parts, tenant: string, { by, evidence, jws }: Verdict): readonly string[] {
+function approverRoles(parts: Parts, tenant: string, verdict: Verdict): readonly string[] {
+  const { by, evidence } = verdict
   if (evidence === 'bearer') return parts.rolesOf(tenant, by)
   const approver = parts.approvers().find(({ subject }) => subject === by)
-  return approver !== undefined && jws !== null && signedBy(jws, approver) ? approver.roles : []
+  return approver !== undefined && signedBy(verdict, approver) ? approver.roles : []
 }

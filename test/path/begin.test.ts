@@ -1,6 +1,8 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, expect, it, onTestFinished } from 'vitest'
+import type { Verdict } from '../../src/approval/approval.ts'
+import { readStatement } from '../../src/approval/statement.ts'
 import { WritError } from '../../src/error.ts'
 import type { Execution } from '../../src/execution/execution.ts'
 import { newId, parseId } from '../../src/id.ts'
@@ -212,3 +214,32 @@ it('runs what was approved, or waits, where the commit of that failed and had re
   await expect(startExecution(unsureOfQueue, crowded, caller, { task_id })).rejects.toThrow('the disk failed')
   await until('the one that waits has run', () => newest(task_id)?.state === 'succeeded')
 })
+
+it.each(['a signature of another key', 'the statement of another approval'])(
+  '[G-approval-bound] does not count a verdict that was put into the ledger with %s',
+  async (what) => {
+    const ask = async () => {
+      const { approval, execution_id = '' } = await world.ask(caller, 'start_execution', {
+        task_id: await world.task(caller, 'signed'),
+      })
+      return {
+        id: parseId('apr', approval?.approval_id ?? '') ?? newId('apr'),
+        execution: parseId('exec', execution_id) ?? newId('exec'),
+      }
+    }
+    const [mine, other] = [await ask(), await ask()]
+    const statement = readStatement(await world.yes(mine.id))
+    const jws = what.startsWith('a signature')
+      ? await world.yes(mine.id, { ...generateKey(), kid: world.ada.kid })
+      : await world.yes(other.id)
+    const verdict: Verdict = { statement, by: 'ada', roles: ['approver'], evidence: 'key', jws, at_ms: Date.now() }
+    await world.parts.ledger.append(
+      { kind: 'verdict', approval: mine.id, verdict },
+      { kind: 'approval_closed', approval: mine.id, state: 'satisfied', execute_by_ms: Date.now() + 60_000 },
+      { kind: 'state', execution: mine.execution, state: 'queued', ran: false, reasons: [] },
+    )
+    openRunner(world.parts).enqueue(mine.execution)
+    await until('it was decided', () => views.execution(mine.execution)?.state !== 'queued')
+    expect(views.execution(mine.execution)).toMatchObject({ state: 'awaiting_approval', ran: false })
+  },
+)
