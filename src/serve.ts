@@ -9,6 +9,7 @@ import { serveControl } from './control/control.ts'
 import type { Answered } from './control/protocol.ts'
 import { openSources } from './credential/sources.ts'
 import { digestOf } from './digest.ts'
+import { WritError } from './error.ts'
 import { openOutputStore } from './execution/output.ts'
 import { startRunHost } from './execution/host.ts'
 import { type Folder, folderOf, makeFolder, readKept } from './folder.ts'
@@ -287,6 +288,13 @@ export async function serve(
 
 /** The genesis of a new log, and the receipt of a key change that was made while no broker ran. */
 async function accountForKeys(ledger: Ledger, keys: Keys): Promise<void> {
+  // A rotation is written down at the next start, so no log is shorter than where its newest key begins.
+  const begins = Math.max(...keys.set.keys.filter(({ role }) => role === 'receipt').map(({ from }) => from - 1))
+  if (ledger.views.logHead().size < begins)
+    throw new WritError('invalid_config', 'the receipt key in use is newer than this ledger', {
+      remedy:
+        'Restore the data folder and the keys folder of one backup; for a new data folder make keys with "writ init".',
+    })
   for (;;) {
     const due = dueAccount(keys, ledger.views.logHead().size, Date.now())
     if (due === null) return
