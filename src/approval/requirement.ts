@@ -178,7 +178,7 @@ interface Countable {
 }
 
 /**
- * The verdicts policy is shown: bound to this plan and requirement, and given by people who still hold a role of their
+ * The verdicts policy is shown: bound to this approval, plan and requirement, and given by people who still hold a role of their
  * stage. Roles are read again here, so a person who lost the role between verdict and run no longer counts.
  */
 export function countable(approval: Approval, rolesOf: (verdict: Verdict) => readonly string[]): readonly Countable[] {
@@ -188,6 +188,7 @@ export function countable(approval: Approval, rolesOf: (verdict: Verdict) => rea
     const stage = approval.requirement.stages.find((candidate) => candidate.id === statement.stage)
     if (
       stage === undefined ||
+      statement.approval_id !== approval.id ||
       statement.plan !== approval.plan ||
       statement.requirement !== approval.requirement_digest
     )

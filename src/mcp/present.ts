@@ -186,5 +186,7 @@ function reasonText(reason: Reason): string {
 function nextText(next: Next): string {
   if ('tell_user' in next) return plainLine(`next: tell the user: ${next.tell_user}`, 4096)
   const after = next.after_ms === undefined ? '' : ` after ${next.after_ms} ms`
-  return plainLine(`next: call ${next.tool} ${JSON.stringify(next.arguments)}${after}`, 4096)
+  // Made harmless first, as in the structure: afterwards it would be no JSON any more.
+  const args = JSON.stringify(neutralised(next.arguments))
+  return plainLine(`next: call ${next.tool} ${args}${after}`, 4096)
 }

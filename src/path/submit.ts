@@ -86,6 +86,9 @@ export async function uploadArtifact(
 ): Promise<Results['upload_artifact']> {
   return await inTurn(`task ${args.task_id}`, async () => {
     const task = ownTask(parts, caller, args.task_id)
+    // Told, because whoever meant to change something would go on with what there was.
+    if ([args.files, args.remove, args.archive, args.upload].every((one) => one === undefined))
+      throw new WritError('invalid_arguments', 'Nothing is given: one of "files", "remove", "archive" or "upload".')
     // Archives are foreign bytes: the run host unpacks them, never the broker.
     const unpacked =
       args.archive === undefined

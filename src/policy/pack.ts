@@ -256,7 +256,10 @@ export function realPath(attachment: Attachment, virtual: string): string {
 export async function attachFolder(folder: string): Promise<Attachment> {
   let pack = basename(folder)
   try {
-    for (const name of (await readdir(folder)).sort()) {
+    const entries = await readdir(folder, { withFileTypes: true })
+    // Nothing else is read of a pack: what is a pipe would be waited for.
+    const names = entries.flatMap((entry) => (entry.isFile() ? [entry.name] : [])).sort()
+    for (const name of names) {
       if (!name.endsWith('.rego') || isTestFile(name)) continue
       const found = /^package\s+writ\.pack\.([a-z][a-z0-9_]*)\s*$/m.exec(await readFile(join(folder, name), 'utf8'))
       if (found?.[1] !== undefined) pack = found[1]

@@ -195,10 +195,11 @@ describe('what policy is shown of verdicts', () => {
     expect(countable(state, () => ['approver']).map((one) => one.verdict)).toEqual([given])
   })
 
-  it('[G-approval-bound] is nothing bound to another plan, another requirement, a stage or an evidence that is not asked for', () => {
+  it('[G-approval-bound] is nothing bound to another approval, another plan, another requirement, a stage or an evidence that is not asked for', () => {
     const of = (other: Verdict): number => countable(answered(approval, other), () => ['approver']).length
     const statement = given.statement
     expect(of(given)).toBe(1)
+    expect(of({ ...given, statement: { ...statement, approval_id: newId('apr') } })).toBe(0)
     expect(of({ ...given, statement: { ...statement, plan: digestJson('another') } })).toBe(0)
     expect(of({ ...given, statement: { ...statement, requirement: digestJson('another') } })).toBe(0)
     expect(of({ ...given, statement: { ...statement, stage: 'other' } })).toBe(0)

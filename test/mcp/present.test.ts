@@ -186,6 +186,16 @@ describe('a result', () => {
     expect(structuredContent).toMatchObject({ error: rule, next: { tell_user: said } })
   })
 
+  test('has a next in its text that is JSON of the very arguments in the structure, whatever characters they hold', () => {
+    const goal = 'a\u200bb \u{e0041} \u0007 "\\" \u00fc \u{1f600}\ufe0f \u2028'
+    const { content, structuredContent } = present({ next: { tool: 'submit_task', arguments: { goal } } })
+    const [block] = content
+    const text = block?.type === 'text' ? block.text : ''
+    const called: unknown = JSON.parse(/^next: call submit_task (.*)$/m.exec(text)?.[1] ?? '')
+    expect(called).toEqual({ goal: 'a\\u{200b}b \\u{e0041} \\u{7} "\\" \u00fc \u{1f600}\ufe0f \\u{2028}' })
+    expect(structuredContent).toMatchObject({ next: { arguments: called } })
+  })
+
   test('names no bytes dropped where none were', () => {
     const log = { text: 'a\n', cursor: 'c2', more: false }
     const next = { tell_user: 'x' }

@@ -74,6 +74,11 @@ describe('what is next', () => {
     const { task_id = '', next } = await world.ask(me, 'submit_task', script)
     expect(next).toEqual({ tool: 'upload_artifact', arguments: { task_id } })
     expect((await world.ask(me, 'get_status', { task_id })).next).toEqual(next)
+    // Whoever follows it to the letter, with nothing to upload, is told so and not that all is well.
+    expect(await world.ask(me, 'upload_artifact', { task_id })).toMatchObject({
+      error: { code: 'invalid_arguments', message: expect.stringContaining('"files"') as string },
+      next,
+    })
     await world.ask(me, 'upload_artifact', { task_id, files: [file('a.js')] })
     expect(await world.ask(me, 'get_status', { task_id })).toMatchObject({
       state: 'ready',

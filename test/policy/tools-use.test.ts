@@ -1,11 +1,11 @@
-import { spawn } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readdir, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
 import type { Attachment } from '../../src/policy/policy.ts'
-import { compilePacks, formatFiles, testPacks } from '../../src/policy/tools.ts'
+import { attachFolder, compilePacks, formatFiles, testPacks } from '../../src/policy/tools.ts'
 import { tools } from '../../src/policy/tools-process.ts'
 import { brief, meta, packFolder } from './fixtures/tools.ts'
 
@@ -79,6 +79,15 @@ describe('a hostile pack', () => {
     const fine = await compilePacks([hiding], { cacheDir })
     if (!fine.ok) throw new Error('refused')
     expect(brief(fine.warnings, hiding)).toEqual(['.c.rego:0 hidden_file', '.old:0 hidden_file'])
+  })
+
+  test('that holds a pipe is refused, and nobody waits for what comes out of it', async () => {
+    const piped = await pack('piped', { 'b.rego': good.replace('pack.good', 'pack.piped') })
+    execFileSync('sh', ['-c', 'mkfifo "$1"', 'sh', join(piped.path, 'a.rego')])
+    const attached = await attachFolder(piped.path)
+    expect(attached.pack).toBe('piped')
+    const compiled = await compilePacks([attached], { cacheDir })
+    expect(compiled.ok ? [] : brief(compiled.findings, piped)).toEqual(['a.rego:0 not_a_file'])
   })
 
   test('does not outlive a broker that was killed while it compiled', async () => {

@@ -168,8 +168,14 @@ export function openPool(options: PoolOptions): Pool {
       const tooSmall = worker.cpuS < wantedCpuS || (worker.cage.kind === 'rlimit' && worker.memoryMb < wanted)
       if (tooSmall) worker.child.kill()
       if (tooSmall || !live.has(worker)) worker = await start(wanted)
+      try {
+        if (worker.memoryMb !== wanted) worker.cage.limit(wanted + workerShareMb)
+      } catch (failure) {
+        // Nobody will end it, and its group goes with it.
+        worker.child.kill()
+        throw failure
+      }
       busy.add(worker)
-      if (worker.memoryMb !== wanted) worker.cage.limit(wanted + workerShareMb)
       return worker
     },
     async end(worker) {

@@ -3,6 +3,7 @@ import { afterAll, describe, expect, test } from 'vitest'
 import type { Outcome } from '../../../src/execution/job.ts'
 import { checkFromWorker } from '../../../src/executor/isolate/check.ts'
 import { addressSpaceKb, findCage } from '../../../src/executor/isolate/cage.ts'
+import type { CageMaker } from '../../../src/executor/isolate/cage.ts'
 import { createIsolateExecutor } from '../../../src/executor/isolate/isolate.ts'
 import { openPool, workerShareMb } from '../../../src/executor/isolate/pool.ts'
 import { until } from '../../wait.ts'
@@ -63,6 +64,31 @@ describe('the isolate executor', () => {
     })
     expect(seen.text()).toBe('42 /out\n')
     expect(outcome).toMatchObject(passed)
+  })
+
+  test('keeps no worker whose memory could not be limited for its run', async () => {
+    const found = findCage()
+    const cages: CageMaker = {
+      ...found,
+      make: (name) => {
+        const cage = found.make(name)
+        return {
+          ...cage,
+          limit(memoryMb) {
+            if (memoryMb > 1000) throw new Error('busy')
+            cage.limit(memoryMb)
+          },
+        }
+      },
+    }
+    const pool = openPool({ size: 1, env, cages, prefix: `writ-limit${process.pid}-` })
+    try {
+      const [pid = 0] = await until('a worker waits', () => pool.waiting.length > 0 && pool.waiting)
+      await expect(pool.take(1024, 1)).rejects.toThrow('busy')
+      await until('it has gone', () => !workers().includes(pid))
+    } finally {
+      await pool.close()
+    }
   })
 
   test('gives a step its arguments, inputs, files and, to the first, its standard input', async () => {
