@@ -23,7 +23,8 @@ function refuse(context: { issues: unknown[] }): never {
   return z.NEVER
 }
 
-const shape = z.strictObject({
+/** What is signed, as it is read. */
+export const statementShape = z.strictObject({
   typ: z.literal('writ-approval/v1'),
   log_origin: z.string().max(512),
   approval_id: z.string().transform((text, context) => parseId('apr', text) ?? refuse(context)),
@@ -78,7 +79,7 @@ function open(jws: string): { readonly parsed: CompactJws; readonly statement: S
   try {
     const parsed = parseCompact(jws, 'writ-approval+jwt')
     const claims = parsePayload(parsed.payloadBytes)
-    const statement = shape.safeParse(claims)
+    const statement = statementShape.safeParse(claims)
     // One spelling only: what is signed is the canonical form, so what is read back is what was signed.
     if (!statement.success || canonical(claims) !== parsed.payloadBytes.toString('utf8'))
       throw new WritError(
@@ -166,11 +167,17 @@ function keyOf(approver: Approver): PublicKey | null {
  * nobody who can write to the ledger, and has no key, can put a verdict there.
  */
 export function signedBy({ jws, statement }: Pick<Verdict, 'jws' | 'statement'>, approver: Approver): boolean {
-  if (jws === null) return false
-  const { parsed, statement: signed } = open(jws)
   const key = keyOf(approver)
-  if (key === null || key.kid !== parsed.header.kid || canonical(signed) !== canonical(statement)) return false
-  return verifyEd25519(key, parsed.signingInput, parsed.signature)
+  if (jws === null || key === null) return false
+  try {
+    const { parsed, statement: signed } = open(jws)
+    if (key.kid !== parsed.header.kid || canonical(signed) !== canonical(statement)) return false
+    return verifyEd25519(key, parsed.signingInput, parsed.signature)
+  } catch (failure) {
+    // What cannot be read any more is nobody's word.
+    if (failure instanceof WritError) return false
+    throw failure
+  }
 }
 
 /** 128 random bits in hex. */

@@ -1,5 +1,6 @@
 import { z } from 'zod'
-import type { Approval, Statement, Verdict } from '../approval/approval.ts'
+import type { Approval, Verdict } from '../approval/approval.ts'
+import { statementShape } from '../approval/statement.ts'
 import { type Digest, parseDigest } from '../digest.ts'
 import { type ApprovalId, type ExecutionId, parseId } from '../id.ts'
 
@@ -16,25 +17,8 @@ const texts = z.array(z.string()).readonly()
 const evidence = z.enum(['passkey', 'key', 'bearer'])
 const state = z.enum(['open', 'satisfied', 'rejected', 'expired', 'superseded'])
 
-const statement = z.object({
-  typ: z.literal('writ-approval/v1'),
-  log_origin: z.string(),
-  approval_id: approvalId,
-  execution_id: executionId,
-  plan: digest,
-  requirement: digest,
-  stage: z.string(),
-  verdict: z.enum(['approve', 'reject']),
-  shown: digest,
-  reason: z.string(),
-  nonce: z.string(),
-  issued_at: z.number(),
-  expires_at: z.number(),
-  max_uses: z.literal(1),
-}) satisfies z.ZodType<Statement>
-
 const verdict = z.object({
-  statement,
+  statement: statementShape,
   by: z.string(),
   roles: texts,
   evidence,

@@ -215,7 +215,7 @@ it('runs what was approved, or waits, where the commit of that failed and had re
   await until('the one that waits has run', () => newest(task_id)?.state === 'succeeded')
 })
 
-it.each(['a signature of another key', 'the statement of another approval'])(
+it.each(['a signature of another key', 'the statement of another approval', 'what is no statement'])(
   '[G-approval-bound] does not count a verdict that was put into the ledger with %s',
   async (what) => {
     const ask = async () => {
@@ -231,7 +231,9 @@ it.each(['a signature of another key', 'the statement of another approval'])(
     const statement = readStatement(await world.yes(mine.id))
     const jws = what.startsWith('a signature')
       ? await world.yes(mine.id, { ...generateKey(), kid: world.ada.kid })
-      : await world.yes(other.id)
+      : what === 'what is no statement'
+        ? 'a.b.c'
+        : await world.yes(other.id)
     const verdict: Verdict = { statement, by: 'ada', roles: ['approver'], evidence: 'key', jws, at_ms: Date.now() }
     await world.parts.ledger.append(
       { kind: 'verdict', approval: mine.id, verdict },
