@@ -178,8 +178,8 @@ interface Countable {
 }
 
 /**
- * The verdicts policy is shown: bound to this approval, plan and requirement, and given by people who still hold a role of their
- * stage. Roles are read again here, so a person who lost the role between verdict and run no longer counts.
+ * The verdicts policy is shown: bound to this approval, plan and requirement, and given by people who still hold a role
+ * of their stage. Roles are read again here, so a person who lost the role between verdict and run no longer counts.
  */
 export function countable(approval: Approval, rolesOf: (verdict: Verdict) => readonly string[]): readonly Countable[] {
   const counting: Countable[] = []
